@@ -1,0 +1,1 @@
+"""Datasets, decoded cache, patches and augmentation, MATLAB resize, image files."""

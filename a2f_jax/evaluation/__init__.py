@@ -1,0 +1,1 @@
+"""PSNR, SSIM, LPIPS, the benchmark protocol, tables and pictures."""

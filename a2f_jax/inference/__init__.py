@@ -1,0 +1,1 @@
+"""The upscaler: images in, larger images out."""

