@@ -1,0 +1,166 @@
+"""A2F, the attentive auxiliary feature network (Wang et al., ACCV 2020), and its variants.
+
+With the features s_0 of the head, block i computes
+
+    res     = conv3x3(relu(conv3x3(s_i)))                       residual branch, 128 channels inside
+    p       = conv1x1(concat(s_0, ..., s_i))                    projection unit
+    a       = sigmoid(conv1x1(relu(conv1x1(mean_hw(p)))))       channel attention
+    s_{i+1} = λ_x · s_i + λ_res · res + λ_aux · (a · p)         three learned scalars per block
+
+and the image is pixel_shuffle(conv3x3(s_L)) + pixel_shuffle(conv3x3(x)), tail plus skip.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2f_jax.models.layers import Conv, Dtype, pixel_shuffle, pointwise_conv
+
+Params = dict[str, Any]
+
+RGB_MEAN = np.array([0.4488, 0.4371, 0.4040], np.float32) * 255
+"""Mean colour of DIV2K on 0..255, subtracted from the input and added to the output."""
+
+HALF_RANGE = 127.5
+"""The network works on pixels divided by this."""
+
+HIDDEN = 128
+"""Channels inside a block's residual branch, in every variant."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Width and depth of a member of the family."""
+
+    features: int
+    blocks: int
+
+
+VARIANTS = {
+    "a2f-s": Variant(32, 4),
+    "a2f-sd": Variant(16, 8),
+    "a2f-m": Variant(32, 12),
+    "a2f-l": Variant(32, 16),
+}
+SCALES = (2, 3, 4)
+
+
+class Attention(nn.Module):
+    """Channel attention: one weight in 0..1 for each channel, from the channels' means over the image."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, mean: jax.Array) -> jax.Array:
+        """`[N, n]` means over height and width → `[N, n]` weights."""
+        n = mean.shape[-1]
+        hidden = nn.relu(pointwise_conv(n, n, self.dtype, "squeeze")(mean))
+        return nn.sigmoid(pointwise_conv(n, n, self.dtype, "excite")(hidden))
+
+
+class Block(nn.Module):
+    """Attentive auxiliary feature block; see the module's docstring for its equations.
+
+    Attributes:
+      attention: whether the projection is weighted by channel attention.
+      auxiliary: whether there is a projection at all.
+      weight_norm: see `Conv`.
+      dtype: computation dtype.
+    """
+
+    attention: bool = True
+    auxiliary: bool = True
+    weight_norm: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, states: Sequence[jax.Array]) -> jax.Array:
+        """States s_0..s_i, each `[N, H, W, n]` → s_{i+1}."""
+        s = states[-1]
+        n = s.shape[-1]
+
+        def weight(name: str) -> jax.Array:
+            return self.param(name, nn.initializers.ones, ()).astype(self.dtype)
+
+        hidden = nn.relu(Conv(HIDDEN, weight_norm=self.weight_norm, dtype=self.dtype, name="expand")(s))
+        res = Conv(n, weight_norm=self.weight_norm, dtype=self.dtype, name="reduce")(hidden)
+        out = weight("lambda_x") * s + weight("lambda_res") * res
+        if not self.auxiliary:
+            return out
+        concatenated = jnp.concatenate(states, -1)
+        projection = pointwise_conv(n, concatenated.shape[-1], self.dtype, "projection", use_bias=False)
+        p = projection(concatenated)
+        if self.attention:
+            mean = jnp.mean(p, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)
+            p = Attention(dtype=self.dtype, name="attention")(mean)[:, None, None, :] * p
+        return out + weight("lambda_aux") * p
+
+
+class A2F(nn.Module):
+    """The whole network, from LR pixels to SR pixels.
+
+    Attributes:
+      scale: upscaling factor.
+      features: number n of channels of the states.
+      blocks: number L of blocks.
+      head_kernel: kernel size of the head.
+      attention: False gives the paper's "no channel attention".
+      auxiliary: False gives the paper's baseline without auxiliary features (and so without attention).
+      weight_norm: False for folded parameters, see `fold_weight_norm`.
+      dtype: computation dtype; parameters and output are float32.
+    """
+
+    scale: int
+    features: int
+    blocks: int
+    head_kernel: int = 3
+    attention: bool = True
+    auxiliary: bool = True
+    weight_norm: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, lr: jax.Array) -> jax.Array:
+        """Upscales a batch.
+
+        Args:
+          lr: `[N, H, W, 3]`, RGB on 0..255, any real dtype.
+
+        Returns:
+          float32 `[N, scale · H, scale · W, 3]` on the same range, neither clipped nor rounded.
+        """
+
+        def conv(features: int, name: str, kernel_size: int = 3) -> Conv:
+            return Conv(features, kernel_size, self.weight_norm, self.dtype, name=name)
+
+        x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
+        states = [conv(self.features, "head", self.head_kernel)(x)]
+        for i in range(self.blocks):
+            block = Block(self.attention, self.auxiliary, self.weight_norm, self.dtype, name=f"block_{i:02d}")
+            states.append(block(states))
+        # Tail and skip are added before the shuffle, which only moves values: one shuffle instead of two.
+        sub_pixels = conv(3 * self.scale**2, "tail")(states[-1]) + conv(3 * self.scale**2, "skip")(x)
+        return pixel_shuffle(sub_pixels.astype(jnp.float32), self.scale) * HALF_RANGE + RGB_MEAN
+
+
+def build(variant: str, scale: int, **options: Any) -> A2F:
+    """Returns the network of a named variant.
+
+    Args:
+      variant: one of `VARIANTS`.
+      scale: one of `SCALES`.
+      **options: further attributes of `A2F`.
+
+    Raises:
+      ValueError: the variant or the scale does not exist.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}: choose one of {', '.join(map(str, SCALES))}")
+    return A2F(scale=scale, **dataclasses.asdict(VARIANTS[variant]), **options)

@@ -1,0 +1,89 @@
+"""Weights on disk: safetensors, the authors' PyTorch files, training checkpoints."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import flax.traverse_util
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from a2f_jax.errors import UserError
+from a2f_jax.models.a2f import Params
+from a2f_jax.models.model import Model
+from a2f_jax.models.published import params_from_published
+from a2f_jax.models.torch_file import read_state_dict
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a safetensors file or is damaged: {error}") from error
+    return flax.traverse_util.unflatten_dict(flat, sep="."), metadata
+
+
+def _read_published(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
+    return params_from_published(read_state_dict(path)), {"source": "PyTorch state dict"}
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Loads weights; the variant and the scale come from the weights themselves.
+
+    Args:
+      path: a `.safetensors` file, the authors' `.pt` or `.pth`, or the work folder of a training run (its best
+        checkpoint) or one checkpoint in it.
+
+    Returns:
+      The model, ready to be called.
+
+    Raises:
+      UserError: there is no such file, it is damaged, or it holds another architecture.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"no weights at {path}: name a .safetensors or .pt file, or a training run's folder")
+    try:
+        if path.is_dir():
+            from a2f_jax.models.checkpoint import read_checkpoint  # noqa: PLC0415 (Orbax takes a second to import)
+
+            params, metadata = read_checkpoint(path)
+        elif path.suffix in (".pt", ".pth"):
+            params, metadata = _read_published(path)
+        else:
+            params, metadata = _read_safetensors(path)
+        return Model.from_params(params, metadata)
+    except ValueError as error:
+        raise UserError(f"{path} does not hold A2F weights: {error}") from error
+
+
+def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes weights as safetensors, with variant and scale in the metadata.
+
+    Args:
+      model: the model to keep.
+      path: the file, ending in `.safetensors`; replaced at once, never left half-written.
+      metadata: added to the model's own.
+
+    Raises:
+      UserError: the file has another ending or cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"cannot write weights to {path}: the name must end in .safetensors")
+    flat = flax.traverse_util.flatten_dict(model.params, sep=".")
+    tensors = {name: np.asarray(value, np.float32, order="C") for name, value in flat.items()}
+    about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(safetensors.numpy.save(tensors, about))
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
