@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from a2f_jax.models.convolution import convolve
+
 Dtype = Any
 
 # The initialisation of PyTorch's convolutions, which the paper's training started from: uniform within
@@ -32,21 +34,6 @@ def kernel_norm(v: jax.Array) -> jax.Array:
 def normalised_kernel(v: jax.Array, g: jax.Array) -> jax.Array:
     """Weight normalisation per output channel, `g · v / |v|` (Salimans & Kingma, 2016)."""
     return v * (g / kernel_norm(v))
-
-
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Stride-1 convolution with zero padding that keeps the size.
-
-    Args:
-      x: `[N, H, W, in]`.
-      kernel: `[h, w, in, out]` with odd h and w, of the same dtype.
-
-    Returns:
-      `[N, H, W, out]`.
-    """
-    return jax.lax.conv_general_dilated(
-        x, kernel, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 class Conv(nn.Module):
