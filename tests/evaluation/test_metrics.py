@@ -1,0 +1,66 @@
+import math
+
+import numpy as np
+import pytest
+import skimage.color
+import skimage.metrics
+
+from a2f_jax.evaluation.metrics import luma, psnr_y, ssim_y
+
+
+@pytest.fixture(scope="module")
+def truth():
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 11, 3))
+    return np.kron(coarse, np.ones((6, 6, 1))).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def noisy(truth):
+    noise = np.random.default_rng(1).normal(0, 12, truth.shape)
+    return np.clip(np.round(truth + noise), 0, 255).astype(np.uint8)
+
+
+def test_luma_of_the_primaries_is_that_of_bt601():
+    colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    np.testing.assert_allclose(luma(colours), [[16, 235, 81.481, 144.553, 40.966]], rtol=1e-12)
+
+
+def test_luma_agrees_with_skimage(noisy):
+    np.testing.assert_allclose(luma(noisy), skimage.color.rgb2ycbcr(noisy)[..., 0], rtol=1e-12)
+
+
+def test_psnr_is_its_formula_on_the_shaved_luma(truth, noisy):
+    error = (luma(noisy) - luma(truth))[3:-3, 3:-3]
+    assert psnr_y(noisy, truth, 3) == pytest.approx(20 * math.log10(255 / np.sqrt(np.mean(error**2))))
+
+
+def test_ssim_agrees_with_skimage(truth, noisy):
+    expected = skimage.metrics.structural_similarity(
+        luma(noisy)[4:-4, 4:-4],
+        luma(truth)[4:-4, 4:-4],
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,  # its mean leaves out the 5 pixels at each side where windows are cut
+    )
+    assert ssim_y(noisy, truth, 4) == pytest.approx(expected, abs=1e-12)
+
+
+def test_only_what_is_shaved_off_does_not_count(truth):
+    spoilt = truth.copy()
+    spoilt[:2] = spoilt[-2:] = spoilt[:, :2] = spoilt[:, -2:] = 0
+    assert psnr_y(spoilt, truth, 2) == math.inf
+    assert ssim_y(spoilt, truth, 2) == 1
+    assert psnr_y(spoilt, truth, 1) < 40
+    assert ssim_y(spoilt, truth, 1) < 1
+
+
+@pytest.mark.parametrize("metric", [psnr_y, ssim_y])
+def test_what_cannot_be_compared_is_refused(metric, truth):
+    with pytest.raises(ValueError, match="different shapes"):
+        metric(truth[:-1], truth, 0)
+    with pytest.raises(ValueError, match="expected uint8"):
+        metric(truth / 255, truth / 255, 0)
+    with pytest.raises(ValueError, match="20×16 is too small"):
+        metric(truth[:16, :20], truth[:16, :20], 3)
+    assert metric(truth[:17, :20], truth[:17, :20], 3) >= 1

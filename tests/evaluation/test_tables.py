@@ -1,0 +1,69 @@
+import json
+import math
+
+import pytest
+
+from a2f_jax.errors import UserError
+from a2f_jax.evaluation.tables import markdown_table, terminal_table, write_results
+
+
+def result(model="a2f-sd", scale=4, **datasets):
+    return {
+        "model": model,
+        "scale": scale,
+        "weights": "sd.safetensors",
+        "datasets": {
+            name: {**scores, "n": 1, "images": {"img": dict(scores)}} for name, scores in datasets.items()
+        },
+    }
+
+
+def test_the_papers_figure_and_the_difference_stand_beside_ours():
+    table = terminal_table([result(set5={"psnr": 32.0641, "ssim": 0.89312})])
+    assert table.splitlines() == [
+        "dataset  model      images  PSNR/dB  paper      Δ    SSIM   paper        Δ",
+        "-" * 74,
+        "set5     a2f-sd ×4       1   32.064  32.06  +0.00  0.8931  0.8928  +0.0003",
+    ]
+
+
+def test_models_stand_together_under_each_dataset():
+    scores = {"psnr": 30.0, "ssim": 0.9, "lpips": 0.2}
+    ours = result(set5=scores, sample=scores)
+    bicubic = result("bicubic", sample=scores, set5=scores)
+    assert markdown_table([bicubic, ours]).splitlines() == [
+        "| dataset | model | images | PSNR/dB | paper | Δ | SSIM | paper | Δ | LPIPS | paper | Δ |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| sample | bicubic ×4 | 1 | 30.000 |  |  | 0.9000 |  |  | 0.2000 |  |  |",
+        "| sample | a2f-sd ×4 | 1 | 30.000 |  |  | 0.9000 |  |  | 0.2000 |  |  |",
+        "| set5 | bicubic ×4 | 1 | 30.000 |  |  | 0.9000 |  |  | 0.2000 |  |  |",
+        "| set5 | a2f-sd ×4 | 1 | 30.000 | 32.06 | -2.06 | 0.9000 | 0.8928 | +0.0072 "
+        "| 0.2000 | 0.1731 | +0.0269 |",
+    ]
+
+
+def test_without_figures_of_the_paper_there_are_no_columns_for_them():
+    heading = terminal_table([result(scale=3, set5={"psnr": 34.0, "ssim": 0.9})]).splitlines()[0]
+    assert heading.split() == ["dataset", "model", "images", "PSNR/dB", "SSIM"]
+
+
+def test_files_hold_the_result_and_its_table(tmp_path):
+    measured = result(set5={"psnr": 32.0641, "ssim": 0.89312})
+    folder = tmp_path / "new" / "folder"
+    write_results(measured, folder)
+    assert json.loads((folder / "results.json").read_text()) == measured
+    assert markdown_table([measured]) in (folder / "results.md").read_text()
+    assert sorted(path.name for path in folder.iterdir()) == ["results.json", "results.md"]
+
+
+def test_json_has_null_for_infinite_psnr(tmp_path):
+    write_results(result(set5={"psnr": math.inf, "ssim": 1.0}), tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert written["datasets"]["set5"]["psnr"] is None
+    assert written["datasets"]["set5"]["images"]["img"] == {"psnr": None, "ssim": 1.0}
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write results to .*file: File exists"):
+        write_results(result(set5={"psnr": 30.0, "ssim": 0.9}), tmp_path / "file")
