@@ -96,7 +96,9 @@ def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
     import tensorflow_datasets as tfds  # noqa: PLC0415
 
     folder = data_dir / "downloads" / "div2k"
-    names = [f"DIV2K_{part}_{kind}.zip" for part in ("train", "valid") for kind in ("HR", f"LR_bicubic_X{scale}")]
+    names = [
+        f"DIV2K_{part}_{kind}.zip" for part in ("train", "valid") for kind in ("HR", f"LR_bicubic_X{scale}")
+    ]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         try:
@@ -214,7 +216,11 @@ class _Stored(Sequence[Pair]):
         example = self._data[index % len(self)]
         name = example["name"].decode() if "name" in example else f"{index % len(self):04d}"
         lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
-        return Pair(name, lr, hr[: lr.shape[0] * (hr.shape[0] // lr.shape[0]), : lr.shape[1] * (hr.shape[1] // lr.shape[1])])
+        return Pair(
+            name,
+            lr,
+            hr[: lr.shape[0] * (hr.shape[0] // lr.shape[0]), : lr.shape[1] * (hr.shape[1] // lr.shape[1])],
+        )
 
 
 class _Files(Sequence[Pair]):

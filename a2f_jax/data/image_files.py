@@ -12,7 +12,15 @@ from a2f_jax.errors import UserError
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Endings of the image files that are looked for in folders."""
 
-_WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
+_WRITABLE = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
 _OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 
 
@@ -33,7 +41,9 @@ def read_rgb(path: pathlib.Path | zipfile.Path) -> np.ndarray:
         with path.open("rb") as file, Image.open(file) as image:
             mode = image.mode
             if mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGBA" if mode == "P" else "RGB"))[..., :3]
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGBA" if mode == "P" else "RGB"))[
+                    ..., :3
+                ]
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large to be believed: {error}") from error
     except OSError as error:

@@ -23,7 +23,14 @@ BENCHMARKS = {
 }
 
 # The colour photographs that scikit-image installs (the others are downloaded on demand).
-_SAMPLE = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
+_SAMPLE = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "motorcycle_left.png",
+    "rocket.jpg",
+)
 
 AnyPath = pathlib.Path | zipfile.Path
 
@@ -124,7 +131,8 @@ def benchmark(folder: pathlib.Path, name: str, scale: int) -> Splits:
         if pairs:
             return {
                 "test": [
-                    Source(f.partition(f"_SRF_{scale}")[0], files[f], files.get(lr)) for f, lr in pairs.items()
+                    Source(f.partition(f"_SRF_{scale}")[0], files[f], files.get(lr))
+                    for f, lr in pairs.items()
                 ]
             }
     if (own / "HR").is_dir():
@@ -213,7 +221,9 @@ def photographs(folder: pathlib.Path, validation: int) -> Splits:
     Raises:
       UserError: there are no images, or no more than are to be held out.
     """
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in READABLE and not f.name.startswith("."))
+    files = sorted(
+        f for f in folder.rglob("*") if f.suffix.lower() in READABLE and not f.name.startswith(".")
+    )
     names = [f.relative_to(folder).as_posix() for f in files]
     if len(files) <= validation:
         raise UserError(
@@ -282,5 +292,3 @@ def fingerprint(splits: Splits) -> str:
                         yield f"{split} {file.name} {stat.st_size} {stat.st_mtime_ns}"
 
     return hashlib.sha256("\n".join(facts()).encode()).hexdigest()[:16]
-
-

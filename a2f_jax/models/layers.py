@@ -71,7 +71,12 @@ class Conv(nn.Module):
 def pointwise_conv(features: int, fan_in: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
     """A plain 1×1 convolution, which is a matrix product over the channels: `[..., fan_in]` → `[..., features]`."""
     return nn.Dense(
-        features, use_bias=use_bias, dtype=dtype, kernel_init=conv_init, bias_init=bias_init(fan_in), name=name
+        features,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=conv_init,
+        bias_init=bias_init(fan_in),
+        name=name,
     )
 
 

@@ -1,0 +1,254 @@
+"""The command `a2f`: parses, calls, prints."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from a2f_jax import __version__
+from a2f_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+_EPILOG = """
+a first look, with nothing to download:
+  a2f data prepare sample
+  a2f train --config configs/sample.py --workdir runs/first
+  a2f evaluate --weights runs/first --datasets sample
+  a2f upscale photo.jpg -o photo-x4.png --weights runs/first
+
+`a2f COMMAND --help` explains each command by example.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="a2f",
+        description="A2F: lightweight image super-resolution in JAX.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"a2f_jax {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run, summary: str, examples: str, to=commands) -> argparse.ArgumentParser:
+        sub = to.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command(
+        "train",
+        _train,
+        "train a network, or go on with a run that was stopped",
+        "  a2f train --config configs/sample.py --workdir runs/first\n"
+        "  a2f train --config configs/a2f.py:sd_x4 --workdir runs/sd_x4\n"
+        "  a2f train --config configs/a2f.py:m_x2 --workdir runs/m_x2 --config.data.name=my_photos "
+        "--config.batch_size=32\n",
+    )
+    sub.add_argument("--config", required=True, metavar="FILE[:RUN]", help="settings; see configs/")
+    sub.add_argument(
+        "--workdir", required=True, type=pathlib.Path, metavar="DIR", help="checkpoints and logs go here"
+    )
+    sub.add_argument(
+        "--config.KEY", dest="_", metavar="VALUE", help="override any setting, for instance --config.seed=1"
+    )
+
+    sub = command(
+        "evaluate",
+        _evaluate,
+        "measure PSNR, SSIM and LPIPS on benchmark sets",
+        "  a2f evaluate --weights runs/sd_x4 --data benchmark --datasets set5,set14,b100\n"
+        "  a2f evaluate --weights model_best.pt --data benchmark --datasets set5 --lpips --output results\n"
+        "  a2f evaluate --bicubic 4 --datasets sample\n",
+    )
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--weights", metavar="PATH", help=_WEIGHTS_HELP)
+    what.add_argument(
+        "--bicubic", type=int, choices=(2, 3, 4), metavar="SCALE", help="measure bicubic interpolation"
+    )
+    sub.add_argument(
+        "--data", metavar="DIR", help="prepared datasets, or the folder that holds Set5/, Set14/, ..."
+    )
+    sub.add_argument(
+        "--datasets", required=True, metavar="A,B", help="for instance set5,set14,b100,urban100,manga109"
+    )
+    sub.add_argument("--lpips", action="store_true", help="measure LPIPS too (needs the extra [lpips])")
+    sub.add_argument("--output", metavar="DIR", help="write results.json and results.md there")
+
+    sub = command(
+        "upscale",
+        _upscale,
+        "upscale images",
+        "  a2f upscale photo.jpg -o photo-x4.png --weights sd_x4.safetensors\n"
+        "  a2f upscale a.png b.webp c.tif -o upscaled/ --weights runs/sd_x4\n",
+    )
+    sub.add_argument(
+        "images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or BMP"
+    )
+    sub.add_argument(
+        "-o", "--output", required=True, type=pathlib.Path, metavar="OUT", help="a file, or a folder"
+    )
+    sub.add_argument("--weights", required=True, metavar="PATH", help=_WEIGHTS_HELP)
+    sub.add_argument("--scale", type=int, help="refuse weights of another scale")
+    sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+    sub = command(
+        "convert",
+        _convert,
+        "turn published PyTorch weights or a training run into safetensors, without PyTorch",
+        "  a2f convert model_best.pt a2f-sd-x4.safetensors\n  a2f convert runs/sd_x4 a2f-sd-x4.safetensors\n",
+    )
+    sub.add_argument("source", metavar="PATH", help=_WEIGHTS_HELP)
+    sub.add_argument("target", metavar="FILE", help="ends in .safetensors")
+
+    sub = command(
+        "info",
+        _info,
+        "show parameters and multi-adds of every variant, or what a weights file holds",
+        "  a2f info\n  a2f info a2f-sd-x4.safetensors\n",
+    )
+    sub.add_argument("weights", nargs="?", metavar="PATH", help=_WEIGHTS_HELP)
+
+    data = commands.add_parser("data", help="prepare datasets", description="Datasets.")
+    data_commands = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    sub = command(
+        "prepare",
+        _prepare,
+        "read a dataset's images once and store them for training and evaluation",
+        "  a2f data prepare sample\n"
+        "  a2f data prepare div2k --scale 4                       downloads the official archives\n"
+        "  a2f data prepare div2k --scale 4 --source archives/    has them already\n"
+        "  a2f data prepare set5 --source benchmark/              SelfExSR's or the EDSR benchmark's layout\n"
+        "  a2f data prepare my_photos --source photos/ --validation 24\n",
+        data_commands,
+    )
+    sub.add_argument(
+        "name", metavar="NAME", help="sample, div2k, set5, set14, b100, urban100, manga109, or a new one"
+    )
+    sub.add_argument("--scale", type=int, choices=(2, 3, 4), default=4, help="of the pairs (default: 4)")
+    sub.add_argument("--source", metavar="DIR", help="folder with the images or the official archives")
+    sub.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where to store it (default: $A2F_DATA_DIR or ~/.cache/a2f_jax/data)",
+    )
+    sub.add_argument(
+        "--validation", type=int, default=0, metavar="N", help="hold out N photographs of a new dataset"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="prepare anew what was made from other files")
+    return parser
+
+
+_WEIGHTS_HELP = "a .safetensors file, the authors' .pt, or a training run's folder"
+
+
+def _load_config(argument: str, overrides: Sequence[str]) -> "ConfigDict":
+    """Reads `FILE[:RUN]` and overrides of the form `--config.key=value`."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    path = argument.partition(":")[0]
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"there is no config file {path}: name one, for instance configs/a2f.py:sd_x4")
+    values = flags.FlagValues()
+    argv = ["a2f", f"--config={argument}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+        return values.config
+    except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{argument}: {' '.join(str(error).split())}") from error
+
+
+def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from a2f_jax.training.loop import train
+
+    train(_load_config(args.config, rest), args.workdir)
+
+
+def _evaluate(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from a2f_jax.evaluation.benchmark import Bicubic, evaluate
+    from a2f_jax.evaluation.tables import terminal_table
+    from a2f_jax.models.weights import load
+
+    model = load(args.weights) if args.weights else Bicubic(args.bicubic)
+    result = evaluate(
+        model,
+        [name.strip() for name in args.datasets.split(",")],
+        data_dir=args.data,
+        weights=args.weights,
+        lpips=args.lpips,
+        output=args.output,
+    )
+    print(terminal_table([result]))
+
+
+def _upscale(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from a2f_jax.inference.files import upscale_files
+    from a2f_jax.models.weights import load
+
+    model = load(args.weights)
+    if args.scale and args.scale != model.scale:
+        raise UserError(
+            f"{args.weights} upscales by {model.scale}, not by --scale {args.scale}: choose other weights"
+        )
+    upscale_files(model, args.images, args.output, overwrite=args.overwrite)
+
+
+def _convert(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from a2f_jax.models.weights import load, save
+
+    model = load(args.source)
+    save(model, args.target)
+    print(f"{args.target}: {model.variant} ×{model.scale}")
+
+
+def _info(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from a2f_jax.models.counts import describe, overview
+
+    if args.weights:
+        from a2f_jax.models.weights import load
+
+        print(describe(load(args.weights)))
+    else:
+        print(overview())
+
+
+def _prepare(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from a2f_jax.data import prepare
+
+    folder = prepare(
+        args.name,
+        scale=args.scale,
+        data_dir=args.data_dir,
+        source=args.source,
+        validation=args.validation,
+        overwrite=args.overwrite,
+    )
+    print(f"{args.name} ×{args.scale} is ready in {folder}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, or 2 after an error that the user can mend."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    strangers = [a for a in rest if args.run is not _train or not a.startswith("--config.")]
+    if strangers:
+        parser.error(f"unrecognised: {' '.join(strangers)}")
+    try:
+        args.run(args, rest)
+    except UserError as error:
+        print(f"a2f: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("a2f: stopped", file=sys.stderr)
+        return 130
+    return 0

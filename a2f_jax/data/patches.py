@@ -1,0 +1,174 @@
+"""Training patches: which ones a step sees is a pure function of seed and step.
+
+There is no iterator state to save: a run that goes on at step t sees what an uninterrupted one would have seen.
+The numbers come from a counter-based hash in uint32 arithmetic, the same in NumPy and in a jitted JAX function.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from a2f_jax.data.cache import Cache
+from a2f_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+_GOLDEN = 0x9E3779B9
+
+
+def _mix(x: Any) -> Any:
+    """A bijection of uint32 that scatters similar numbers (the "lowbias32" constants of Chris Wellons, 2018)."""
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def random_bits(seed: Any, step: Any, row: Any, draw: int) -> Any:
+    """Hashes a place in the stream of random numbers.
+
+    Args:
+      seed: uint32, NumPy's or JAX's, as all others; arrays broadcast.
+      step: uint32, of training.
+      row: uint32, the patch's place in the whole batch.
+      draw: which number of this patch.
+
+    Returns:
+      uint32, uniform.
+    """
+    x = _mix(seed ^ np.uint32(_GOLDEN))
+    x = _mix(x + step)
+    return _mix(x + row * np.uint32(_GOLDEN) + np.uint32(draw))
+
+
+def choose(seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int) -> tuple[Any, Any, Any, Any]:
+    """Chooses image, corner and orientation of patches: every image, and every corner in it, equally likely.
+
+    Args:
+      seed: uint32 scalar array.
+      step: uint32 scalar array.
+      rows: uint32 `[B]`, the patches' places in the whole batch.
+      sizes: int32 `[images, 2]`, LR height and width.
+      patch_size: side of the LR patch.
+
+    Returns:
+      Image, top and left in LR pixels, and orientation 0..7 (bit 0: flip left–right, bit 1: flip top–bottom, bit 2:
+      then transpose), each int32 `[B]`.
+    """
+    # The remainder favours small numbers by at most images / 2³².
+    image = (random_bits(seed, step, rows, 0) % np.uint32(len(sizes))).astype(np.int32)
+    room = (sizes[image] - patch_size + 1).astype(np.uint32)
+    top = (random_bits(seed, step, rows, 1) % room[:, 0]).astype(np.int32)
+    left = (random_bits(seed, step, rows, 2) % room[:, 1]).astype(np.int32)
+    orientation = (random_bits(seed, step, rows, 3) >> 29).astype(np.int32)
+    return image, top, left, orientation
+
+
+def _orient(patch: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation & 1:
+        patch = patch[:, ::-1]
+    if orientation & 2:
+        patch = patch[::-1]
+    return patch.swapaxes(0, 1) if orientation & 4 else patch
+
+
+class Patches:
+    """Cuts the batches of training from a cache, on the host.
+
+    Args:
+      cache: the decoded images.
+      seed: of the choice of patches.
+      batch_size: over all processes; each cuts its share.
+      patch_size: side of the LR patch in pixels.
+      process_index: which of the processes this is.
+      process_count: how many there are.
+
+    Raises:
+      UserError: the batch cannot be shared out evenly, or an image is smaller than a patch.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        seed: int,
+        batch_size: int,
+        patch_size: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        smallest = int(cache.sizes.min(axis=1).argmin())
+        if cache.sizes[smallest].min() < patch_size:
+            height, width = cache.sizes[smallest]
+            raise UserError(
+                f"config.data.patch_size={patch_size} is more than the {width}×{height} LR pixels of image "
+                f"{cache.names[smallest]}: choose at most {min(height, width)}, or leave the image out"
+            )
+        if batch_size % process_count:
+            raise UserError(
+                f"config.batch_size={batch_size} cannot be shared out among {process_count} processes: "
+                f"choose a multiple of {process_count}"
+            )
+        self.cache, self.patch_size = cache, patch_size
+        self._seed = np.uint32(seed)
+        share = batch_size // process_count
+        self._rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
+
+    def choice(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What `choose` gives for this process at a step."""
+        with np.errstate(over="ignore"):  # uint32 is meant to wrap around
+            return choose(self._seed, np.uint32(step), self._rows, self.cache.sizes, self.patch_size)
+
+    def batch(self, step: int) -> Batch:
+        """Cuts this process's share of a step's batch: `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`."""
+        p, s = self.patch_size, self.cache.scale
+        b = len(self._rows)
+        batch = {"lr": np.empty((b, p, p, 3), np.uint8), "hr": np.empty((b, s * p, s * p, 3), np.uint8)}
+        for i, (image, top, left, orientation) in enumerate(zip(*self.choice(step), strict=True)):
+            lr, hr = self.cache.images(image)
+            batch["lr"][i] = _orient(lr[top : top + p, left : left + p], orientation)
+            top, left = top * s, left * s
+            batch["hr"][i] = _orient(hr[top : top + p * s, left : left + p * s], orientation)
+        return batch
+
+    def prefetch(self, start: int, ahead: int = 8) -> Iterator[Batch]:
+        """Yields the batches from a step on, cutting the next ones in the background.
+
+        Args:
+          start: the first step.
+          ahead: how many batches may wait.
+        """
+        ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
+        stop = threading.Event()
+
+        def work() -> None:
+            step = start
+            try:
+                while not stop.is_set():
+                    _put(ready, self.batch(step), stop)
+                    step += 1
+            except BaseException as error:  # handed over to the consumer
+                _put(ready, error, stop)
+
+        thread = threading.Thread(target=work, name="patches", daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _put(ready: queue.Queue, item: Any, stop: threading.Event) -> None:
+    """Waits for a place in the queue, unless the consumer has gone."""
+    while not stop.is_set():
+        try:
+            return ready.put(item, timeout=0.1)
+        except queue.Full:
+            continue

@@ -1,0 +1,141 @@
+"""What a person sees of a training run: a progress line, a log, figures over time, pictures."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from a2f_jax.errors import UserError
+
+
+def _tensorboard_writer(workdir: pathlib.Path) -> Any:
+    """clu's TensorBoard writer, or None where the extra `[tensorboard]` is not installed."""
+    try:
+        # clu's writers import TensorFlow, which only the extra brings.
+        from clu import metric_writers  # noqa: PLC0415
+    except ImportError:
+        return None
+    return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours:02d}:{minutes:02d}" if days else f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+class Monitor:
+    """Writes `train.log`, `metrics.jsonl`, `samples/` and, with the extra, TensorBoard files in a work folder.
+
+    On a terminal the newest figures stand in a progress bar; elsewhere each report is a line. Only the first
+    process of several writes.
+    """
+
+    def __init__(
+        self, workdir: pathlib.Path, start: int, steps: int, images_per_step: int, active: bool = True
+    ):
+        self._workdir, self._step, self._steps, self._images = workdir, start, steps, images_per_step
+        self._active = active
+        self._stack = contextlib.ExitStack()
+        self._psnr = ""
+        self._clock, self._clock_step, self._waited = time.perf_counter(), start, 0.0
+        self._writer = None
+        if not active:
+            return
+        try:
+            self._log = self._stack.enter_context((workdir / "train.log").open("a", encoding="utf-8"))
+            self._metrics = self._stack.enter_context((workdir / "metrics.jsonl").open("a", encoding="utf-8"))
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the work folder {workdir}: {error.strerror or error}"
+            ) from error
+        self._bar = self._stack.enter_context(
+            tqdm.tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
+        )
+        self._writer = _tensorboard_writer(workdir)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer:
+            self._writer.close()
+        self._stack.close()
+
+    def say(self, message: str) -> None:
+        """Prints a line and keeps it in the log."""
+        if self._active:
+            tqdm.tqdm.write(message, file=sys.stderr)
+            print(message, file=self._log, flush=True)
+
+    @contextlib.contextmanager
+    def waiting_for_data(self):
+        """Counts the time spent inside as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def pause(self):
+        """Keeps the time spent inside (validation, saving) out of the training speed."""
+        start = time.perf_counter()
+        yield
+        self._clock += time.perf_counter() - start
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar."""
+        if self._active:
+            self._bar.update(step - self._step)
+        self._step = step
+
+    def report(self, figures: Mapping[str, float]) -> None:
+        """Reports the figures of training since the last report, with its speed."""
+        seconds = max(time.perf_counter() - self._clock, 1e-9)
+        rate = (self._step - self._clock_step) / seconds
+        waited = 100 * self._waited / seconds
+        self._clock, self._clock_step, self._waited = time.perf_counter(), self._step, 0.0
+        figures = {**figures, "images_per_second": rate * self._images, "waiting_percent": waited}
+        self.record("train", figures)
+        if not self._active:
+            return
+        short = f"loss {figures['loss']:.3f}{self._psnr}, {figures['images_per_second']:.0f} images/s"
+        self._bar.set_postfix_str(short)
+        remaining = (self._steps - self._step) / rate if rate else float("inf")
+        line = (
+            f"step {self._step}/{self._steps}  {short}, lr {figures['learning_rate']:.2g}, "
+            f"waiting for data {waited:.1f} %, ETA {_duration(remaining)}"
+        )
+        print(line, file=self._log, flush=True)
+        if self._bar.disable:
+            print(line, file=sys.stderr, flush=True)
+
+    def validated(self, figures: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+        """Reports validation scores and writes pictures, name → uint8 `[H, W, 3]`."""
+        self._psnr = f", PSNR {figures['psnr']:.2f} dB"
+        self.record("validation", figures)
+        self.say(f"step {self._step}: validation PSNR {figures['psnr']:.3f} dB, SSIM {figures['ssim']:.4f}")
+        if not self._active:
+            return
+        from a2f_jax.data import write_image  # noqa: PLC0415
+
+        for name, picture in pictures.items():
+            write_image(self._workdir / "samples" / f"{name}-{self._step:07d}.png", picture)
+        if self._writer:
+            self._writer.write_images(self._step, {k: v[None] for k, v in pictures.items()})
+
+    def record(self, kind: str, figures: Mapping[str, float]) -> None:
+        """Adds a line to `metrics.jsonl` and points to TensorBoard's curves."""
+        if not self._active:
+            return
+        numbers = {name: float(value) for name, value in figures.items()}
+        print(json.dumps({"step": self._step, "kind": kind, **numbers}), file=self._metrics, flush=True)
+        if self._writer:
+            self._writer.write_scalars(self._step, {f"{kind}/{k}": v for k, v in numbers.items()})
+            self._writer.flush()

@@ -1,0 +1,44 @@
+"""Validation during training: PSNR and SSIM on held-out images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from a2f_jax.data import Pair
+from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.models.model import Model
+
+_CROP = 128
+"""LR pixels. Validation looks at the middle of large images: always the same pixels, few different shapes to compile
+for, and little time taken from training. `a2f evaluate` measures whole images."""
+
+
+def middle(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the middle of a pair, LR and HR, at most 128 LR pixels high and wide."""
+    height, width = (min(_CROP, size) for size in pair.lr.shape[:2])
+    top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
+    lr = pair.lr[top : top + height, left : left + width]
+    top, left, height, width = (scale * value for value in (top, left, height, width))
+    return lr, pair.hr[top : top + height, left : left + width]
+
+
+def validate(
+    model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[dict[str, float], np.ndarray]:
+    """Measures a model on held-out images.
+
+    Args:
+      model: the model with the weights of the moment.
+      images: LR and HR, as `middle` gives them; at least one.
+
+    Returns:
+      Mean `psnr` (dB) and `ssim` on luma, and the first image's result beside its truth, uint8 `[H, 2·W, 3]`.
+    """
+    results = [model.upscale(lr) for lr, _ in images]
+    scores = {
+        name: float(
+            np.mean([measure(sr, hr, model.scale) for sr, (_, hr) in zip(results, images, strict=True)])
+        )
+        for name, measure in (("psnr", psnr_y), ("ssim", ssim_y))
+    }
+    return scores, np.concatenate([results[0], images[0][1]], 1)
