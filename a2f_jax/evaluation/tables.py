@@ -30,7 +30,7 @@ def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
                 row.append(f"{ours[metric]:.{our_decimals}f}" if metric in ours else "")
                 if metric in ours and metric in theirs:
                     row.append(f"{theirs[metric]:.{their_decimals}f}")
-                    row.append(f"{ours[metric] - theirs[metric]:+.{their_decimals}f}")
+                    row.append(f"{ours[metric] - theirs[metric]:+z.{their_decimals}f}")
                 else:
                     row += ["", ""]
             table.append(row)
@@ -51,7 +51,7 @@ def terminal_table(results: Sequence[dict[str, Any]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     align = [str.ljust, str.ljust] + [str.rjust] * (len(widths) - 2)
     lines = [
-        "  ".join(pad(text, width) for pad, text, width in zip(align, row, widths, strict=True))
+        "  ".join(pad(text, width) for pad, text, width in zip(align, row, widths, strict=True)).rstrip()
         for row in cells
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -85,7 +85,7 @@ def write_results(result: dict[str, Any], folder: str | os.PathLike[str]) -> Non
     text = json.dumps(_json_value(result), indent=2, ensure_ascii=False, allow_nan=False)
     report = f"""# {result["model"]} ×{result["scale"]}
 
-Weights: {result["weights"]}
+Weights: {result["weights"] or "none"}
 
 {markdown_table([result])}
 
