@@ -54,9 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config.batch_size=32\n",
     )
     sub.add_argument("--config", required=True, metavar="FILE[:RUN]", help="settings; see configs/")
-    sub.add_argument(
-        "--workdir", required=True, type=pathlib.Path, metavar="DIR", help="checkpoints and logs go here"
-    )
+    sub.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="checkpoints and logs go here")
     sub.add_argument(
         "--config.KEY", dest="_", metavar="VALUE", help="override any setting, for instance --config.seed=1"
     )
@@ -71,15 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--weights", metavar="PATH", help=_WEIGHTS_HELP)
-    what.add_argument(
-        "--bicubic", type=int, choices=(2, 3, 4), metavar="SCALE", help="measure bicubic interpolation"
-    )
-    sub.add_argument(
-        "--data", metavar="DIR", help="prepared datasets, or the folder that holds Set5/, Set14/, ..."
-    )
-    sub.add_argument(
-        "--datasets", required=True, metavar="A,B", help="for instance set5,set14,b100,urban100,manga109"
-    )
+    what.add_argument("--bicubic", type=int, choices=(2, 3, 4), metavar="SCALE", help="measure bicubic interpolation")
+    sub.add_argument("--data", metavar="DIR", help="prepared datasets, or the folder that holds Set5/, Set14/, ...")
+    sub.add_argument("--datasets", required=True, metavar="A,B", help="for instance set5,set14,b100,urban100,manga109")
     sub.add_argument("--lpips", action="store_true", help="measure LPIPS too (needs the extra [lpips])")
     sub.add_argument("--output", metavar="DIR", help="write results.json and results.md there")
 
@@ -90,12 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         "  a2f upscale photo.jpg -o photo-x4.png --weights sd_x4.safetensors\n"
         "  a2f upscale a.png b.webp c.tif -o upscaled/ --weights runs/sd_x4\n",
     )
-    sub.add_argument(
-        "images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or BMP"
-    )
-    sub.add_argument(
-        "-o", "--output", required=True, type=pathlib.Path, metavar="OUT", help="a file, or a folder"
-    )
+    sub.add_argument("images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or BMP")
+    sub.add_argument("-o", "--output", required=True, type=pathlib.Path, metavar="OUT", help="a file, or a folder")
     sub.add_argument("--weights", required=True, metavar="PATH", help=_WEIGHTS_HELP)
     sub.add_argument("--scale", type=int, help="refuse weights of another scale")
     sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -130,9 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         "  a2f data prepare my_photos --source photos/ --validation 24\n",
         data_commands,
     )
-    sub.add_argument(
-        "name", metavar="NAME", help="sample, div2k, set5, set14, b100, urban100, manga109, or a new one"
-    )
+    sub.add_argument("name", metavar="NAME", help="sample, div2k, set5, set14, b100, urban100, manga109, or a new one")
     sub.add_argument("--scale", type=int, choices=(2, 3, 4), default=4, help="of the pairs (default: 4)")
     sub.add_argument("--source", metavar="DIR", help="folder with the images or the official archives")
     sub.add_argument(
@@ -140,9 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to store it (default: $A2F_DATA_DIR or ~/.cache/a2f_jax/data)",
     )
-    sub.add_argument(
-        "--validation", type=int, default=0, metavar="N", help="hold out N photographs of a new dataset"
-    )
+    sub.add_argument("--validation", type=int, default=0, metavar="N", help="hold out N photographs of a new dataset")
     sub.add_argument("--overwrite", action="store_true", help="prepare anew what was made from other files")
     return parser
 
@@ -197,9 +181,7 @@ def _upscale(args: argparse.Namespace, _: Sequence[str]) -> None:
 
     model = load(args.weights)
     if args.scale and args.scale != model.scale:
-        raise UserError(
-            f"{args.weights} upscales by {model.scale}, not by --scale {args.scale}: choose other weights"
-        )
+        raise UserError(f"{args.weights} upscales by {model.scale}, not by --scale {args.scale}: choose other weights")
     upscale_files(model, args.images, args.output, overwrite=args.overwrite)
 
 

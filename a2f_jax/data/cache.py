@@ -130,9 +130,7 @@ def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pa
     )
 
 
-def open_cache(
-    name: str, *, scale: int, split: str = "train", data_dir: str | os.PathLike[str] | None = None
-) -> Cache:
+def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | os.PathLike[str] | None = None) -> Cache:
     """Opens a split's decoded pixels, decoding them first where that has not been done yet.
 
     Safe when several processes ask at once (one decodes, the others wait) and when the one that decodes is killed.

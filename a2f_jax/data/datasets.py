@@ -60,7 +60,7 @@ def _in_order(sources: Sequence[Source], scale: int) -> Iterator[dict[str, Any]]
 
 
 def _builder(name: str, scale: int, data_dir: pathlib.Path, splits: Splits) -> "tfds.core.DatasetBuilder":
-    import tensorflow_datasets as tfds  # noqa: PLC0415 (slow to import)
+    import tensorflow_datasets as tfds
 
     class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """LR–HR pairs; one class serves all datasets, the name is the instance's."""
@@ -72,9 +72,7 @@ def _builder(name: str, scale: int, data_dir: pathlib.Path, splits: Splits) -> "
             image = functools.partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
             return tfds.core.DatasetInfo(
                 builder=self,
-                features=tfds.features.FeaturesDict(
-                    {"name": tfds.features.Text(), "lr": image(), "hr": image()}
-                ),
+                features=tfds.features.FeaturesDict({"name": tfds.features.Text(), "lr": image(), "hr": image()}),
                 disable_shuffling=True,
             )
 
@@ -93,12 +91,10 @@ def _builder(name: str, scale: int, data_dir: pathlib.Path, splits: Splits) -> "
 
 def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
     """Downloads the official archives that are not there yet, with tfds' download manager."""
-    import tensorflow_datasets as tfds  # noqa: PLC0415
+    import tensorflow_datasets as tfds
 
     folder = data_dir / "downloads" / "div2k"
-    names = [
-        f"DIV2K_{part}_{kind}.zip" for part in ("train", "valid") for kind in ("HR", f"LR_bicubic_X{scale}")
-    ]
+    names = [f"DIV2K_{part}_{kind}.zip" for part in ("train", "valid") for kind in ("HR", f"LR_bicubic_X{scale}")]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         try:
@@ -184,7 +180,7 @@ def prepare(
 
 
 def _quiet_tfds() -> None:
-    import tensorflow_datasets as tfds  # noqa: PLC0415
+    import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
 
@@ -193,7 +189,7 @@ class _Stored(Sequence[Pair]):
     """Pairs of a prepared dataset, decoded when they are asked for."""
 
     def __init__(self, folder: pathlib.Path, split: str):
-        import tensorflow_datasets as tfds  # noqa: PLC0415 (slow to import)
+        import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(folder)
         if split not in builder.info.splits:

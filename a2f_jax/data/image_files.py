@@ -41,9 +41,7 @@ def read_rgb(path: pathlib.Path | zipfile.Path) -> np.ndarray:
         with path.open("rb") as file, Image.open(file) as image:
             mode = image.mode
             if mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGBA" if mode == "P" else "RGB"))[
-                    ..., :3
-                ]
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGBA" if mode == "P" else "RGB"))[..., :3]
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large to be believed: {error}") from error
     except OSError as error:

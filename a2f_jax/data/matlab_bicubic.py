@@ -48,9 +48,7 @@ def _resize_rows(image: np.ndarray, scale: float, edges: str) -> np.ndarray:
     return rounded.reshape(len(matrix), *image.shape[1:])
 
 
-def matlab_bicubic(
-    image: np.ndarray, scale: float, *, edges: Literal["clamp", "mirror"] = "clamp"
-) -> np.ndarray:
+def matlab_bicubic(image: np.ndarray, scale: float, *, edges: Literal["clamp", "mirror"] = "clamp") -> np.ndarray:
     """Resizes an image as MATLAB's `imresize` does, with antialiasing where it shrinks.
 
     Args:

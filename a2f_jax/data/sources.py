@@ -130,10 +130,7 @@ def benchmark(folder: pathlib.Path, name: str, scale: int) -> Splits:
         pairs = {f: f.replace("_HR.", "_LR.") for f in files if "_HR." in f}
         if pairs:
             return {
-                "test": [
-                    Source(f.partition(f"_SRF_{scale}")[0], files[f], files.get(lr))
-                    for f, lr in pairs.items()
-                ]
+                "test": [Source(f.partition(f"_SRF_{scale}")[0], files[f], files.get(lr)) for f, lr in pairs.items()]
             }
     if (own / "HR").is_dir():
         hr = _images(own / "HR")
@@ -221,9 +218,7 @@ def photographs(folder: pathlib.Path, validation: int) -> Splits:
     Raises:
       UserError: there are no images, or no more than are to be held out.
     """
-    files = sorted(
-        f for f in folder.rglob("*") if f.suffix.lower() in READABLE and not f.name.startswith(".")
-    )
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in READABLE and not f.name.startswith("."))
     names = [f.relative_to(folder).as_posix() for f in files]
     if len(files) <= validation:
         raise UserError(
@@ -243,7 +238,7 @@ def sample() -> Splits:
     Returns:
       The splits `train` and `validation`.
     """
-    import skimage  # noqa: PLC0415 (slow to import)
+    import skimage
 
     folder = pathlib.Path(skimage.__file__).parent / "data"
     return {

@@ -36,9 +36,7 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     if (path / "params").is_dir():
         checkpoint = path
     else:
-        steps = [
-            c for c in (path / FOLDER).glob("*") if c.name.isdigit() and (c / "about" / "metadata").exists()
-        ]
+        steps = [c for c in (path / FOLDER).glob("*") if c.name.isdigit() and (c / "about" / "metadata").exists()]
         if not steps:
             raise UserError(f"{path} holds no training checkpoint: name a run's --workdir or a weights file")
         checkpoint = max(steps, key=lambda c: (read_about(c).get("psnr", -1.0), int(c.name)))

@@ -50,7 +50,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise UserError(f"no weights at {path}: name a .safetensors or .pt file, or a training run's folder")
     try:
         if path.is_dir():
-            from a2f_jax.models.checkpoint import read_checkpoint  # noqa: PLC0415 (Orbax takes a second to import)
+            from a2f_jax.models.checkpoint import read_checkpoint
 
             params, metadata = read_checkpoint(path)
         elif path.suffix in (".pt", ".pth"):

@@ -34,9 +34,7 @@ class Checkpoints:
                 ),
             )
         except OSError as error:
-            raise UserError(
-                f"cannot write checkpoints to {self._folder}: {error.strerror or error}"
-            ) from error
+            raise UserError(f"cannot write checkpoints to {self._folder}: {error.strerror or error}") from error
 
     def save(self, state: TrainState, scores: dict[str, float] | None) -> None:
         """Starts to write a checkpoint; waits for the one before it.

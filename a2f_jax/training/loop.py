@@ -26,9 +26,7 @@ def make_network(config: ConfigDict) -> A2F:
         size = VARIANTS[settings.pop("variant")]
         return A2F(features=size.features, blocks=size.blocks, **settings)
     except KeyError as error:
-        raise UserError(
-            f"config.model.variant={error} is unknown: choose one of {', '.join(VARIANTS)}"
-        ) from None
+        raise UserError(f"config.model.variant={error} is unknown: choose one of {', '.join(VARIANTS)}") from None
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -15,10 +15,10 @@ from a2f_jax.errors import UserError
 
 
 def _tensorboard_writer(workdir: pathlib.Path) -> Any:
-    """clu's TensorBoard writer, or None where the extra `[tensorboard]` is not installed."""
+    """Clu's TensorBoard writer, or None where the extra `[tensorboard]` is not installed."""
     try:
         # clu's writers import TensorFlow, which only the extra brings.
-        from clu import metric_writers  # noqa: PLC0415
+        from clu import metric_writers
     except ImportError:
         return None
     return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
@@ -38,9 +38,7 @@ class Monitor:
     process of several writes.
     """
 
-    def __init__(
-        self, workdir: pathlib.Path, start: int, steps: int, images_per_step: int, active: bool = True
-    ):
+    def __init__(self, workdir: pathlib.Path, start: int, steps: int, images_per_step: int, active: bool = True):
         self._workdir, self._step, self._steps, self._images = workdir, start, steps, images_per_step
         self._active = active
         self._stack = contextlib.ExitStack()
@@ -53,9 +51,7 @@ class Monitor:
             self._log = self._stack.enter_context((workdir / "train.log").open("a", encoding="utf-8"))
             self._metrics = self._stack.enter_context((workdir / "metrics.jsonl").open("a", encoding="utf-8"))
         except OSError as error:
-            raise UserError(
-                f"cannot write to the work folder {workdir}: {error.strerror or error}"
-            ) from error
+            raise UserError(f"cannot write to the work folder {workdir}: {error.strerror or error}") from error
         self._bar = self._stack.enter_context(
             tqdm.tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
         )
@@ -123,7 +119,7 @@ class Monitor:
         self.say(f"step {self._step}: validation PSNR {figures['psnr']:.3f} dB, SSIM {figures['ssim']:.4f}")
         if not self._active:
             return
-        from a2f_jax.data import write_image  # noqa: PLC0415
+        from a2f_jax.data import write_image
 
         for name, picture in pictures.items():
             write_image(self._workdir / "samples" / f"{name}-{self._step:07d}.png", picture)

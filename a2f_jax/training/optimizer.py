@@ -22,9 +22,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
         case "cosine":
             decay = optax.cosine_decay_schedule(o.learning_rate, max(1, config.steps - o.warmup))
         case _:
-            raise UserError(
-                f"config.optimizer.schedule={o.schedule!r} is unknown: choose 'halving' or 'cosine'"
-            )
+            raise UserError(f"config.optimizer.schedule={o.schedule!r} is unknown: choose 'halving' or 'cosine'")
     if not o.warmup:
         return decay
     return optax.join_schedules([optax.linear_schedule(0.0, o.learning_rate, o.warmup), decay], [o.warmup])

@@ -48,9 +48,7 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def _updates(
-    train_step: TrainStep, state: TrainState, batches: dict[str, jax.Array]
-) -> tuple[TrainState, Metrics]:
+def _updates(train_step: TrainStep, state: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
     """Does one update for each batch along the first axis."""
     if len(batches["lr"]) > 1:
         return jax.lax.scan(train_step, state, batches)

@@ -22,9 +22,7 @@ def middle(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return lr, pair.hr[top : top + height, left : left + width]
 
 
-def validate(
-    model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[dict[str, float], np.ndarray]:
+def validate(model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[dict[str, float], np.ndarray]:
     """Measures a model on held-out images.
 
     Args:
@@ -36,9 +34,7 @@ def validate(
     """
     results = [model.upscale(lr) for lr, _ in images]
     scores = {
-        name: float(
-            np.mean([measure(sr, hr, model.scale) for sr, (_, hr) in zip(results, images, strict=True)])
-        )
+        name: float(np.mean([measure(sr, hr, model.scale) for sr, (_, hr) in zip(results, images, strict=True)]))
         for name, measure in (("psnr", psnr_y), ("ssim", ssim_y))
     }
     return scores, np.concatenate([results[0], images[0][1]], 1)
