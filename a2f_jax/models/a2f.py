@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.models.layers import Conv, Dtype, pixel_shuffle, pointwise_conv
+from a2f_jax.models.layers import Conv, Dtype, conv_init, pixel_shuffle, pointwise_conv
 
 Params = dict[str, Any]
 
@@ -49,6 +49,14 @@ VARIANTS = {
 }
 SCALES = (2, 3, 4)
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "baseline": {"auxiliary": False},
+    "baseline_mp": {"auxiliary": False, "blocks": 18},
+    "noca": {"attention": False},
+    "noca_mp": {"attention": False, "depthwise": True},
+}
+"""What the paper takes away from A2F-L or adds to it, as attributes of `A2F`; MP stands for more parameters."""
+
 
 class Attention(nn.Module):
     """Channel attention: one weight in 0..1 for each channel, from the channels' means over the image."""
@@ -69,12 +77,14 @@ class Block(nn.Module):
     Attributes:
       attention: whether the projection is weighted by channel attention.
       auxiliary: whether there is a projection at all.
+      depthwise: whether a plain depthwise 3×3 convolution, without bias, comes before the projection.
       weight_norm: see `Conv`.
       dtype: computation dtype.
     """
 
     attention: bool = True
     auxiliary: bool = True
+    depthwise: bool = False
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
 
@@ -93,7 +103,18 @@ class Block(nn.Module):
         if not self.auxiliary:
             return out
         concatenated = jnp.concatenate(states, -1)
-        projection = pointwise_conv(n, concatenated.shape[-1], self.dtype, "projection", use_bias=False)
+        channels = concatenated.shape[-1]
+        if self.depthwise:
+            concatenated = nn.Conv(
+                channels,
+                (3, 3),
+                feature_group_count=channels,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=conv_init,
+                name="depthwise",
+            )(concatenated)
+        projection = pointwise_conv(n, channels, self.dtype, "projection", use_bias=False)
         p = projection(concatenated)
         if self.attention:
             mean = jnp.mean(p, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)
@@ -111,6 +132,7 @@ class A2F(nn.Module):
       head_kernel: kernel size of the head.
       attention: False gives the paper's "no channel attention".
       auxiliary: False gives the paper's baseline without auxiliary features (and so without attention).
+      depthwise: True gives the projections of the paper's "A2F-L-NOCA-MP", see `Block`.
       weight_norm: False for folded parameters, see `fold_weight_norm`.
       dtype: computation dtype; parameters and output are float32.
     """
@@ -121,6 +143,7 @@ class A2F(nn.Module):
     head_kernel: int = 3
     attention: bool = True
     auxiliary: bool = True
+    depthwise: bool = False
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
 
@@ -141,7 +164,9 @@ class A2F(nn.Module):
         x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
         states = [conv(self.features, "head", self.head_kernel)(x)]
         for i in range(self.blocks):
-            block = Block(self.attention, self.auxiliary, self.weight_norm, self.dtype, name=f"block_{i:02d}")
+            block = Block(
+                self.attention, self.auxiliary, self.depthwise, self.weight_norm, self.dtype, name=f"block_{i:02d}"
+            )
             states.append(block(states))
         # Tail and skip are added before the shuffle, which only moves values: one shuffle instead of two.
         sub_pixels = conv(3 * self.scale**2, "tail")(states[-1]) + conv(3 * self.scale**2, "skip")(x)
@@ -154,7 +179,7 @@ def build(variant: str, scale: int, **options: Any) -> A2F:
     Args:
       variant: one of `VARIANTS`.
       scale: one of `SCALES`.
-      **options: further attributes of `A2F`.
+      **options: further attributes of `A2F`, which may replace the variant's.
 
     Raises:
       ValueError: the variant or the scale does not exist.
@@ -163,4 +188,4 @@ def build(variant: str, scale: int, **options: Any) -> A2F:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}: choose one of {', '.join(map(str, SCALES))}")
-    return A2F(scale=scale, **dataclasses.asdict(VARIANTS[variant]), **options)
+    return A2F(**{"scale": scale, **dataclasses.asdict(VARIANTS[variant]), **options})

@@ -58,6 +58,7 @@ def network_of(params: Params) -> A2F:
         head_kernel=head_kernel,
         attention="attention" in block,
         auxiliary="projection" in block,
+        depthwise="depthwise" in block,
     )
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     want, have = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (expected, params))
@@ -76,6 +77,8 @@ def variant_of(network: A2F) -> str:
         name += "-baseline"
     elif not network.attention:
         name += "-noca"
+    if network.depthwise:
+        name += "-depthwise"
     return name if network.head_kernel == 3 else f"{name}-head{network.head_kernel}"
 
 
@@ -85,7 +88,7 @@ def _upscale(network: A2F, folded: Params, image: jax.Array) -> jax.Array:
     return jnp.clip(jnp.round(sr), 0, 255).astype(jnp.uint8)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, as `jax.jit(model)` needs it
 class Model:
     """A network with its weights.
 

@@ -24,7 +24,8 @@ def make_network(config: ConfigDict) -> A2F:
     settings = config.model.to_dict()
     try:
         size = VARIANTS[settings.pop("variant")]
-        return A2F(features=size.features, blocks=size.blocks, **settings)
+        # The paper's ablations (configs/ablation.py) set the number of blocks themselves.
+        return A2F(**{"features": size.features, "blocks": size.blocks, **settings})
     except KeyError as error:
         raise UserError(f"config.model.variant={error} is unknown: choose one of {', '.join(VARIANTS)}") from None
 
