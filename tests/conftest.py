@@ -3,6 +3,9 @@
 import os
 import pathlib
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 
@@ -13,3 +16,26 @@ def shared() -> pathlib.Path:
     if not folder:
         pytest.skip("needs published weights and benchmark images: set A2F_SHARED to their folder")
     return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """Returns `random_params(network, seed=0)`: every value off its start, so that a forgotten one would show.
+
+    Drawn by NumPy: compiling the real initialisation takes seconds for every network.
+    """
+
+    def draw(network, seed=0):
+        shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+        rng = np.random.default_rng(seed)
+
+        def values(path, x):
+            if not x.shape:  # lambda
+                return np.float32(1 + 0.1 * rng.normal())
+            fan_in = np.prod(x.shape[:-1]) if len(x.shape) > 1 else 100
+            noise = rng.uniform(-1, 1, x.shape) * fan_in**-0.5
+            return np.float32(noise + (path[-1].key == "g"))
+
+        return jax.tree.map_with_path(values, shapes)
+
+    return draw

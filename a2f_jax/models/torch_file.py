@@ -140,10 +140,11 @@ def _read_legacy(file: BinaryIO) -> Any:
     for key in _Unpickler(file).load():
         storage = storages[key]
         (size,) = struct.unpack("<q", file.read(8))
-        raw = file.read(storage.size * storage.dtype.itemsize)
-        if size != storage.size or len(raw) != storage.size * storage.dtype.itemsize:
+        length = storage.size * storage.dtype.itemsize
+        # Checked before reading, so that a small file cannot ask for a large buffer.
+        if size != storage.size or length > os.fstat(file.fileno()).st_size - file.tell():
             raise pickle.UnpicklingError(f"storage {key} has the wrong length")
-        storage.values = np.frombuffer(raw, storage.dtype)
+        storage.values = np.frombuffer(file.read(length), storage.dtype)
     if any(storage.values is None for storage in storages.values()):
         raise pickle.UnpicklingError("a tensor's values are missing")
     return tree

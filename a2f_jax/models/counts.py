@@ -1,0 +1,88 @@
+"""Sizes of networks: parameters and multi-adds."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2f_jax.models.a2f import A2F, SCALES, VARIANTS, build
+from a2f_jax.models.model import Model
+
+PAPER_OUTPUT = (720, 1280)
+"""Height and width of the output for which papers give multi-adds."""
+
+
+def _multiply_adds(jaxpr: jax.extend.core.Jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        out = equation.outvars[0].aval.shape if equation.outvars else ()
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += int(np.prod(out)) * int(np.prod(kernel)) // features
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += int(np.prod(out)) * int(np.prod([shape[axis] for axis in contracted]))
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            total += _multiply_adds(inner)
+    return total
+
+
+class Counts(NamedTuple):
+    """Size of a network.
+
+    Attributes:
+      parameters: number of trained values, gains of weight normalisation included.
+      multiply_adds: multiplications followed by an addition that upscaling one image takes.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+
+def count(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> Counts:
+    """Measures a network.
+
+    Multi-adds are counted in the traced program itself: those of its convolutions and matrix products. Elementwise
+    work is not counted.
+
+    Args:
+      network: the network.
+      output: height and width of the result in pixels; the input is the scale-th part of it, rounded down.
+    """
+    height, width = (size // network.scale for size in output)
+    lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    traced, shapes = jax.make_jaxpr(network.init_with_output, return_shape=True)(jax.random.key(0), lr)
+    return Counts(sum(x.size for x in jax.tree.leaves(shapes[1])), _multiply_adds(traced.jaxpr))
+
+
+def overview() -> str:
+    """Returns a table of all variants and scales."""
+    lines = [f"{'variant':8}  {'scale':>5}  {'features':>8}  {'blocks':>6}  {'parameters':>10}  {'multi-adds':>10}"]
+    for variant, size in VARIANTS.items():
+        for scale in SCALES:
+            parameters, multiply_adds = count(build(variant, scale))
+            lines.append(
+                f"{variant:8}  {f'×{scale}':>5}  {size.features:8}  {size.blocks:6}  "
+                f"{parameters:10,}  {f'{multiply_adds / 1e9:.1f} G':>10}"
+            )
+    height, width = PAPER_OUTPUT
+    return "\n".join([*lines, f"multi-adds of convolutions and matrix products, for an output of {width}×{height}"])
+
+
+def describe(model: Model) -> str:
+    """Returns what there is to know of a model's weights, a line each."""
+    network = model.network
+    counts = count(network)
+    facts = {
+        "variant": model.variant,
+        "scale": f"×{model.scale}",
+        "size": f"{network.features} features, {network.blocks} blocks",
+        "parameters": f"{counts.parameters:,}",
+        "multi-adds": f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720",
+        **{key: value for key, value in model.metadata.items() if key not in ("variant", "scale")},
+    }
+    width = max(map(len, facts))
+    return "\n".join(f"{key:{width}}  {value}" for key, value in facts.items())

@@ -1,0 +1,50 @@
+"""Multi-adds against a formula written out by hand, and against the paper."""
+
+import pytest
+
+from a2f_jax.models.a2f import VARIANTS, build
+from a2f_jax.models.counts import count, describe, overview
+from a2f_jax.models.model import Model
+
+
+def by_hand(features, blocks, scale):
+    """Multiplications of each layer, for one LR pixel, and of the attention, once."""
+    n = features
+    convolutions = 27 * n + 9 * (n + 3) * 3 * scale**2 + blocks * 2 * 9 * n * 128
+    projections = sum(n * (i + 1) * n for i in range(blocks))
+    return convolutions + projections, blocks * 2 * n * n
+
+
+@pytest.mark.parametrize(("variant", "scale"), [("a2f-sd", 4), ("a2f-s", 2)])
+def test_multiply_adds_are_those_of_the_layers(variant, scale):
+    size = VARIANTS[variant]
+    per_pixel, once = by_hand(size.features, size.blocks, scale)
+    pixels = (720 // scale) * (1280 // scale)
+    assert count(build(variant, scale)).multiply_adds == per_pixel * pixels + once
+
+
+# From the paper's tables, in units of 1e9. The authors also count elementwise work, up to 1.5 %.
+@pytest.mark.parametrize(
+    ("variant", "scale", "billions"), [("a2f-sd", 4, 18.2), ("a2f-s", 4, 18.6), ("a2f-sd", 2, 71.2)]
+)
+def test_multiply_adds_are_near_the_papers(variant, scale, billions):
+    assert count(build(variant, scale)).multiply_adds / 1e9 == pytest.approx(billions, rel=0.015)
+
+
+def test_tables_name_every_variant_and_scale(monkeypatch):
+    monkeypatch.setattr("a2f_jax.models.counts.count", lambda _: (123456, 7.8e9))
+    lines = overview().splitlines()
+    assert len(lines) == 1 + len(VARIANTS) * 3 + 1
+    assert "a2f-m" in lines[7]
+    assert "×2" in lines[7]
+    assert "123,456       7.8 G" in lines[7]
+
+
+def test_description_holds_counts_and_metadata(random_params):
+
+    params = random_params(build("a2f-sd", 4))
+    text = describe(Model.from_params(params, {"step": "77"}))
+    assert "319,672" in text
+    assert "×4" in text
+    assert "step" in text
+    assert "77" in text

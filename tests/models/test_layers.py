@@ -1,0 +1,37 @@
+"""Weight normalisation and pixel shuffle."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2f_jax.models.layers import Conv, normalised_kernel, pixel_shuffle
+
+
+def test_normalised_kernel_has_the_gains_as_norms_and_the_directions_of_v():
+    v = jax.random.normal(jax.random.key(0), (3, 3, 4, 5))
+    g = jnp.arange(1.0, 6.0)
+    kernel = np.asarray(normalised_kernel(v, g)).reshape(-1, 5)
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), g, rtol=1e-6)
+    cosine = (kernel * np.asarray(v).reshape(-1, 5)).sum(0) / g / np.linalg.norm(np.asarray(v).reshape(-1, 5), axis=0)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-6)
+
+
+def test_weight_normalisation_starts_as_the_identity():
+    params = Conv(7).init(jax.random.key(0), jnp.zeros((1, 8, 8, 4)))["params"]
+    np.testing.assert_allclose(normalised_kernel(params["v"], params["g"]), params["v"], rtol=1e-6)
+
+
+def test_initial_weights_have_pytorchs_range():
+    params = Conv(128).init(jax.random.key(0), jnp.zeros((1, 8, 8, 16)))["params"]
+    bound = (9 * 16) ** -0.5
+    for values in (params["v"], params["bias"]):
+        assert np.abs(values).max() <= bound
+        np.testing.assert_allclose(np.std(values), bound / 3**0.5, rtol=0.2)  # of 128 biases, the fewer
+
+
+def test_pixel_shuffle_places_channels_as_espcn():
+    channels = jnp.arange(12.0).reshape(1, 1, 1, 12)
+    shuffled = pixel_shuffle(channels, 2)
+    # Colour 0 comes from channels 0..3: (dy, dx) = (0, 0), (0, 1), (1, 0), (1, 1).
+    np.testing.assert_array_equal(shuffled[0, :, :, 0], [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(shuffled[0, :, :, 2], [[8, 9], [10, 11]])
