@@ -16,7 +16,9 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=setuptools.find_packages(include=["a2f_jax", "a2f_jax.*"]),
+    # The configs of the repository are installed too, for people without a checkout.
+    packages=[*setuptools.find_packages(include=["a2f_jax", "a2f_jax.*"]), "a2f_jax.configs"],
+    package_dir={"a2f_jax.configs": "configs"},
     install_requires=[
         "jax>=0.10,<0.12",
         "flax>=0.12,<0.13",

@@ -1,6 +1,7 @@
 """The command `a2f`: parses, calls, prints."""
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
     sub = command(
+        "compare",
+        _compare,
+        "set bicubic interpolation, results and truth of an image side by side in a picture",
+        "  a2f compare photo.png --weights runs/sd_x4 -o comparison.png\n"
+        "  a2f compare barbara.png --weights sd_x4.pt m_x4.pt --crop 500,350,90,90 -o comparison.png\n",
+    )
+    sub.add_argument("truth", type=pathlib.Path, metavar="IMAGE", help="the truth; it is shrunk, then upscaled again")
+    sub.add_argument("--weights", nargs="+", required=True, metavar="PATH", help=_WEIGHTS_HELP)
+    sub.add_argument("--crop", type=_rectangle, metavar="X,Y,W,H", help="the part to show (default: the middle)")
+    sub.add_argument("-o", "--output", required=True, metavar="FILE", help="the picture, for instance a .png")
+
+    sub = command(
         "convert",
         _convert,
         "turn published PyTorch weights or a training run into safetensors, without PyTorch",
@@ -139,9 +152,15 @@ def _load_config(argument: str, overrides: Sequence[str]) -> "ConfigDict":
     from absl import flags
     from ml_collections import config_flags
 
-    path = argument.partition(":")[0]
+    path, colon, run = argument.partition(":")
     if not pathlib.Path(path).is_file():
-        raise UserError(f"there is no config file {path}: name one, for instance configs/a2f.py:sd_x4")
+        # Without a checkout, the configs that were installed.
+        from a2f_jax import configs
+
+        installed = pathlib.Path(configs.__file__).parent / pathlib.Path(path).name
+        if not installed.is_file():
+            raise UserError(f"there is no config file {path}: name one, for instance configs/a2f.py:sd_x4")
+        argument = f"{installed}{colon}{run}"
     values = flags.FlagValues()
     argv = ["a2f", f"--config={argument}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -183,6 +202,23 @@ def _upscale(args: argparse.Namespace, _: Sequence[str]) -> None:
     if args.scale and args.scale != model.scale:
         raise UserError(f"{args.weights} upscales by {model.scale}, not by --scale {args.scale}: choose other weights")
     upscale_files(model, args.images, args.output, overwrite=args.overwrite)
+
+
+def _rectangle(text: str) -> tuple[int, ...]:
+    values = tuple(map(int, text.split(",")))
+    if len(values) != 4:
+        raise ValueError
+    return values
+
+
+def _compare(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from a2f_jax.data import read_rgb, write_image
+    from a2f_jax.evaluation.compare import compare
+    from a2f_jax.models.weights import load
+
+    models = {pathlib.Path(path).stem: load(path) for path in args.weights}
+    write_image(args.output, compare(models, read_rgb(args.truth), args.crop))
+    print(args.output)
 
 
 def _convert(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -230,6 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"a2f: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("a2f: stopped", file=sys.stderr)
         return 130

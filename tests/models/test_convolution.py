@@ -36,8 +36,6 @@ def test_large_products_of_channels_take_the_matrix_form_on_a_cpu(monkeypatch):
         # A new function for each trace: JAX would remember the first.
         trace = jax.make_jaxpr(lambda *args: convolution.convolve(*args))  # noqa: PLW0108
         return str(trace(jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 16, 128))))
-            jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 16, 128))
-        )
 
     assert "conv_general_dilated" not in primitives("cpu")
     assert "conv_general_dilated" in primitives("gpu")

@@ -1,0 +1,38 @@
+# Everything happens in .venv; PYTHON chooses the interpreter (3.11, 3.12 or 3.13).
+PYTHON ?= python3
+BIN := .venv/bin
+OUT := quickstart
+
+.PHONY: quickstart test lint docs clean
+
+quickstart: .venv/installed
+	$(BIN)/a2f data prepare sample
+	$(BIN)/a2f train --config configs/sample.py --workdir $(OUT)/run
+	$(BIN)/a2f evaluate --bicubic 4 --datasets sample
+	$(BIN)/a2f evaluate --weights $(OUT)/run --datasets sample --output $(OUT)
+	$(eval PHOTO := $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data/coffee.png')"))
+	$(BIN)/a2f upscale $(PHOTO) -o $(OUT)/coffee-x4.png --weights $(OUT)/run --overwrite
+	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/run --crop 455,120,120,120 -o $(OUT)/comparison.png
+	@echo "Done. Look at $(OUT)/comparison.png (bicubic, ours, truth) and $(OUT)/coffee-x4.png"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "a2f_jax needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test,lpips]'
+	touch $@
+
+clean:
+	rm -rf .venv $(OUT) build *.egg-info
