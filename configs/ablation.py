@@ -1,6 +1,6 @@
-"""The paper's ablations: `ablation.py:{baseline,baseline_mp,noca,noca_mp}` of A2F-L ×2, `{head1,head5,head7}` of A2F-SD ×4.
+"""The paper's ablations: `ablation.py:{baseline,baseline_mp,noca,noca_mp}`, and `ablation.py:{head1,head5,head7}`.
 
-What they are compared with is `a2f.py:l_x2` and `a2f.py:sd_x4`, from which they differ in nothing else.
+The former change A2F-L ×2, the latter A2F-SD ×4. What they are compared with is `a2f.py:l_x2` and `a2f.py:sd_x4`, from which they differ in nothing else.
 """
 
 import pathlib

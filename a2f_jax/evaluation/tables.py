@@ -4,7 +4,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2f_jax.errors import UserError
@@ -64,15 +64,46 @@ def markdown_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *rows])
 
 
-def _json_value(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     """The same value with null for infinite PSNR, which JSON cannot write."""
     if isinstance(value, dict):
-        return {key: _json_value(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def json_text(value: Any) -> str:
+    """Writes a result as JSON, infinite PSNR as null."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike[str]) -> None:
+    """Writes files, each replaced at once, never left half-written.
+
+    Args:
+      files: contents by name; a name may have folders.
+      folder: made where it does not exist.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    try:
+        for name, content in files.items():
+            path = pathlib.Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+            try:
+                partial.write_bytes(content.encode() if isinstance(content, str) else content)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from error
+
+
 def write_results(result: dict[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Writes `results.json` and `results.md`, each replaced at once, never left half-written.
+    """Writes `results.json` and `results.md`.
 
     Args:
       result: what `evaluate` returns.
@@ -81,8 +112,6 @@ def write_results(result: dict[str, Any], folder: str | os.PathLike[str]) -> Non
     Raises:
       UserError: the folder cannot be written.
     """
-    folder = pathlib.Path(folder)
-    text = json.dumps(_json_value(result), indent=2, ensure_ascii=False, allow_nan=False)
     report = f"""# {result["model"]} ×{result["scale"]}
 
 Weights: {result["weights"] or "none"}
@@ -92,14 +121,4 @@ Weights: {result["weights"] or "none"}
 PSNR and SSIM on Y of YCbCr, {result["scale"]} pixels shaved off each side; LPIPS on the whole RGB image.
 "paper" is what its authors published, Δ is ours − paper's.
 """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in {"results.json": text + "\n", "results.md": report}.items():
-            partial = folder / f".{name}.{os.getpid()}.partial"
-            try:
-                partial.write_text(content, encoding="utf-8")
-                os.replace(partial, folder / name)
-            finally:
-                partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from error
+    write_files({"results.json": json_text(result), "results.md": report}, folder)
