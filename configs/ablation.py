@@ -1,28 +1,23 @@
 """The paper's ablations: `ablation.py:{baseline,baseline_mp,noca,noca_mp}`, and `ablation.py:{head1,head5,head7}`.
 
-The former change A2F-L ×2, the latter A2F-SD ×4. What they are compared with is `a2f.py:l_x2` and `a2f.py:sd_x4`, from which they differ in nothing else.
+The former change A2F-L ×2 (`a2f.py:l_x2`), the latter A2F-SD ×4 (`a2f.py:sd_x4`), and nothing else.
 """
-
-import pathlib
-import runpy
 
 from ml_collections import ConfigDict
 
+from a2f_jax.configs import a2f
 from a2f_jax.models.a2f import ABLATIONS
 
 _HEAD_KERNELS = {"head1": 1, "head5": 5, "head7": 7}
-
-# Config files are read by their paths and belong to no package, so this is their import.
-_paper_config = runpy.run_path(str(pathlib.Path(__file__).with_name("a2f.py")))["get_config"]
 
 
 def get_config(name: str = "baseline") -> ConfigDict:
     """Returns the settings of an ablation such as `"noca_mp"` or `"head5"`."""
     if name in ABLATIONS:
-        config = _paper_config("l_x2")
+        config = a2f.get_config("l_x2")
         config.model.update(ABLATIONS[name])
     elif name in _HEAD_KERNELS:
-        config = _paper_config("sd_x4")
+        config = a2f.get_config("sd_x4")
         config.model.head_kernel = _HEAD_KERNELS[name]
     else:
         raise ValueError(f"there is no ablation {name!r}: choose one of {', '.join([*ABLATIONS, *_HEAD_KERNELS])}")

@@ -43,8 +43,6 @@ def lpips(sr: np.ndarray, hr: np.ndarray) -> float:
         raise ValueError(f"images of different shapes: {list(sr.shape)} and {list(hr.shape)}")
     height, width = hr.shape[:2]
     if min(height, width) < _SMALLEST:
-        raise ValueError(
-            f"an image of {width}×{height} is too small for LPIPS: it needs {_SMALLEST}×{_SMALLEST}"
-        )
+        raise ValueError(f"an image of {width}×{height} is too small for LPIPS: it needs {_SMALLEST}×{_SMALLEST}")
     x, y = (image[None].astype(np.float32) / 127.5 - 1 for image in (sr, hr))
     return float(_network()(x, y).squeeze())
