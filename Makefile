@@ -7,13 +7,13 @@ OUT := quickstart
 
 quickstart: .venv/installed
 	$(BIN)/a2f data prepare sample
-	$(BIN)/a2f train --config configs/sample.py --workdir $(OUT)/run
+	$(BIN)/a2f train --config configs/sample.py --workdir $(OUT)/two-minutes
 	$(BIN)/a2f evaluate --bicubic 4 --datasets sample
-	$(BIN)/a2f evaluate --weights $(OUT)/run --datasets sample --output $(OUT)
-	$(eval PHOTO := $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data/coffee.png')"))
-	$(BIN)/a2f upscale $(PHOTO) -o $(OUT)/coffee-x4.png --weights $(OUT)/run --overwrite
-	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/run --crop 455,120,120,120 -o $(OUT)/comparison.png
-	@echo "Done. Look at $(OUT)/comparison.png (bicubic, ours, truth) and $(OUT)/coffee-x4.png"
+	$(BIN)/a2f evaluate --weights $(OUT)/two-minutes --datasets sample --output $(OUT)
+	$(eval PHOTO := $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data/motorcycle_left.png')"))
+	$(BIN)/a2f upscale $(PHOTO) -o $(OUT)/motorcycle-x4.png --weights $(OUT)/two-minutes --overwrite
+	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/two-minutes --crop 560,300,140,140 -o $(OUT)/comparison.png
+	@echo "Done. Look at $(OUT)/comparison.png (bicubic, ours, truth) and $(OUT)/motorcycle-x4.png"
 
 test: lint
 	$(BIN)/python -m pytest
