@@ -56,6 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--config", required=True, metavar="FILE[:RUN]", help="settings; see configs/")
     sub.add_argument("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="checkpoints and logs go here")
+    sub.add_argument("--accept-changes", action="store_true", help="go on with a run although settings have changed")
+    sub.add_argument("--profile", type=int, metavar="STEP", help="trace the computation of this step into DIR/profile")
+    group = sub.add_argument_group(
+        "several machines", "one process on each; TPU pods, SLURM and GKE tell --distributed all it needs"
+    )
+    group.add_argument("--distributed", action="store_true", help="train together with the other processes")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
     sub.add_argument(
         "--config.KEY", dest="_", metavar="VALUE", help="override any setting, for instance --config.seed=1"
     )
@@ -172,9 +181,20 @@ def _load_config(argument: str, overrides: Sequence[str]) -> "ConfigDict":
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    config = _load_config(args.config, rest)
+    if args.distributed:
+        import jax
+
+        try:
+            jax.distributed.initialize(args.coordinator, args.processes, args.process_id)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"the processes cannot find each other ({reason}): give --coordinator, --processes and --process-id"
+            ) from error
     from a2f_jax.training.loop import train
 
-    train(_load_config(args.config, rest), args.workdir)
+    train(config, args.workdir, accept_changes=args.accept_changes, profile=args.profile)
 
 
 def _evaluate(args: argparse.Namespace, _: Sequence[str]) -> None:

@@ -135,6 +135,8 @@ class A2F(nn.Module):
       depthwise: True gives the projections of the paper's "A2F-L-NOCA-MP", see `Block`.
       weight_norm: False for folded parameters, see `fold_weight_norm`.
       dtype: computation dtype; parameters and output are float32.
+      remat: whether training computes each block again in the backward pass instead of keeping what is inside it,
+        to save memory.
     """
 
     scale: int
@@ -146,6 +148,7 @@ class A2F(nn.Module):
     depthwise: bool = False
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
@@ -163,8 +166,9 @@ class A2F(nn.Module):
 
         x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
         states = [conv(self.features, "head", self.head_kernel)(x)]
+        block_type = nn.remat(Block) if self.remat else Block
         for i in range(self.blocks):
-            block = Block(
+            block = block_type(
                 self.attention, self.auxiliary, self.depthwise, self.weight_norm, self.dtype, name=f"block_{i:02d}"
             )
             states.append(block(states))

@@ -11,6 +11,8 @@ whichever side has fewer channels:
 The gradient of the one is the other. All forms compute the same sums in another order.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -50,7 +52,7 @@ def _multiply_scatter(x: jax.Array, kernel: jax.Array) -> jax.Array:
     taps = _shifts(kernel)
     weights = jnp.concatenate([kernel[i, j] for i, j in taps], -1)
     parts = _padded((x.reshape(-1, c) @ weights).reshape(n, h, w, len(taps), -1), kernel)
-    return sum(parts[:, i : i + h, j : j + w, t] for t, (i, j) in enumerate(taps))
+    return functools.reduce(jnp.add, (parts[:, i : i + h, j : j + w, t] for t, (i, j) in enumerate(taps)))
 
 
 @jax.custom_vjp

@@ -1,6 +1,6 @@
 """Sizes of networks: parameters and multi-adds."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ PAPER_OUTPUT = (720, 1280)
 """Height and width of the output for which papers give multi-adds."""
 
 
-def _multiply_adds(jaxpr: jax.extend.core.Jaxpr) -> int:
+def _multiply_adds(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
         out = equation.outvars[0].aval.shape if equation.outvars else ()

@@ -142,7 +142,7 @@ class Model:
         Returns:
           float32 `[N, scale · H, scale · W, 3]` on the same range, neither clipped nor rounded.
         """
-        return self.inference_network.apply({"params": self.folded}, lr)
+        return self.inference_network.apply({"params": self.folded}, lr)  # type: ignore[return-value]
 
     def upscale(self, image: np.ndarray) -> np.ndarray:
         """Upscales one image.

@@ -10,7 +10,6 @@ before 1.6) and the zip archive (`data.pkl` and one member per storage).
 import collections
 import dataclasses
 import io
-import math
 import os
 import pickle
 import struct
@@ -61,9 +60,10 @@ class _Tensor:
         values = self.storage.values
         assert values is not None
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        count = int(np.prod(self.shape))
         negative = min((self.offset, *self.shape, *self.strides)) < 0
         # No broadcast views: with strides of 0 a small file could ask for a huge tensor.
-        if negative or math.prod(self.shape) > values.size or (math.prod(self.shape) and last >= values.size):
+        if negative or count > values.size or (count and last >= values.size):
             raise pickle.UnpicklingError("a tensor reaches outside its storage")
         step = values.itemsize
         return np.lib.stride_tricks.as_strided(

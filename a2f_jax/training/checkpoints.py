@@ -1,12 +1,14 @@
 """Checkpoints of a training run, written by Orbax while training goes on."""
 
+import errno
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
+import flax.traverse_util
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as managers
 
@@ -15,18 +17,53 @@ from a2f_jax.errors import UserError
 from a2f_jax.models import checkpoint as layout
 from a2f_jax.training.state import TrainState
 
+# Settings that do not change what a run computes: a run may go on with others.
+_FREE = {
+    "steps",
+    "spmd",
+    "steps_per_dispatch",
+    "checks",
+    "log_every",
+    "checkpoint_every",
+    "validate_every",
+    "validation_images",
+    "keep_checkpoints",
+    "data.dir",
+    "data.placement",
+    "model.remat",
+    "init",
+}
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Settings that differ and matter, as `key: before → now`."""
+    old, new = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (before, now))
+    for key in sorted({*old, *new} - _FREE):
+        if old.get(key) != new.get(key):
+            yield f"{key}: {old.get(key)} → {new.get(key)}"
+
 
 class Checkpoints:
-    """Keeps the last `config.keep_checkpoints` checkpoints of a work folder and the best by validation PSNR."""
+    """Keeps the last `config.keep_checkpoints` checkpoints of a work folder and the best by validation PSNR.
 
-    def __init__(self, workdir: pathlib.Path, config: ConfigDict):
-        self._config = config
+    Args:
+      workdir: the work folder.
+      config: the run's settings, kept in every checkpoint.
+      say: prints a line for the user.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+
+    def __init__(self, workdir: pathlib.Path, config: ConfigDict, say):
+        self._config, self._say = config, say
         self._folder = workdir.resolve() / layout.FOLDER
         keep = [
             managers.LatestN(config.keep_checkpoints),
             managers.BestN(get_metric_fn=lambda m: m["psnr"], n=1, keep_checkpoints_without_metrics=False),
         ]
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
@@ -40,16 +77,14 @@ class Checkpoints:
         """Starts to write a checkpoint; waits for the one before it.
 
         Args:
-          state: global arrays, not donated before the next call (`Spmd.get_state` copies).
+          state: global arrays, not donated afterwards (`Spmd.get_state` copies).
           scores: `psnr` and `ssim` of validation at this step, if there was one.
+
+        Raises:
+          UserError: this checkpoint or the one before it could not be written.
         """
         step = int(state.step)
-        about = {
-            "step": step,
-            "version": a2f_jax.__version__,
-            "config": self._config.to_dict(),
-            **(scores or {}),
-        }
+        about = {"step": step, "version": a2f_jax.__version__, "config": self._config.to_dict(), **(scores or {})}
         items: dict[str, Any] = {
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave(state.opt_state),
@@ -57,26 +92,47 @@ class Checkpoints:
         }
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=scores, force=True)
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=scores, force=True)
+        except Exception as error:  # Orbax and TensorStore wrap what the disk says
+            raise self._unwritable(error) from error
 
-    def restore(self, like: TrainState) -> TrainState | None:
+    def _unwritable(self, error: Exception) -> UserError:
+        full = "ENOSPC" in str(error) or "No space left" in str(error) or getattr(error, "errno", 0) == errno.ENOSPC
+        reason = "the disk is full" if full else " ".join(str(error).split())[:200]
+        steps = self._manager.all_steps()
+        safe = f"step {max(steps)} is safe" if steps else "nothing is saved yet"
+        return UserError(f"cannot write a checkpoint to {self._folder}: {reason}; {safe}. Make room and start again")
+
+    def restore(self, like: TrainState, accept_changes: bool = False) -> TrainState | None:
         """Reads the newest checkpoint; one that is damaged is reported and the one before it used.
 
         Args:
           like: a state of the same structure, whose shardings the result takes over.
+          accept_changes: goes on although settings that matter have changed.
 
         Returns:
           The state, or None if there is no checkpoint.
 
         Raises:
-          UserError: there are checkpoints, but none can be read.
+          UserError: there are checkpoints, but none can be read, or they were made with other settings.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
+                about = layout.read_about(self._folder / str(step))
+                changes = list(_changes(about["config"], self._config.to_dict()))
+                if changes and not accept_changes:
+                    raise UserError(
+                        f"{self._folder.parent} holds a run with other settings ({'; '.join(changes)}): choose a new "
+                        "--workdir, or go on with the new ones by --accept-changes"
+                    )
                 return self._restore(step, like)
-            except Exception as error:  # a damaged file can raise anything; the message is the user's clue
-                logging.warning("The checkpoint of step %d is damaged and left out: %s", step, error)
+            except UserError:
+                raise
+            except Exception as error:  # a damaged file can raise anything; its message is the user's clue
+                reason = " ".join(str(error).split())[:200]
+                self._say(f"The checkpoint of step {step} is damaged and passed over: {reason}")
         if steps:
             raise UserError(f"none of the checkpoints in {self._folder} can be read: choose a new --workdir")
         return None
@@ -98,5 +154,12 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.close()
+        """Waits until everything is written.
+
+        Raises:
+          UserError: the last checkpoint could not be written.
+        """
+        try:
+            self._manager.close()
+        except Exception as error:
+            raise self._unwritable(error) from error

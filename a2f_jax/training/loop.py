@@ -1,21 +1,32 @@
 """The training loop, from a config to trained weights."""
 
+import contextlib
+import dataclasses
+import itertools
+import math
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
+import flax.traverse_util
 import jax
 import numpy as np
+from clu import parameter_overview
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from a2f_jax.data import Patches, open_cache, open_pairs
 from a2f_jax.errors import UserError
-from a2f_jax.models.a2f import A2F, VARIANTS
+from a2f_jax.models.a2f import A2F, VARIANTS, Params
 from a2f_jax.models.model import Model
+from a2f_jax.models.weights import load
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import learning_rate, make_optimizer
+from a2f_jax.training.preemption import Preemption
 from a2f_jax.training.spmd import parallelise
 from a2f_jax.training.state import TrainState, init_state
-from a2f_jax.training.step import make_train_step
+from a2f_jax.training.step import Metrics, make_train_step
 from a2f_jax.training.validation import middle, validate
 
 
@@ -30,63 +41,227 @@ def make_network(config: ConfigDict) -> A2F:
         raise UserError(f"config.model.variant={error} is unknown: choose one of {', '.join(VARIANTS)}") from None
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+def check(config: ConfigDict) -> None:
+    """Raises a `UserError` for settings that cannot work together, before any work is done."""
+    devices, batch = jax.device_count(), config.batch_size
+    if batch < 1 or batch % (devices * config.accumulate):
+        raise UserError(
+            f"config.batch_size={batch} cannot be shared out among {devices} devices in {config.accumulate} parts "
+            f"(config.accumulate): choose a multiple of {devices * config.accumulate}"
+        )
+    for name in ("steps", "steps_per_dispatch", "log_every", "checkpoint_every", "validate_every"):
+        if config[name] < 1:
+            raise UserError(f"config.{name}={config[name]} must be at least 1")
+    if config.model.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"config.model.dtype={config.model.dtype!r} is unknown: choose 'float32' or 'bfloat16'")
+
+
+def warm_start(params: Params, weights: Params) -> tuple[Params, list[str]]:
+    """Takes over those weights whose names and shapes fit, such as all but tail and skip from another scale.
+
+    Args:
+      params: the parameters of a new run.
+      weights: those of another.
+
+    Returns:
+      The parameters to start from, and the names of those that stay as they were.
+    """
+    flat, given = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (params, weights))
+    fits = {name: name in given and given[name].shape == value.shape for name, value in flat.items()}
+    merged = {name: given[name] if fits[name] else value for name, value in flat.items()}
+    return flax.traverse_util.unflatten_dict(merged, sep="."), [name for name in flat if not fits[name]]
+
+
+def _initial_state(config: ConfigDict, network: A2F, say) -> TrainState:
+    optimizer = make_optimizer(config)
+    state = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
+    if not config.init:
+        return state
+    params, left = warm_start(state.params, load(config.init).params)
+    if len(left) == len(jax.tree.leaves(state.params)):
+        raise UserError(f"config.init={config.init} has no parameter that fits {config.model.variant}")
+    say(f"Starting from {config.init}" + (f"; new are {', '.join(left)}" if left else ""))
+    params = jax.tree.map(jax.numpy.asarray, params)
+    ema = None if state.ema is None else jax.tree.map(jax.numpy.copy, params)
+    return dataclasses.replace(state, params=params, ema=ema)
+
+
+def _dispatches(config: ConfigDict, start: int) -> Iterator[int]:
+    """How many updates each dispatch does: none crosses a step at which something is due."""
+    step = start
+    while step < config.steps:
+        ends = (config.log_every, config.checkpoint_every, config.validate_every)
+        count = min(config.steps_per_dispatch, config.steps - step, *(every - step % every for every in ends))
+        yield count
+        step += count
+
+
+def _stack(batches: Iterator[dict[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:
+    taken = list(itertools.islice(batches, count))
+    return {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
+
+
+class _Figures:
+    """Losses and gradient norms as they come from the devices, without waiting for them before they are needed."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[int, Metrics]] = []
+
+    def add(self, first_step: int, metrics: Metrics) -> None:
+        self._pending.append((first_step, metrics))
+        # The devices may run two dispatches ahead of what the host has seen, not more.
+        if len(self._pending) > 2:
+            jax.block_until_ready(self._pending[-3][1])
+
+    def take(self) -> tuple[dict[str, float], int | None]:
+        """Returns the means since the last call, and the first step whose loss or gradient was not finite."""
+        values: dict[str, list[float]] = {}
+        bad = None
+        for first_step, metrics in self._pending:
+            host = jax.device_get(metrics)
+            for name, series in host.items():
+                values.setdefault(name, []).extend(map(float, series))
+                broken = np.flatnonzero(~np.isfinite(series))
+                if broken.size and bad is None:
+                    bad = first_step + int(broken[0])
+        self._pending.clear()
+        return {name: math.fsum(series) / len(series) for name, series in values.items()}, bad
+
+
+def train(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    accept_changes: bool = False,
+    profile: int | None = None,
+) -> None:
     """Trains a network, going on from the newest checkpoint in the work folder if there is one.
 
     Args:
       config: the settings, of the form of `configs/a2f.py`.
       workdir: receives checkpoints, logs, and pictures; made where it does not exist.
+      accept_changes: goes on with a run although settings that matter have changed.
+      profile: a step from which on a few dispatches are traced into `workdir/profile`, for TensorBoard or Perfetto.
 
     Raises:
-      UserError: a setting is impossible, the data are missing, or the folder cannot be written.
+      UserError: a setting is impossible, the data are missing, the folder cannot be written, or training diverged.
     """
+    check(config)
     network = make_network(config)
-    optimizer = make_optimizer(config)
-    spmd = parallelise(make_train_step(network, optimizer, config.ema_decay), config.spmd)
+    primary = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        monitor = stack.enter_context(Monitor(workdir, active=primary))
+        jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
+        if config.checks:
+            stack.enter_context(jax.debug_nans(True))
 
-    data_dir = config.data.dir or None
-    cache = open_cache(config.data.name, scale=network.scale, split="train", data_dir=data_dir)
-    held_out = open_pairs(config.data.name, scale=network.scale, split="validation", data_dir=data_dir)
-    images = [middle(held_out[i], network.scale) for i in range(min(len(held_out), config.validation_images))]
+        data_dir = config.data.dir or None
+        cache = open_cache(config.data.name, scale=network.scale, split="train", data_dir=data_dir)
+        held_out = open_pairs(config.data.name, scale=network.scale, split="validation", data_dir=data_dir)
+        chosen = range(min(len(held_out), config.validation_images))[jax.process_index() :: jax.process_count()]
+        images = [middle(held_out[i], network.scale) for i in chosen]
+        patches = Patches(
+            cache,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            patch_size=config.data.patch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
 
-    checkpoints = Checkpoints(workdir, config)
-    initial = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
-    restored = checkpoints.restore(initial)
-    state = spmd.put_state(restored or initial)
-    step = int((restored or initial).step)
-    rate = learning_rate(config)
+        step_fn = make_train_step(
+            network, make_optimizer(config), ema_decay=config.ema_decay, accumulate=config.accumulate
+        )
+        spmd = parallelise(step_fn, config.spmd, donate=not config.checks)
+        checkpoints = Checkpoints(workdir, config, monitor.say)
+        initial = spmd.get_state(spmd.put_state(_initial_state(config, network, monitor.say)))
+        restored = checkpoints.restore(initial, accept_changes)
+        step = int((restored or initial).step)
+        state = spmd.put_state(restored or initial)
+        rate = learning_rate(config)
+        figures = _Figures()
+        preemption = stack.enter_context(Preemption())
 
-    def save(state: TrainState, monitor: Monitor, validated: bool) -> None:
-        scores = None
-        if validated:
-            model = Model(network, jax.device_get(state.weights))
-            scores, picture = validate(model, images)
-            monitor.validated(scores, {"result-and-truth": picture})
-        checkpoints.save(state, scores)
+        def report(log: bool) -> None:
+            """Fetches what the devices have measured; nothing is saved that is not finite."""
+            means, bad = figures.take()
+            if bad is not None:
+                _explain_divergence(config, patches, workdir, bad, float(rate(bad)))
+            if log and means:
+                monitor.report({**means, "learning_rate": float(rate(step - 1))})
 
-    patches = Patches(
-        cache,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        patch_size=config.data.patch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    with Monitor(workdir, step, config.steps, config.batch_size, jax.process_index() == 0) as monitor:
-        monitor.say(f"{'Going on' if restored else 'Starting'} at step {step} of {config.steps} in {workdir}")
-        batches = patches.prefetch(step)
-        while step < config.steps:
+        def save(validated: bool) -> None:
+            with monitor.pause():
+                whole = spmd.get_state(state)
+                scores = None
+                if validated:
+                    scores = _validate(network, whole.weights, images, monitor)
+                checkpoints.save(whole, scores)
+
+        monitor.start(step, config.steps, config.batch_size)
+        monitor.log(parameter_overview.get_parameter_overview(initial.params))
+        monitor.say(
+            f"{'Going on' if restored else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
+            f"{jax.devices()[0].device_kind} ({config.spmd}), in {workdir}"
+        )
+        batches = stack.enter_context(contextlib.closing(patches.prefetch(step)))
+        for count in _dispatches(config, step):
             with monitor.waiting_for_data():
-                batch = next(batches)
-            state, metrics = spmd.step(state, spmd.put_batches(jax.tree.map(lambda x: x[None], batch)))
-            step += 1
+                batch = _stack(batches, count)
+            with _tracing(workdir, profile, step, count):
+                state, metrics = spmd.step(state, spmd.put_batches(batch))
+            figures.add(step, metrics)
+            step += count
             monitor.advance(step)
             last = step == config.steps
-            if step % config.log_every == 0 or last:
-                figures = {name: float(np.asarray(values)[-1]) for name, values in metrics.items()}
-                monitor.report({**figures, "learning_rate": float(rate(step - 1))})
+            stop = preemption.requested(step)
+            log = step % config.log_every == 0 or last
             validated = step % config.validate_every == 0 or last
-            if step % config.checkpoint_every == 0 or validated:
-                with monitor.pause():
-                    save(spmd.get_state(state), monitor, validated)
+            saved = validated or step % config.checkpoint_every == 0 or stop
+            if log or saved:
+                report(log)
+            if saved:
+                save(validated)
+            if stop and not last:
+                checkpoints.close()
+                monitor.say(f"Stopped by a signal after step {step}; all is saved. The same command goes on from there")
+                return
         checkpoints.close()
+        monitor.say(f"Done: {config.steps} steps. `a2f evaluate --weights {workdir}` measures the best checkpoint")
+
+
+def _validate(
+    network: A2F, weights: Params, images: list[tuple[np.ndarray, np.ndarray]], monitor: Monitor
+) -> dict[str, float]:
+    """Validates on all processes' images and reports; every process returns the same scores."""
+    model = Model(network, jax.device_get(weights))
+    sums, picture = validate(model, images)
+    if jax.process_count() > 1:
+        sums = np.sum(multihost_utils.process_allgather(sums), 0)
+    psnr, ssim, count = sums.tolist()
+    scores = {"psnr": psnr / count, "ssim": ssim / count}
+    monitor.validated(scores, picture)
+    flat = flax.traverse_util.flatten_dict(model.params, sep="/")
+    monitor.record("lambda", {name: value for name, value in flat.items() if "/lambda_" in name})
+    return scores
+
+
+@contextlib.contextmanager
+def _tracing(workdir: pathlib.Path, profile: int | None, step: int, count: int) -> Iterator[None]:
+    """Traces the dispatch that holds the step `profile` and waits for it, so that its end is in the trace."""
+    if profile is None or not step <= profile < step + count:
+        yield
+        return
+    with jax.profiler.trace(str(workdir / "profile")):
+        yield
+        jax.effects_barrier()
+
+
+def _explain_divergence(config: ConfigDict, patches: Patches, workdir: pathlib.Path, step: int, rate: float) -> Any:
+    chosen = patches.choice(step)[0]
+    names = ", ".join(sorted({patches.cache.names[i] for i in chosen}))
+    raise UserError(
+        f"the loss or its gradient is not finite at step {step} (learning rate {rate:.3g}, batch {step} of seed "
+        f"{config.seed}: {names}). The checkpoints in {workdir} are from before; lower "
+        "config.optimizer.learning_rate, or set config.optimizer.clip_norm, and start again with --accept-changes"
+    )

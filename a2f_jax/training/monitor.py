@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from a2f_jax.data import write_image
 from a2f_jax.errors import UserError
 
 
@@ -38,24 +39,32 @@ class Monitor:
     process of several writes.
     """
 
-    def __init__(self, workdir: pathlib.Path, start: int, steps: int, images_per_step: int, active: bool = True):
-        self._workdir, self._step, self._steps, self._images = workdir, start, steps, images_per_step
-        self._active = active
+    def __init__(self, workdir: pathlib.Path, active: bool = True):
+        self._workdir, self._active = workdir, active
+        self._step = self._steps = self._images = 0
         self._stack = contextlib.ExitStack()
         self._psnr = ""
-        self._clock, self._clock_step, self._waited = time.perf_counter(), start, 0.0
-        self._writer = None
+        self._clock, self._clock_step, self._waited = time.perf_counter(), 0, 0.0
+        self._bar: tqdm.tqdm | None = None
+        self._writer: Any = None
         if not active:
             return
         try:
+            workdir.mkdir(parents=True, exist_ok=True)
             self._log = self._stack.enter_context((workdir / "train.log").open("a", encoding="utf-8"))
             self._metrics = self._stack.enter_context((workdir / "metrics.jsonl").open("a", encoding="utf-8"))
         except OSError as error:
             raise UserError(f"cannot write to the work folder {workdir}: {error.strerror or error}") from error
-        self._bar = self._stack.enter_context(
-            tqdm.tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
-        )
         self._writer = _tensorboard_writer(workdir)
+
+    def start(self, step: int, steps: int, images_per_step: int) -> None:
+        """Starts the clock and the progress bar."""
+        self._step, self._steps, self._images = step, steps, images_per_step
+        self._clock, self._clock_step = time.perf_counter(), step
+        if self._active:
+            self._bar = self._stack.enter_context(
+                tqdm.tqdm(total=steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
+            )
 
     def __enter__(self) -> "Monitor":
         return self
@@ -65,11 +74,16 @@ class Monitor:
             self._writer.close()
         self._stack.close()
 
+    def log(self, message: str) -> None:
+        """Keeps a message in the log."""
+        if self._active:
+            print(message, file=self._log, flush=True)
+
     def say(self, message: str) -> None:
         """Prints a line and keeps it in the log."""
+        self.log(message)
         if self._active:
             tqdm.tqdm.write(message, file=sys.stderr)
-            print(message, file=self._log, flush=True)
 
     @contextlib.contextmanager
     def waiting_for_data(self):
@@ -87,7 +101,7 @@ class Monitor:
 
     def advance(self, step: int) -> None:
         """Moves the progress bar."""
-        if self._active:
+        if self._bar is not None:
             self._bar.update(step - self._step)
         self._step = step
 
@@ -99,7 +113,7 @@ class Monitor:
         self._clock, self._clock_step, self._waited = time.perf_counter(), self._step, 0.0
         figures = {**figures, "images_per_second": rate * self._images, "waiting_percent": waited}
         self.record("train", figures)
-        if not self._active:
+        if self._bar is None:
             return
         short = f"loss {figures['loss']:.3f}{self._psnr}, {figures['images_per_second']:.0f} images/s"
         self._bar.set_postfix_str(short)
@@ -108,23 +122,19 @@ class Monitor:
             f"step {self._step}/{self._steps}  {short}, lr {figures['learning_rate']:.2g}, "
             f"waiting for data {waited:.1f} %, ETA {_duration(remaining)}"
         )
-        print(line, file=self._log, flush=True)
+        self.log(line)
         if self._bar.disable:
             print(line, file=sys.stderr, flush=True)
 
-    def validated(self, figures: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
-        """Reports validation scores and writes pictures, name → uint8 `[H, W, 3]`."""
-        self._psnr = f", PSNR {figures['psnr']:.2f} dB"
-        self.record("validation", figures)
-        self.say(f"step {self._step}: validation PSNR {figures['psnr']:.3f} dB, SSIM {figures['ssim']:.4f}")
-        if not self._active:
-            return
-        from a2f_jax.data import write_image
-
-        for name, picture in pictures.items():
-            write_image(self._workdir / "samples" / f"{name}-{self._step:07d}.png", picture)
-        if self._writer:
-            self._writer.write_images(self._step, {k: v[None] for k, v in pictures.items()})
+    def validated(self, scores: Mapping[str, float], picture: np.ndarray | None) -> None:
+        """Reports validation: `psnr` and `ssim`, and a picture of a result beside its truth, uint8 `[H, W, 3]`."""
+        self._psnr = f", PSNR {scores['psnr']:.2f} dB"
+        self.record("validation", scores)
+        self.say(f"step {self._step}: validation PSNR {scores['psnr']:.3f} dB, SSIM {scores['ssim']:.4f}")
+        if self._active and picture is not None:
+            write_image(self._workdir / "samples" / f"result-and-truth-{self._step:07d}.png", picture)
+            if self._writer:
+                self._writer.write_images(self._step, {"result and truth": picture[None]})
 
     def record(self, kind: str, figures: Mapping[str, float]) -> None:
         """Adds a line to `metrics.jsonl` and points to TensorBoard's curves."""

@@ -39,8 +39,8 @@ class Spmd(NamedTuple):
 
 
 def device_mesh() -> jax.sharding.Mesh:
-    """Returns all devices of all processes in a row, the axis `"data"`."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,))
+    """Returns all devices of all processes in a row, the axis `"data"`: a process's devices stand together."""
+    return jax.sharding.Mesh(jax.devices(), (AXIS,))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -61,7 +61,7 @@ def _copy(state: TrainState) -> TrainState:
     return jax.tree.map(lambda x: x.copy(), state)
 
 
-def _shard_map(train_step: TrainStep) -> Spmd:
+def _shard_map(train_step: TrainStep, donate: tuple[int, ...]) -> Spmd:
     mesh = device_mesh()
     whole, split = PartitionSpec(), PartitionSpec(None, AXIS)
     step = jax.shard_map(
@@ -73,14 +73,14 @@ def _shard_map(train_step: TrainStep) -> Spmd:
         check_vma=False,
     )
     return Spmd(
-        step=jax.jit(step, donate_argnums=0),
+        step=jax.jit(step, donate_argnums=donate),
         put_state=lambda state: jax.device_put(state, replicated(mesh)),
         put_batches=functools.partial(jax.make_array_from_process_local_data, NamedSharding(mesh, split)),
         get_state=_copy,
     )
 
 
-def _pmap(train_step: TrainStep) -> Spmd:
+def _pmap(train_step: TrainStep, donate: tuple[int, ...]) -> Spmd:
     mesh = device_mesh()
     devices = jax.local_devices()
     # One row per local device.
@@ -104,7 +104,7 @@ def _pmap(train_step: TrainStep) -> Spmd:
         first = jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], state)
         return jax.device_put(first, replicated(mesh))
 
-    step = jax.pmap(functools.partial(_updates, train_step), axis_name=AXIS, donate_argnums=0)
+    step = jax.pmap(functools.partial(_updates, train_step), axis_name=AXIS, donate_argnums=donate)
 
     def step_and_first_metrics(state: Any, batches: Any) -> tuple[Any, Metrics]:
         state, metrics = step(state, batches)
@@ -113,19 +113,18 @@ def _pmap(train_step: TrainStep) -> Spmd:
     return Spmd(step_and_first_metrics, put_state, put_batches, get_state)
 
 
-def parallelise(train_step: TrainStep, mode: str) -> Spmd:
+def parallelise(train_step: TrainStep, mode: str, *, donate: bool = True) -> Spmd:
     """Spreads a per-device training step over all devices of all processes.
 
     Args:
       train_step: from `make_train_step`.
       mode: `"shard_map"` or `"pmap"`.
+      donate: whether a step may overwrite the state it is given, which saves memory.
 
     Raises:
       UserError: the mode is unknown.
     """
-    match mode:
-        case "shard_map":
-            return _shard_map(train_step)
-        case "pmap":
-            return _pmap(train_step)
-    raise UserError(f"config.spmd={mode!r} is unknown: choose 'shard_map' or 'pmap'")
+    modes = {"shard_map": _shard_map, "pmap": _pmap}
+    if mode not in modes:
+        raise UserError(f"config.spmd={mode!r} is unknown: choose one of {', '.join(modes)}")
+    return modes[mode](train_step, (0,) if donate else ())

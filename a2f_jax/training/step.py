@@ -17,7 +17,9 @@ Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def make_train_step(network: A2F, optimizer: optax.GradientTransformation, ema_decay: float) -> TrainStep:
+def make_train_step(
+    network: A2F, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0, accumulate: int = 1
+) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)` for one device among those on the axis `AXIS`.
 
     The batch is this device's share, `{"lr": uint8 [b, h, w, 3], "hr": uint8 [b, s·h, s·w, 3]}`; the metrics, of
@@ -27,15 +29,27 @@ def make_train_step(network: A2F, optimizer: optax.GradientTransformation, ema_d
       network: the network to train.
       optimizer: the optimiser that `init_state` was given.
       ema_decay: decay of the average of the weights; 0 for none.
+      accumulate: the number of parts, one after the other, in which the share is worked on to save memory.
     """
 
     def loss_fn(params: Params, batch: Batch) -> jax.Array:
         sr = network.apply({"params": params}, batch["lr"])
-        return jnp.mean(jnp.abs(sr - batch["hr"].astype(jnp.float32)))
+        return jnp.mean(jnp.abs(sr - batch["hr"].astype(jnp.float32)))  # type: ignore[operator]
+
+    def loss_and_grads(params: Params, batch: Batch) -> tuple[jax.Array, Params]:
+        if accumulate == 1:
+            return jax.value_and_grad(loss_fn)(params, batch)
+        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+
+        def add(total: tuple[jax.Array, Params], part: Batch) -> tuple[tuple[jax.Array, Params], None]:
+            return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_fn)(params, part)), None
+
+        total, _ = jax.lax.scan(add, zeros, parts)
+        return jax.tree.map(lambda x: x / accumulate, total)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        loss, grads = jax.value_and_grad(loss_fn)(state.params, batch)
-        loss, grads = jax.lax.pmean((loss, grads), AXIS)
+        loss, grads = jax.lax.pmean(loss_and_grads(state.params, batch), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema

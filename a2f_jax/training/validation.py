@@ -22,19 +22,19 @@ def middle(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return lr, pair.hr[top : top + height, left : left + width]
 
 
-def validate(model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[dict[str, float], np.ndarray]:
+def validate(model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
     """Measures a model on held-out images.
 
     Args:
       model: the model with the weights of the moment.
-      images: LR and HR, as `middle` gives them; at least one.
+      images: LR and HR, as `middle` gives them.
 
     Returns:
-      Mean `psnr` (dB) and `ssim` on luma, and the first image's result beside its truth, uint8 `[H, 2·W, 3]`.
+      float64 `[3]`, the sums of PSNR (dB) and SSIM on luma and the number of images, to be added up over processes;
+      and the first image's result beside its truth, uint8 `[H, 2·W, 3]`, or None without images.
     """
     results = [model.upscale(lr) for lr, _ in images]
-    scores = {
-        name: float(np.mean([measure(sr, hr, model.scale) for sr, (_, hr) in zip(results, images, strict=True)]))
-        for name, measure in (("psnr", psnr_y), ("ssim", ssim_y))
-    }
-    return scores, np.concatenate([results[0], images[0][1]], 1)
+    sums = np.zeros(3)
+    for sr, (_, hr) in zip(results, images, strict=True):
+        sums += psnr_y(sr, hr, model.scale), ssim_y(sr, hr, model.scale), 1
+    return sums, np.concatenate([results[0], images[0][1]], 1) if results else None

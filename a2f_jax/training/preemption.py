@@ -1,0 +1,35 @@
+"""Being asked to stop: SIGTERM, as clouds and schedulers send it before they take a machine away."""
+
+import signal
+import threading
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Preemption:
+    """While entered, remembers that SIGTERM came instead of dying of it."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: signal.Handlers | object = None
+
+    def __enter__(self) -> "Preemption":
+        # With several processes, JAX's own service listens to the signal and makes them agree on a step.
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)  # type: ignore[arg-type]
+
+    def _remember(self, _signal: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+    def requested(self, step: int) -> bool:
+        """Returns whether to save and stop after this step; the same on all processes."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked
