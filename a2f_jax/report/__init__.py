@@ -1,0 +1,1 @@
+"""The paper's tables and figures, ours beside theirs, as one report."""

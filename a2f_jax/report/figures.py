@@ -1,0 +1,283 @@
+"""The report's figures, drawn by matplotlib, as PNG files of twice the screen's resolution.
+
+Colours are those of Okabe and Ito ("Color universal design", 2008), which colour-blind people can tell apart; shapes
+tell the same.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from a2f_jax.report.measure import BlockWeights
+
+_BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
+_WIDTH = 8.0  # inches
+_Inches = tuple[float, float]
+_STYLE: dict[str, Any] = {
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#606060",
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#404040",
+    "ytick.color": "#404040",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.06,
+    "savefig.dpi": 192,
+}
+
+
+def _png(figure: Figure, colours: int | None = None) -> bytes:
+    """Writes a figure; a palette makes charts, but not photographs, several times smaller without visible loss."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    if colours:
+        image = Image.open(file).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+        file = io.BytesIO()
+        image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+# Component -> what the legend calls it, its line.
+_COMPONENTS = {
+    "x": (r"$\lambda_x$, input of the block", {"color": _BLUE, "marker": "o"}),
+    "res": (r"$\lambda_{res}$, residual branch", {"color": _VERMILION, "marker": "s"}),
+    "aux": (r"$\lambda_{aux}$, auxiliary features", {"color": _GREEN, "marker": "^"}),
+}
+
+
+def block_weights_figure(models: Mapping[str, BlockWeights]) -> bytes:
+    """Draws the weights of the three components in every block, and what they come to on real images.
+
+    Args:
+      models: title and measurement of each network, from left to right.
+
+    Returns:
+      A PNG file.
+    """
+    with matplotlib.rc_context(_STYLE):
+        if len(models) > 1:  # weights above, magnitudes below
+            figure = Figure(figsize=(_WIDTH, 4.6))
+            panels = figure.subplots(2, len(models), sharex="col", sharey="row")
+        else:  # beside each other
+            figure = Figure(figsize=(_WIDTH, 2.7))
+            panels = figure.subplots(1, 2).reshape(2, 1)
+        for column, (title, measured) in zip(panels.T, models.items(), strict=True):
+            for axes, values in zip(column, (measured.weights, measured.magnitudes), strict=True):
+                for name, weights in values.items():
+                    label, line = _COMPONENTS[name]
+                    axes.plot(range(1, len(weights) + 1), weights, markersize=3.5, linewidth=1.3, label=label, **line)
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+            column[0].set_title(title, fontweight="bold")
+            column[1].set_xlabel("block")
+        if len(models) == 1:
+            panels[1, 0].set_title(panels[0, 0].get_title(), fontweight="bold")
+            panels[0, 0].set_xlabel("block")
+        for row in panels:
+            row[0].set_ylim(bottom=min(0, row[0].get_ylim()[0]))
+        panels[0, 0].set_ylabel("weight λ")
+        panels[1, 0].set_ylabel("|λ| · RMS of the branch\n(network units)")
+        fullest = max(panels[0], key=lambda axes: len(axes.lines))
+        figure.legend(*fullest.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        return _png(figure, colours=64)
+
+
+class Point(NamedTuple):
+    """A network in a scatter plot.
+
+    Attributes:
+      method: its name.
+      parameters: in thousands.
+      multiply_adds: in units of 1e9, for an output of 1280×720; None keeps it out of that panel.
+      psnr: in dB.
+      measured: whether the PSNR is measured rather than cited.
+    """
+
+    method: str
+    parameters: float
+    multiply_adds: float | None
+    psnr: float
+    measured: bool
+
+
+def _label(axes: Axes, points: Sequence[tuple[float, float, str, dict[str, Any]]]) -> None:
+    """Writes each point's name where it covers least of the other points and names."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    centres = axes.transData.transform([(x, y) for x, y, _, _ in points])
+    size = figure.dpi / 72
+    taken = [Bbox.from_extents(*(centre - 4 * size), *(centre + 4 * size)) for centre in centres]
+    pad = 0.7 * size
+    near, far = 7.0, 12.0
+    places = [
+        (dx * distance, dy * distance, horizontal, vertical)
+        for distance in (near, far, 2 * far)
+        for dx, horizontal in ((1, "left"), (-1, "right"), (0, "center"))
+        for dy, vertical in ((0, "center"), (1, "bottom"), (-1, "top"))
+        if dx or dy
+    ]
+    for (x, y, text, style), centre in zip(points, centres, strict=True):
+        best: tuple[float, Any, Bbox] | None = None
+        for dx, dy, horizontal, vertical in places:
+            note = axes.annotate(
+                text, (x, y), (dx, dy), textcoords="offset points", ha=horizontal, va=vertical, fontsize=7.5, **style
+            )
+            note.set_path_effects([withStroke(linewidth=2, foreground="white")])
+            box = note.get_window_extent().padded(pad)
+            covered = sum(_overlap(box, other) for other in taken)
+            outside = box.width * box.height - _overlap(box, frame)
+            # Of places that are equally free, the nearest.
+            cost = covered + 3 * outside + 0.02 * box.height * np.hypot(dx, dy) * size
+            if best is None or cost < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = (cost, note, box)
+            else:
+                note.remove()
+        assert best is not None
+        taken.append(best[2])
+        corner = np.clip(centre, (best[2].x0, best[2].y0), (best[2].x1, best[2].y1))
+        if np.hypot(*(corner - centre)) > 8 * size:
+            ends = axes.transData.inverted().transform([centre, corner])
+            axes.plot(*ends.T, color="#B0B0B0", linewidth=0.5, zorder=1)
+
+
+def _overlap(a: Bbox, b: Bbox) -> float:
+    both = Bbox.intersection(a, b)
+    return both.width * both.height if both else 0.0
+
+
+def _in_units(units: str) -> Callable[[float, int], str]:
+    """Writes 100 as `100 K` and 1000 as `1 M` for the units `KM`."""
+    return lambda value, _: f"{value:g} {units[0]}" if value < 1000 else f"{value / 1000:g} {units[1]}"
+
+
+def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
+    """Draws PSNR against parameters and against multi-adds.
+
+    Args:
+      points: the networks.
+      dataset: what the PSNR is measured on, for the axis.
+
+    Returns:
+      A PNG file.
+    """
+    kinds = {
+        "other networks, cited": ({"color": _GREY, "marker": "o", "s": 18}, {"color": "#606060"}),
+        "A2F, cited": ({"color": _BLUE, "marker": "o", "s": 30}, {"color": _BLUE, "fontweight": "bold"}),
+        "measured": (
+            {"facecolor": "none", "edgecolor": _VERMILION, "marker": "D", "s": 62, "linewidth": 1.3},
+            {"color": _VERMILION, "fontweight": "bold"},
+        ),
+    }
+
+    def kind(point: Point) -> str:
+        if point.measured:
+            return "measured"
+        return "A2F, cited" if point.method.startswith("A2F") else "other networks, cited"
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 5.2))
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, size, units in zip(panels, ("parameters", "multiply_adds"), ("KM", "GT"), strict=True):
+            shown = [point for point in points if getattr(point, size) is not None]
+            for name, (marker, _) in kinds.items():
+                of_kind = [point for point in shown if kind(point) == name]
+                if of_kind:
+                    x, y = zip(*((getattr(p, size), p.psnr) for p in of_kind), strict=True)
+                    axes.scatter(x, y, label=name, zorder=3, **marker)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(_in_units(units)))
+            axes.margins(x=0.09, y=0.07)
+        panels[0].set_xlabel("parameters")
+        panels[1].set_xlabel("multi-adds for an output of 1280×720")
+        panels[0].set_ylabel(f"PSNR on {dataset} (dB)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        cited = {point.method for point in points if not point.measured}
+        for axes, size in zip(panels, ("parameters", "multiply_adds"), strict=True):
+            # What is measured lies on what is cited, which has its name already.
+            named = [p for p in points if getattr(p, size) is not None and not (p.measured and p.method in cited)]
+            named.sort(key=kind)  # A2F's names take the best places
+            _label(axes, [(getattr(p, size), p.psnr, p.method, kinds[kind(p)][1]) for p in named])
+        return _png(figure, colours=64)
+
+
+class Panel(NamedTuple):
+    """One result in a visual comparison.
+
+    Attributes:
+      name: the first line of the caption.
+      details: the lines below it.
+      image: the whole result, uint8 `[H, W, 3]`.
+    """
+
+    name: str
+    details: str
+    image: np.ndarray
+
+
+def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: Sequence[Panel]) -> bytes:
+    """Draws the whole image with the crop marked, and beside it the crop of every result, enlarged alike.
+
+    Args:
+      name: the caption of the whole image.
+      truth: uint8 `[H, W, 3]`.
+      crop: left, top, width and height in pixels.
+      panels: what is compared, in reading order.
+
+    Returns:
+      A PNG file.
+    """
+    left, top, width, height = crop
+    columns = len(panels) if len(panels) <= 3 else -(-len(panels) // 2)
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False, "figure.constrained_layout.use": False}):
+        gap, caption = 0.1, 0.5
+        # The width of a panel is such that the whole image is as high as all panels beside it, and fills the page.
+        aspect, panel_aspect = truth.shape[1] / truth.shape[0], width / height
+
+        between = (rows - 1) * (caption + gap)
+        panel_width = (_WIDTH - columns * gap - aspect * between) / (columns + aspect * rows / panel_aspect)
+        panel_height = panel_width / panel_aspect
+        whole_height = rows * panel_height + between
+        page_height = whole_height + caption
+        figure = Figure(figsize=(_WIDTH, page_height))
+
+        def place(corner: _Inches, size: _Inches, pixels: np.ndarray, name: str, details: str) -> Axes:
+            (x, y), (w, h) = corner, size
+            axes = figure.add_axes((x / _WIDTH, 1 - (y + h) / page_height, w / _WIDTH, h / page_height))
+            axes.imshow(pixels, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+            axes.annotate(name, (0.5, 0), (0, -3), "axes fraction", "offset points", ha="center", va="top")
+            axes.annotate(
+                details, (0.5, 0), (0, -14), "axes fraction", "offset points",
+                ha="center", va="top", fontsize=7.5, color="#505050", linespacing=1.25,
+            )  # fmt: skip
+            return axes
+
+        whole = place((0, 0), (whole_height * aspect, whole_height), truth, name, f"{truth.shape[1]}×{truth.shape[0]}")
+        whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=_VERMILION, linewidth=1.6))
+        for i, panel in enumerate(panels):
+            x = whole_height * aspect + gap + (i % columns) * (panel_width + gap)
+            y = (i // columns) * (panel_height + caption + gap)
+            pixels = panel.image[top : top + height, left : left + width]
+            place((x, y), (panel_width, panel_height), pixels, panel.name, panel.details)
+        return _png(figure)

@@ -1,0 +1,176 @@
+"""What the report measures beyond benchmark scores: sizes, block weights, running times."""
+
+import pathlib
+import platform
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2f_jax.data.sources import sample
+from a2f_jax.models.a2f import A2F, HIDDEN
+from a2f_jax.models.counts import PAPER_OUTPUT, count
+from a2f_jax.models.model import Model
+
+_PATCH = 240
+"""Side in HR pixels of the photographs' parts that block weights are measured on; a multiple of every scale."""
+
+TIMED_OUTPUT = (768, 1024)
+"""Height and width of the timed output: most images of Urban100 are 1024 pixels wide and about as high as this."""
+
+
+def elementwise_work(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> int:
+    """Counts what the paper's authors count besides convolutions: biases, ReLUs and the attention's mean.
+
+    One operation for each value of: the biases and the ReLU of the residual branch, the mean over the projection,
+    the biases of head, tail and skip. This rule is ours, found by comparing; with it every figure of the slides
+    comes out to within 0.1 G.
+
+    Args:
+      network: the network.
+      output: height and width of the result in pixels.
+    """
+    pixels = (output[0] // network.scale) * (output[1] // network.scale)
+    block = HIDDEN + HIDDEN + network.features
+    if network.auxiliary and network.attention:
+        block += network.features
+    return pixels * (network.blocks * block + network.features + 2 * 3 * network.scale**2)
+
+
+def xla_flops(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> float | None:
+    """Asks XLA what the compiled network costs; nothing is run.
+
+    Args:
+      network: the network; it is compiled as for inference, with folded weights.
+      output: height and width of the result in pixels.
+
+    Returns:
+      Floating-point operations, multiplication and addition counted separately; None where the backend does not
+      say.
+    """
+    network = network.clone(weight_norm=False)
+    height, width = (size // network.scale for size in output)
+    lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), lr)
+    cost = jax.jit(network.apply).lower(params, lr).compile().cost_analysis()
+    return cost.get("flops") if cost else None
+
+
+def sizes(network: A2F) -> dict[str, int]:
+    """Counts parameters and multi-adds, without (`multiply_adds`) and with (`with_elementwise`) elementwise work."""
+    parameters, multiply_adds = count(network)
+    return {
+        "parameters": parameters,
+        "multiply_adds": multiply_adds,
+        "with_elementwise": multiply_adds + elementwise_work(network),
+    }
+
+
+class BlockWeights(NamedTuple):
+    """The three components of every block's output, `λ_x · s + λ_res · res + λ_aux · (a · p)`.
+
+    Attributes:
+      weights: the scalars λ of each block, by component: `"x"`, `"res"`, and `"aux"` where the network has it.
+      magnitudes: |λ| times the root mean square of its branch over pixels and channels, of the same form.
+    """
+
+    weights: dict[str, list[float]]
+    magnitudes: dict[str, list[float]]
+
+
+def sample_patches(scale: int) -> np.ndarray:
+    """Returns the middles of the sample photographs, uint8 `[N, 240 / scale, 240 / scale, 3]`, downscaled."""
+    side = _PATCH // scale
+    patches = []
+    for source in sample()["train"]:
+        lr = source.read(scale).lr
+        top, left = ((size - side) // 2 for size in lr.shape[:2])
+        patches.append(lr[top : top + side, left : left + side])
+    return np.stack(patches)
+
+
+def block_weights(model: Model, images: np.ndarray) -> BlockWeights:
+    """Measures the weights of the three components in every block, and what they come to on real images.
+
+    Args:
+      model: any weights.
+      images: uint8 `[N, H, W, 3]`, LR.
+    """
+    network = model.inference_network
+    kept = ("head", "reduce", "projection", "attention")
+
+    def wanted(module: Any, _: str) -> bool:
+        return module.name is not None and (module.name in kept or module.name.startswith("block_"))
+
+    @jax.jit
+    def branches(params: Any, lr: jax.Array) -> dict[str, list[jax.Array]]:
+        _, found = network.apply({"params": params}, lr, capture_intermediates=wanted, mutable=["intermediates"])
+        layers = found["intermediates"]
+        rms: dict[str, list[jax.Array]] = {"x": [], "res": [], "aux": []}
+        state = layers["head"]["__call__"][0]
+        for i in range(network.blocks):
+            block = layers[f"block_{i:02d}"]
+            parts = {"x": state, "res": block["reduce"]["__call__"][0]}
+            if network.auxiliary:
+                parts["aux"] = block["projection"]["__call__"][0]
+                if network.attention:
+                    parts["aux"] *= block["attention"]["__call__"][0][:, None, None, :]
+            for name, values in parts.items():
+                rms[name].append(jnp.sqrt(jnp.mean(jnp.square(values.astype(jnp.float32)))))
+            state = block["__call__"][0]
+        return rms
+
+    rms = branches(model.folded, images)
+    weights = {
+        name: [float(model.params[f"block_{i:02d}"][f"lambda_{name}"]) for i in range(network.blocks)]
+        for name in ("x", "res", "aux")
+        if rms[name]
+    }
+    magnitudes = {
+        name: [abs(weight) * float(value) for weight, value in zip(values, rms[name], strict=True)]
+        for name, values in weights.items()
+    }
+    return BlockWeights(weights, magnitudes)
+
+
+def device_name() -> str:
+    """Returns the name of the device that JAX computes on."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    try:  # Linux; elsewhere Python knows the name
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def running_time(network: A2F, output: tuple[int, int] = TIMED_OUTPUT) -> float:
+    """Measures how long one image takes, compiled and warm, its pixels being on the device before and after.
+
+    Speed depends on the sizes alone, so the weights are random and the image is noise.
+
+    Args:
+      network: the network.
+      output: height and width of the result in pixels.
+
+    Returns:
+      The median in seconds of at least 5 runs, and of as many as fit into 2 seconds up to 50.
+    """
+    network = network.clone(weight_norm=False)
+    height, width = (size // network.scale for size in output)
+    lr = jax.random.uniform(jax.random.key(0), (1, height, width, 3), maxval=255.0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), lr)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), x.dtype), shapes)
+    run = jax.jit(network.apply).lower(params, lr).compile()
+    for _ in range(2):
+        run(params, lr).block_until_ready()
+    seconds: list[float] = []
+    while len(seconds) < 5 or (sum(seconds) < 2 and len(seconds) < 50):
+        start = time.perf_counter()
+        run(params, lr).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
