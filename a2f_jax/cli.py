@@ -127,6 +127,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("weights", nargs="?", metavar="PATH", help=_WEIGHTS_HELP)
 
+    sub = command(
+        "report",
+        _report,
+        "write the paper's tables and figures, with ours beside them",
+        "  a2f report\n"
+        "  a2f report --weights runs/sd_x4 m_x4.pt --data benchmark --output report\n"
+        "  a2f report --weights runs/sd_x4 --compare photo.png:500,350,90,60 facade.png:20,40,120,80\n",
+    )
+    sub.add_argument("--output", default="report", metavar="DIR", help="where to write it (default: report)")
+    sub.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"what to measure: {_WEIGHTS_HELP}")
+    sub.add_argument(
+        "--data",
+        metavar="DIR",
+        help="prepared datasets, or the folder that holds Set5/, Set14/, ... (default: cite only)",
+    )
+    sub.add_argument("--datasets", metavar="A,B", help="measure on these only (default: all that are there)")
+    sub.add_argument(
+        "--compare",
+        nargs="+",
+        type=_image_and_rectangle,
+        metavar="IMAGE:X,Y,W,H",
+        help="images for the visual comparison, and the part of each (default: barbara and a façade, or photographs of "
+        "scikit-image)",
+    )
+
     data = commands.add_parser("data", help="prepare datasets", description="Datasets.")
     data_commands = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     sub = command(
@@ -231,6 +256,11 @@ def _rectangle(text: str) -> tuple[int, ...]:
     return values
 
 
+def _image_and_rectangle(text: str) -> tuple[str, tuple[int, ...]]:
+    image, _, rectangle = text.rpartition(":")
+    return image, _rectangle(rectangle)
+
+
 def _compare(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.data import read_rgb, write_image
     from a2f_jax.evaluation.compare import compare
@@ -258,6 +288,20 @@ def _info(args: argparse.Namespace, _: Sequence[str]) -> None:
         print(describe(load(args.weights)))
     else:
         print(overview())
+
+
+def _report(args: argparse.Namespace, _: Sequence[str]) -> None:
+    from a2f_jax.evaluation.paper import SETS
+    from a2f_jax.report.report import report
+
+    file = report(
+        args.output,
+        weights=args.weights,
+        data_dir=args.data,
+        datasets=[name.strip() for name in args.datasets.split(",")] if args.datasets else SETS,
+        comparisons=dict(args.compare or ()),
+    )
+    print(file)
 
 
 def _prepare(args: argparse.Namespace, _: Sequence[str]) -> None:

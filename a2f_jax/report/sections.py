@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -317,11 +319,13 @@ def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
         size = count(build(variant, 4), output)
         sizes = [_k(size.parameters / 1e3), _g(size.multiply_adds / 1e9, 3)]
         numbers.append({"variant": variant, "multiply_adds_32x32": size.multiply_adds})
-        rows.append(Cells([variant.upper(), "counted", *sizes, *_scores({}, "lpips")], measured=True))
-        for m in measured:
-            if m.model.scale == 4 and m.model.variant == variant and any("lpips" in d for d in m.datasets.values()):
-                cells = [variant.upper(), _measured_as(m), *sizes, *_scores(m.datasets, "lpips")]
-                rows.append(Cells(cells, measured=True))
+        sources = {
+            _measured_as(m): m.datasets
+            for m in measured
+            if m.model.scale == 4 and m.model.variant == variant and any("lpips" in d for d in m.datasets.values())
+        }
+        for source, scores in (sources or {"counted": {}}).items():
+            rows.append(Cells([variant.upper(), source, *sizes, *_scores(scores, "lpips")], measured=True))
     heading = ["Model", "Source", "Parameters", "GFLOPs, 32×32", *(_TITLES[name] for name in SETS)]
     parts: list[Part] = [
         "LPIPS (AlexNet, version 0.1), lower being better, on the whole RGB image. What the slides call GFLOPs are "
@@ -429,16 +433,16 @@ def visual_comparison(
         models = [m for m in measured if m.model.scale == scale]
         for example in of_scale:
             lr, hr = example.pair.lr, example.pair.hr
-            results = [("bicubic", "", "bicubic", Bicubic(scale).upscale(lr))]
+            results = [("bicubic", _NONE, "measured", Bicubic(scale).upscale(lr))]
             for m in models:
                 size = f"{_k(m.row.parameters)} / {_g(m.row.multiply_adds)}"
-                results.append((m.row.method, size, m.label, m.model.upscale(lr)))
+                results.append((m.row.method, size, _measured_as(m), m.model.upscale(lr)))
             panels = [Panel("truth", "parameters / multi-adds\nPSNR / SSIM", hr)]
-            for name, size, label, sr in results:
+            for name, size, source, sr in results:
                 psnr, ssim = psnr_y(sr, hr, scale), ssim_y(sr, hr, scale)
-                panels.append(Panel(name, f"{size or _NONE}\n{psnr:.2f} dB / {ssim:.4f}", sr))
+                panels.append(Panel(name, f"{size}\n{psnr:.3f} dB / {ssim:.4f}", sr))
                 numbers.append(
-                    {"image": example.name, "scale": scale, "crop": example.crop, "weights": label, "model": name,
+                    {"image": example.name, "scale": scale, "crop": example.crop, "source": source, "model": name,
                      "psnr": psnr, "ssim": ssim}
                 )  # fmt: skip
             picture = visual_figure(f"{example.name}, ×{scale}", hr, example.crop, panels)
@@ -450,7 +454,7 @@ def visual_comparison(
                     for name, (psnr, ssim) in paper.VISUAL[example.name].items()
                 ]
                 rows += [
-                    Cells([n["model"], f"measured: `{n['weights']}`", f"{n['psnr']:.3f}", f"{n['ssim']:.4f}"], True)
+                    Cells([n["model"], n["source"], f"{n['psnr']:.3f}", f"{n['ssim']:.4f}"], measured=True)
                     for n in numbers[-len(results) :]
                 ]
                 parts.append(Table(["Model", "Source", "PSNR (dB)", "SSIM"], rows, text_columns=2))
@@ -458,4 +462,6 @@ def visual_comparison(
 
 
 def _file_name(text: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
+    """The letters and digits of a text, without accents: `façade (B100)` → `facade-b100`."""
+    plain = unicodedata.normalize("NFKD", text.lower()).encode("ascii", "ignore").decode()
+    return "-".join(re.findall("[a-z0-9]+", plain))
