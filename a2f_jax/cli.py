@@ -258,7 +258,10 @@ def _rectangle(text: str) -> tuple[int, ...]:
 
 def _image_and_rectangle(text: str) -> tuple[str, tuple[int, ...]]:
     image, _, rectangle = text.rpartition(":")
-    return image, _rectangle(rectangle)
+    try:
+        return image, _rectangle(rectangle)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form IMAGE:X,Y,W,H") from None
 
 
 def _compare(args: argparse.Namespace, _: Sequence[str]) -> None:

@@ -48,7 +48,11 @@ class Measured(NamedTuple):
     def row(self) -> Row:
         """The row that belongs into the paper's tables; multi-adds are counted as the authors do."""
         size = measure.sizes(self.model.network)
-        return Row(self.model.variant.upper(), size["parameters"] / 1e3, size["with_elementwise"] / 1e9, self.datasets)
+        means = {
+            name: {metric: scores[metric] for metric in ("psnr", "ssim", "lpips") if metric in scores}
+            for name, scores in self.datasets.items()
+        }
+        return Row(self.model.variant.upper(), size["parameters"] / 1e3, size["with_elementwise"] / 1e9, means)
 
 
 def measure_weights(
@@ -380,6 +384,13 @@ class Example(NamedTuple):
     pair: Pair
     crop: tuple[int, ...]
 
+    @property
+    def fits(self) -> bool:
+        """Whether the crop is inside the image, and the image large enough for PSNR and SSIM."""
+        height, width = self.pair.hr.shape[:2]
+        x, y, w, h = self.crop
+        return 0 <= x < x + w <= width and 0 <= y < y + h <= height and min(height, width) >= 64
+
 
 # Dataset, the image's place in it, name, crop. The slides' façade is img_096; the one of B100 stands in for it.
 _BENCHMARK_EXAMPLES = (
@@ -397,22 +408,26 @@ def default_examples(scale: int, data_dir: str | os.PathLike[str] | None) -> lis
         example = Example(photograph, photographs[photograph].read(scale), photograph_crop)
         for dataset, index, name, crop in choices if data_dir else ():
             try:
-                example = Example(name, open_pairs(dataset, scale=scale, data_dir=data_dir)[index], crop)
+                found = Example(name, open_pairs(dataset, scale=scale, data_dir=data_dir)[index], crop)
+            except (UserError, IndexError):
+                continue  # the set is not there at this scale, or not whole
+            if found.fits:
+                example = found
                 break
-            except UserError:
-                continue  # the set is not there at this scale
         examples.append(example)
     return examples
 
 
 def example_from_file(source: Source, crop: tuple[int, ...], scale: int) -> Example:
     """Reads any image as an example; `UserError` if it is too small or the crop is not inside it."""
-    pair = source.read(scale)
-    height, width = pair.hr.shape[:2]
-    x, y, w, h = crop
-    if not (0 <= x < x + w <= width and 0 <= y < y + h <= height) or min(height, width) < 16 * scale:
-        raise UserError(f"{source.hr}: the crop {x},{y},{w},{h} is not inside the image of {width}×{height}")
-    return Example(source.name, pair, crop)
+    example = Example(source.name, source.read(scale), crop)
+    if not example.fits:
+        height, width = example.pair.hr.shape[:2]
+        x, y, w, h = crop
+        raise UserError(
+            f"{source.hr}: {x},{y},{w},{h} is not inside the image of {width}×{height}, or that is smaller than 64×64"
+        )
+    return example
 
 
 def visual_comparison(
