@@ -4,14 +4,12 @@ A dataset is prepared once per scale into `<data_dir>/<name>/x<scale>/1.0.0`, ar
 compressed images. DIV2K as tensorflow-datasets' own builder prepares it (`div2k/bicubic_x4`) is read as well.
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import io
 import os
 import pathlib
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,8 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from a2f_jax.data.sources import BENCHMARKS, Pair, Source, Splits, benchmark, find, fingerprint
+from a2f_jax.data.parallel import in_order, locked
+from a2f_jax.data.sources import BENCHMARKS, Pair, Source, Splits, benchmark, dataset_name, find, fingerprint
 from a2f_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,32 +33,20 @@ def default_data_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("A2F_DATA_DIR") or "~/.cache/a2f_jax/data").expanduser()
 
 
-def _png(pixels: np.ndarray) -> io.BytesIO:
-    file = io.BytesIO()
-    # Level 1 is several times faster than the default, and the files are a few percent larger.
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    file.seek(0)
-    return file
+def _encode(source: Source, scale: int, folder: pathlib.Path) -> dict[str, str]:
+    """Makes a pair's PNG files, unless a preparation that was stopped has left them."""
+    files = {key: folder / f"{source.digest()}-{key}.png" for key in ("lr", "hr")}
+    if not all(file.exists() for file in files.values()):
+        pair = source.read(scale)
+        for key, file in files.items():
+            partial = file.with_suffix(".partial")
+            # Level 1 is several times faster than the default, and the files are a few percent larger.
+            Image.fromarray(getattr(pair, key)).save(partial, "PNG", compress_level=1)
+            os.replace(partial, file)
+    return {"name": source.name, **{key: str(file) for key, file in files.items()}}
 
 
-def _encode(source: Source, scale: int) -> dict[str, Any]:
-    pair = source.read(scale)
-    return {"name": pair.name, "lr": _png(pair.lr), "hr": _png(pair.hr)}
-
-
-def _in_order(sources: Sequence[Source], scale: int) -> Iterator[dict[str, Any]]:
-    """Encodes on all cores, yielding in order, never more than a few images ahead."""
-    workers = os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        waiting = deque(pool.submit(_encode, s, scale) for s in sources[: 2 * workers])
-        for i in range(len(sources)):
-            example = waiting.popleft().result()
-            if i + 2 * workers < len(sources):
-                waiting.append(pool.submit(_encode, sources[i + 2 * workers], scale))
-            yield example
-
-
-def _builder(name: str, scale: int, data_dir: pathlib.Path, splits: Splits) -> "tfds.core.DatasetBuilder":
+def _builder(name: str, scale: int, splits: Splits, work: pathlib.Path) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
     class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -81,12 +68,13 @@ def _builder(name: str, scale: int, data_dir: pathlib.Path, splits: Splits) -> "
 
         def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
             with tqdm.tqdm(total=len(splits[split]), unit="image", desc=f"{name} ×{scale} {split}") as bar:
-                for key, example in enumerate(_in_order(splits[split], scale)):
+                encode = functools.partial(_encode, scale=scale, folder=work)
+                for key, example in enumerate(in_order(encode, splits[split])):
                     yield key, example
                     bar.update()
 
     Pairs.name = name
-    return Pairs(data_dir=str(data_dir), config=f"x{scale}", file_format="array_record")
+    return Pairs(data_dir=str(work), config=f"x{scale}", file_format="array_record")
 
 
 def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
@@ -130,12 +118,12 @@ def prepare(
 ) -> pathlib.Path:
     """Prepares a dataset: reads its images once and stores pairs where `open_pairs` finds them.
 
-    May be repeated: what is there is kept. A preparation that is stopped leaves nothing behind that could be taken
-    for a dataset.
+    May be repeated: what is there is kept, and a preparation that was stopped goes on. Until it is finished, nothing
+    is there that could be taken for a dataset.
 
     Args:
       name: `"sample"` (photographs that scikit-image installs), `"div2k"`, `"set5"`, `"set14"`, `"b100"`,
-        `"urban100"`, `"manga109"`, or any other name for a folder of HR photographs.
+        `"urban100"`, `"manga109"`, or any other name for a folder of HR photographs; see `dataset_name`.
       scale: 2, 3 or 4.
       data_dir: where to store it; by default `default_data_dir()`.
       source: the folder with the images. Without it DIV2K is downloaded.
@@ -148,52 +136,64 @@ def prepare(
     Raises:
       UserError: the source is not recognised, a file in it cannot be read, or the folder cannot be written.
     """
+    name = dataset_name(name)
     data_dir = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
     folder = pathlib.Path(source).expanduser().resolve() if source is not None else None
-    if folder is None and name != "sample" and (ready := _prepared(name, scale, data_dir)):
+    if folder is None and not overwrite and (ready := _prepared(name, scale, data_dir)):
         return ready
     if folder is None and name == "div2k":
         folder = _download_div2k(scale, data_dir)
-    splits = find(name, folder, scale, validation)
+    if folder is not None and folder != data_dir and (ready := _prepared(name, scale, folder)):
+        raise UserError(f"{ready} is prepared already: use it with --data-dir {folder}")
     target = data_dir / name / f"x{scale}" / _VERSION
-    mark, made_from = target / "source.txt", fingerprint(splits)
-    if target.exists():
-        if mark.exists() and mark.read_text() == made_from:
-            return target
-        if not overwrite:
-            raise UserError(
-                f"{target} was prepared from other files than {folder or name} now holds: add --overwrite, "
-                "or choose another name"
-            )
-        shutil.rmtree(target)
-    for abandoned in target.parent.glob("incomplete.*"):
-        shutil.rmtree(abandoned, ignore_errors=True)
     try:
-        # tfds announces on standard output what our progress bar says.
-        with contextlib.redirect_stdout(io.StringIO()):
-            _quiet_tfds()
-            _builder(name, scale, data_dir, splits).download_and_prepare()
-        mark.write_text(made_from)
+        splits = find(name, folder, scale, validation)
+        made_from = fingerprint(splits)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.parent / "prepare.lock"):
+            mark = target / "source.txt"
+            if target.exists() and not (mark.exists() and mark.read_text() == made_from):
+                if not overwrite:
+                    raise UserError(
+                        f"{target} was prepared from other files, or with another --validation: add --overwrite, "
+                        "or choose another name"
+                    )
+                shutil.rmtree(target)
+            if not target.exists():
+                _write(name, scale, splits, target, made_from)
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+        raise UserError(f"cannot prepare {target}: {error.strerror or error}") from error
     return target
 
 
-def _quiet_tfds() -> None:
+def _write(name: str, scale: int, splits: Splits, target: pathlib.Path, made_from: str) -> None:
+    """Prepares a dataset in a folder of its own beside the target and moves it there at the end."""
     import tensorflow_datasets as tfds
 
+    work = target.with_name(f"{_VERSION}.partial")
+    work.mkdir(exist_ok=True)
     tfds.disable_progress_bar()
+    # tfds announces on standard output what our progress bar says.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder = _builder(name, scale, splits, work)
+        builder.download_and_prepare()
+    (builder.data_path / "source.txt").write_text(made_from)
+    os.replace(builder.data_path, target)
+    shutil.rmtree(work)
 
 
 class _Stored(Sequence[Pair]):
     """Pairs of a prepared dataset, decoded when they are asked for."""
 
-    def __init__(self, folder: pathlib.Path, split: str):
+    def __init__(self, folder: pathlib.Path, split: str, scale: int):
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(folder)
         if split not in builder.info.splits:
-            raise UserError(f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}")
+            raise UserError(
+                f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}: `a2f data prepare "
+                "--validation N --overwrite` holds images out of a folder of photographs"
+            )
         raw = tfds.decode.SkipDecoding()
         try:
             self._data = builder.as_data_source(split=split, decoders={"lr": raw, "hr": raw})
@@ -202,21 +202,24 @@ class _Stored(Sequence[Pair]):
                 f"{folder} is not in array_record format: prepare it again with `a2f data prepare`, or convert it "
                 "with tensorflow-datasets' convert_format script"
             ) from error
+        self._folder, self._scale = folder, scale
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        example = self._data[index % len(self)]
-        name = example["name"].decode() if "name" in example else f"{index % len(self):04d}"
-        lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
-        return Pair(
-            name,
-            lr,
-            hr[: lr.shape[0] * (hr.shape[0] // lr.shape[0]), : lr.shape[1] * (hr.shape[1] // lr.shape[1])],
-        )
+        index = range(len(self))[index]
+        try:
+            example = self._data[index]
+            lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
+        except Exception as error:  # of whichever library notices
+            raise UserError(
+                f"image {index} in {self._folder} is damaged ({error}): prepare it again with --overwrite"
+            ) from error
+        height, width = self._scale * lr.shape[0], self._scale * lr.shape[1]
+        # tfds' own DIV2K has no names.
+        name = example["name"].decode() if "name" in example else f"{index:04d}"
+        return Pair(name, lr, hr[:height, :width])
 
 
 class _Files(Sequence[Pair]):
@@ -238,6 +241,7 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
     Raises:
       UserError: it is not prepared; the message holds the command that prepares it.
     """
+    name = dataset_name(name)
     root = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
     if ready := _prepared(name, scale, root):
         return ready
@@ -251,14 +255,15 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
 
 
 def open_pairs(
-    name: str, *, scale: int, split: str = "test", data_dir: str | os.PathLike[str] | None = None
+    name: str, *, scale: int, split: str | None = None, data_dir: str | os.PathLike[str] | None = None
 ) -> Sequence[Pair]:
     """Opens a dataset for reading image by image, in a fixed order.
 
     Args:
       name: see `prepare`. The sample is prepared when it is first asked for.
       scale: the scale of the pairs.
-      split: `"train"`, `"validation"`, or `"test"`, the only one of the benchmark sets.
+      split: `"train"`, `"validation"`, or `"test"`, the only one of the benchmark sets. By default what there is to
+        measure on: `"test"` of the benchmark sets, `"validation"` of others.
       data_dir: where datasets are prepared; for benchmark sets also a folder with the original files, in either
         layout that `prepare` knows.
 
@@ -268,7 +273,12 @@ def open_pairs(
     Raises:
       UserError: the dataset is not there, not prepared, or has no such split.
     """
+    name = dataset_name(name)
     root = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
-    if name in BENCHMARKS and root.is_dir() and not _prepared(name, scale, root) and data_dir is not None:
-        return _Files(benchmark(root, name, scale)[split], scale)
-    return _Stored(dataset_folder(name, scale=scale, data_dir=root), split)
+    if name not in BENCHMARKS:
+        return _Stored(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)
+    if split not in (None, "test"):
+        raise UserError(f"{name} has no split {split!r}: it is for measuring, with the split 'test'")
+    if data_dir is not None and root.is_dir() and not _prepared(name, scale, root):
+        return _Files(benchmark(root, name, scale)["test"], scale)
+    return _Stored(dataset_folder(name, scale=scale, data_dir=root), "test", scale)

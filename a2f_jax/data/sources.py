@@ -1,10 +1,10 @@
 """Recognises the folders and archives that people have, as lists of image pairs."""
 
 import hashlib
+import itertools
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from a2f_jax.data.image_files import READABLE, read_rgb
 from a2f_jax.data.matlab_bicubic import matlab_bicubic
 from a2f_jax.errors import UserError
 
-# Names of the sets as folders spell them, lower case.
+# How the names of the sets are spelt, in lower case.
 BENCHMARKS = {
     "set5": ("set5",),
     "set14": ("set14",),
@@ -86,6 +86,18 @@ class Source(NamedTuple):
                 "replace or remove one of them"
             )
         return Pair(self.name, lr, hr)
+
+    def digest(self) -> str:
+        """A digest of the name, and of the files' names, sizes and times (checksums in an archive)."""
+        facts = [f"{self.name} {self.columns}"]
+        for file in (self.hr, self.lr):
+            if isinstance(file, zipfile.Path):
+                info = file.root.getinfo(file.at)
+                facts.append(f"{info.filename} {info.file_size} {info.CRC}")
+            elif file is not None:
+                stat = file.stat()
+                facts.append(f"{file.name} {stat.st_size} {stat.st_mtime_ns}")
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 Splits = dict[str, list[Source]]
@@ -218,17 +230,20 @@ def photographs(folder: pathlib.Path, validation: int) -> Splits:
     Raises:
       UserError: there are no images, or no more than are to be held out.
     """
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in READABLE and not f.name.startswith("."))
-    names = [f.relative_to(folder).as_posix() for f in files]
-    if len(files) <= validation:
+    if validation < 0:
+        raise UserError(f"--validation {validation} is less than none: choose 0 or more")
+    files = {f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*")) if f.suffix.lower() in READABLE}
+    sources = [Source(name, file) for name, file in files.items() if "/." not in f"/{name}"]  # none that are hidden
+    if len(sources) <= validation:
         raise UserError(
-            f"{folder} has {len(files)} images ({', '.join(READABLE)}), of which {validation} are to be held out: "
+            f"{folder} has {len(sources)} images ({', '.join(READABLE)}), of which {validation} are to be held out: "
             "name a folder with more"
         )
-    held_out = set(sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest())[:validation])
-    splits: Splits = {"train": [Source(n, f) for n, f in zip(names, files, strict=True) if n not in held_out]}
+    by_chance = sorted(sources, key=lambda s: hashlib.sha256(s.name.encode()).digest())
+    held_out = {source.name for source in by_chance[:validation]}
+    splits: Splits = {"train": [s for s in sources if s.name not in held_out]}
     if held_out:
-        splits["validation"] = [Source(n, f) for n, f in zip(names, files, strict=True) if n in held_out]
+        splits["validation"] = [s for s in sources if s.name in held_out]
     return splits
 
 
@@ -247,6 +262,18 @@ def sample() -> Splits:
     }
 
 
+def dataset_name(name: str) -> str:
+    """Returns a dataset's name as it is stored: lower case, `_` for `-`, `b100` for `bsd100`.
+
+    Raises:
+      UserError: it cannot be one.
+    """
+    stored = name.lower().replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", stored):
+        raise UserError(f"{name!r} cannot be a dataset's name: use letters, digits, - and _, a letter first")
+    return next((key for key, spellings in BENCHMARKS.items() if stored in spellings), stored)
+
+
 def find(name: str, folder: pathlib.Path | None, scale: int, validation: int) -> Splits:
     """Finds the pairs of a dataset.
 
@@ -257,10 +284,11 @@ def find(name: str, folder: pathlib.Path | None, scale: int, validation: int) ->
       validation: images to hold out of a folder of photographs.
 
     Raises:
-      UserError: the name cannot be one, the folder is missing or not recognised, or files share a name.
+      UserError: the folder is missing or not recognised, files share a name, or images are to be held out of a
+        dataset that has its own split.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(f"{name!r} cannot be a dataset's name: use lower-case letters, digits and _")
+    if validation and name in ("sample", "div2k", *BENCHMARKS):
+        raise UserError(f"--validation {validation} is for folders of photographs, and {name} has splits: leave it out")
     if name == "sample":
         return sample()
     if folder is None:
@@ -268,22 +296,19 @@ def find(name: str, folder: pathlib.Path | None, scale: int, validation: int) ->
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name the one that holds {name}")
     if name == "div2k":
-        return div2k(folder, scale)
-    return benchmark(folder, name, scale) if name in BENCHMARKS else photographs(folder, validation)
+        splits = div2k(folder, scale)
+    elif name in BENCHMARKS:
+        splits = benchmark(folder, name, scale)
+    else:
+        splits = photographs(folder, validation)
+    for sources in splits.values():
+        for first, second in itertools.pairwise(sorted(sources, key=lambda s: s.name)):
+            if first.name == second.name:
+                raise UserError(f"{first.hr} and {second.hr} share a name: remove one of them")
+    return splits
 
 
 def fingerprint(splits: Splits) -> str:
-    """A digest of which files a dataset is made from, by their names, sizes and times."""
-
-    def facts() -> Iterable[str]:
-        for split, sources in splits.items():
-            for source in sources:
-                for file in (source.hr, source.lr):
-                    if isinstance(file, zipfile.Path):
-                        info = file.root.getinfo(file.at)
-                        yield f"{split} {info.filename} {info.file_size} {info.CRC}"
-                    elif file is not None:
-                        stat = file.stat()
-                        yield f"{split} {file.name} {stat.st_size} {stat.st_mtime_ns}"
-
-    return hashlib.sha256("\n".join(facts()).encode()).hexdigest()[:16]
+    """A digest of the files that a dataset is made from."""
+    facts = [f"{split} {source.digest()}" for split, sources in splits.items() for source in sources]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
