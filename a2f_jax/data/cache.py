@@ -6,26 +6,24 @@ starts at a chunk of its own. Chunks, not bytes, are counted, so that a place in
 with the same layout the whole set can lie in an accelerator's memory and be cropped there.
 """
 
-import concurrent.futures
-import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
 
 from a2f_jax.data.datasets import dataset_folder, open_pairs
+from a2f_jax.data.parallel import in_order, locked
+from a2f_jax.data.sources import dataset_name
 from a2f_jax.errors import UserError
 
 CHUNK = 128
 """Bytes."""
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 class Cache(NamedTuple):
@@ -58,24 +56,15 @@ class Cache(NamedTuple):
         )
 
 
-def row_chunks(width: np.ndarray | int) -> np.ndarray | int:
-    """How many chunks a row of RGB pixels takes."""
+def row_chunks(width: Any) -> Any:
+    """How many chunks a row of RGB pixels takes; an int, or arrays of NumPy or JAX."""
     return -(-3 * width // CHUNK)
 
 
 def _view(chunks: np.ndarray, start: int, height: int, width: int) -> np.ndarray:
-    per_row = int(row_chunks(width))
-    rows = chunks[start : start + height * per_row].reshape(height, per_row * CHUNK)
-    return (
-        rows[:, : 3 * width].reshape(height, width, 3)
-        if per_row * CHUNK == 3 * width
-        else np.ndarray((height, width, 3), np.uint8, rows, strides=(per_row * CHUNK, 3, 1))
-    )
-
-
-def _starts(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """First chunk of each image, and behind the last: int64 `[images + 1]`."""
-    return np.concatenate([[0], np.cumsum(heights.astype(np.int64) * row_chunks(widths))])
+    per_row = row_chunks(width)
+    rows = chunks[start : start + height * per_row]
+    return np.ndarray((height, width, 3), np.uint8, rows, strides=(per_row * CHUNK, 3, 1))
 
 
 def _fingerprint(folder: pathlib.Path, split: str) -> str:
@@ -87,46 +76,31 @@ def _fingerprint(folder: pathlib.Path, split: str) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds a lock that the operating system takes back from a process that dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pathlib.Path) -> None:
     pairs = open_pairs(name, scale=scale, split=split, data_dir=data_dir)
-    workers = os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        # Twice over the images: sizes come first, so that the files can be laid out and filled in parallel.
-        sizes = np.array(list(pool.map(lambda i: pairs[i].lr.shape[:2], range(len(pairs)))), np.int32)
-        starts = {k: _starts(sizes[:, 0] * s, sizes[:, 1] * s) for k, s in (("lr", 1), ("hr", scale))}
-        files = {
-            k: np.lib.format.open_memmap(folder / f"{k}.npy", "w+", np.uint8, (int(start[-1]), CHUNK))
-            for k, start in starts.items()
-        }
-
-        def fill(i: int) -> str:
-            pair = pairs[i]
-            for key in ("lr", "hr"):
-                pixels = getattr(pair, key)
-                _view(files[key], int(starts[key][i]), *pixels.shape[:2])[:] = pixels
-            return pair.name
-
-        bar = tqdm.tqdm(total=len(pairs), unit="image", desc=f"decoding {name} ×{scale} {split}")
-        with bar:
-            names = []
-            for done in pool.map(fill, range(len(pairs))):
-                names.append(done)
-                bar.update()
-    for file in files.values():
-        file.flush()
+    names, sizes = [], []
+    starts: dict[str, list[int]] = {"lr": [0], "hr": [0]}
+    bar = tqdm.tqdm(total=len(pairs), unit="image", desc=f"decoding {name} ×{scale} {split}")
+    # Written, not mapped: where the disk is full, writing raises an error, and a mapping would kill the process.
+    with bar, (folder / "lr").open("wb") as lr, (folder / "hr").open("wb") as hr:
+        for pair in in_order(pairs.__getitem__, range(len(pairs))):
+            names.append(pair.name)
+            sizes.append(pair.lr.shape[:2])
+            for key, file, pixels in (("lr", lr, pair.lr), ("hr", hr, pair.hr)):
+                height, width = pixels.shape[:2]
+                rows = np.zeros((height, row_chunks(width) * CHUNK), np.uint8)
+                rows[:, : 3 * width] = pixels.reshape(height, 3 * width)
+                file.write(rows.data)
+                starts[key].append(starts[key][-1] + rows.size // CHUNK)
+            bar.update()
+    if starts["hr"][-1] > np.iinfo(np.int32).max:
+        raise UserError(f"{name} ×{scale} has more than 250 GB of pixels: train on a part of it")
     np.savez(
         folder / "index.npz",
         names=np.array(names),
-        sizes=sizes,
-        **{f"{k}_start": start[:-1].astype(np.int32) for k, start in starts.items()},
+        sizes=np.array(sizes, np.int32),
+        lr_start=np.array(starts["lr"][:-1], np.int32),
+        hr_start=np.array(starts["hr"][:-1], np.int32),
     )
 
 
@@ -145,28 +119,32 @@ def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | o
     Raises:
       UserError: the dataset is not prepared, or the disk is full or read-only.
     """
+    name = dataset_name(name)
     dataset = dataset_folder(name, scale=scale, data_dir=data_dir)
     decoded = dataset.parent / "decoded"
     folder = decoded / f"{split}-{_fingerprint(dataset, split)}"
     try:
         if not folder.is_dir():
             decoded.mkdir(exist_ok=True)
-            with _locked(decoded / f"{split}.lock"):
+            with locked(decoded / f"{split}.lock"):
                 if not folder.is_dir():
                     # Whatever else is there was left by a process that died, or is of an older preparation.
                     for old in decoded.glob(f"{split}-*"):
-                        shutil.rmtree(old, ignore_errors=True)
+                        shutil.rmtree(old)
                     partial = decoded / f"{split}-partial"
                     partial.mkdir()
-                    _build(partial, name, scale, split, dataset.parents[2])
-                    os.replace(partial, folder)
+                    try:
+                        _build(partial, name, scale, split, dataset.parents[2])
+                        os.replace(partial, folder)
+                    finally:
+                        shutil.rmtree(partial, ignore_errors=True)
         with np.load(folder / "index.npz") as index:
             return Cache(
                 scale,
                 index["names"].tolist(),
                 index["sizes"],
-                np.load(folder / "lr.npy", mmap_mode="r"),
-                np.load(folder / "hr.npy", mmap_mode="r"),
+                _mapped(folder / "lr"),
+                _mapped(folder / "hr"),
                 index["lr_start"],
                 index["hr_start"],
             )
@@ -175,3 +153,8 @@ def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | o
             f"cannot keep decoded images in {decoded}: {error.strerror or error}. Prepare the dataset on another disk "
             "with --data-dir"
         ) from error
+
+
+def _mapped(file: pathlib.Path) -> np.ndarray:
+    # As a plain array: every view of a memmap pays for being one.
+    return np.memmap(file, np.uint8, "r").view(np.ndarray).reshape(-1, CHUNK)

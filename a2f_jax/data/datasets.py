@@ -49,7 +49,7 @@ def _encode(source: Source, scale: int, folder: pathlib.Path) -> dict[str, str]:
 def _builder(name: str, scale: int, splits: Splits, work: pathlib.Path) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
-    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         """LR–HR pairs; one class serves all datasets, the name is the instance's."""
 
         VERSION = tfds.core.Version(_VERSION)
