@@ -3,9 +3,12 @@
 import os
 import pathlib
 import zipfile
+import zlib
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE
 
 from a2f_jax.errors import UserError
 
@@ -21,15 +24,22 @@ _WRITABLE = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 
 
-def read_rgb(path: pathlib.Path | zipfile.Path) -> np.ndarray:
+def _bits(image: Image.Image) -> int:
+    """Bits of a channel in the file; Pillow drops the lower half of 16-bit colours without a word."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(BITSPERSAMPLE, (8,)))  # type: ignore[attr-defined]
+    return 16 if image.format == "PNG" and ";16" in str(image.tile) else 8  # type: ignore[attr-defined]
+
+
+def read_rgb(path: str | os.PathLike[str] | zipfile.Path) -> np.ndarray:
     """Reads an image, upright, as its EXIF orientation has it.
 
     Args:
-      path: a file, also one inside a zip archive. Greyscale and palette images become RGB; an alpha channel is
-        left out.
+      path: a file, also one inside a zip archive. Greyscale, palette and YCbCr images become RGB; an alpha channel
+        is left out.
 
     Returns:
       uint8 `[H, W, 3]`.
@@ -37,20 +47,24 @@ def read_rgb(path: pathlib.Path | zipfile.Path) -> np.ndarray:
     Raises:
       UserError: the file is missing, no image, damaged, CMYK, of more than 8 bits, or suspiciously large.
     """
+    opened = path if isinstance(path, zipfile.Path) else pathlib.Path(path)
     try:
-        with path.open("rb") as file, Image.open(file) as image:
-            mode = image.mode
-            if mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGBA" if mode == "P" else "RGB"))[..., :3]
+        with opened.open("rb") as file, Image.open(file) as image:
+            if _bits(image) > 8 or image.mode.startswith("I;16"):
+                raise UserError(f"{path} has 16 bits a channel: convert it to 8-bit RGB first")
+            if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"):
+                raise UserError(f"{path} is a {image.mode} image: convert it to 8-bit RGB first")
+            upright = ImageOps.exif_transpose(image)
+            # Pillow wants a palette with transparency to become RGBA first.
+            return np.asarray((upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB"))
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large to be believed: {error}") from error
-    except OSError as error:
-        if error.strerror:
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is not an image: leave it out") from error
+    except (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        raise UserError(f"{path} is not an image or is damaged: {error}") from error
-    except (ValueError, SyntaxError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not an image or is damaged: {error}") from error
-    raise UserError(f"{path} is a {mode} image: convert it to 8-bit RGB first")
+        raise UserError(f"{path} is damaged, get it again: {error}") from error
 
 
 def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
@@ -70,9 +84,10 @@ def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(partial, kind, **_OPTIONS.get(kind, {}))
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            Image.fromarray(pixels).save(partial, kind, **_OPTIONS.get(kind, {}))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: more pixels a side than the format allows
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error

@@ -19,8 +19,8 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0))
 
 
-def _weights(size: int, scale: float, edges: str) -> np.ndarray:
-    """The resize of one axis as a matrix, float64 `[ceil(size · scale), size]`, whose rows sum to 1."""
+def _taps(size: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
+    """What each pixel of a resized axis is the sum of: int and float64 `[ceil(size · scale), taps]`."""
     out = math.ceil(size * scale)
     stretch = min(scale, 1)
     width = 4 / stretch
@@ -31,21 +31,20 @@ def _weights(size: int, scale: float, edges: str) -> np.ndarray:
     weight /= weight.sum(1, keepdims=True)
     index = position.astype(int) - 1
     if edges == "clamp":
-        index = index.clip(0, size - 1)
-    else:
-        index %= 2 * size
-        index = np.where(index < size, index, 2 * size - 1 - index)
-    matrix = np.zeros((out, size))
-    np.add.at(matrix, (np.arange(out)[:, None], index), weight)
-    return matrix
+        return index.clip(0, size - 1), weight
+    index %= 2 * size
+    return np.where(index < size, index, 2 * size - 1 - index), weight
 
 
 def _resize_rows(image: np.ndarray, scale: float, edges: str) -> np.ndarray:
-    matrix = _weights(len(image), scale, edges)
-    resized = matrix @ image.reshape(len(image), -1).astype(np.float64)
-    # MATLAB rounds halves up; np.round would round them to even.
-    rounded = np.floor(resized + 0.5).clip(0, 255).astype(np.uint8)
-    return rounded.reshape(len(matrix), *image.shape[1:])
+    rows = image.reshape(len(image), -1)
+    indices, weights = _taps(len(image), scale, edges)
+    resized = np.empty((len(indices), rows.shape[1]), np.uint8)
+    # Row by row: the few rows that one is made of fit in the processor's cache as float64, the image does not.
+    for row, index, weight in zip(resized, indices, weights, strict=True):
+        # MATLAB rounds halves up; np.round would round them to even.
+        row[:] = np.floor(weight @ rows[index].astype(np.float64) + 0.5).clip(0, 255)
+    return resized.reshape(len(indices), *image.shape[1:])
 
 
 def matlab_bicubic(image: np.ndarray, scale: float, *, edges: Literal["clamp", "mirror"] = "clamp") -> np.ndarray:
@@ -68,4 +67,4 @@ def matlab_bicubic(image: np.ndarray, scale: float, *, edges: Literal["clamp", "
     if edges not in ("clamp", "mirror"):
         raise ValueError(f"edges={edges!r} is unknown: choose 'clamp' or 'mirror'")
     rows_done = _resize_rows(image, scale, edges)
-    return _resize_rows(rows_done.swapaxes(0, 1), scale, edges).swapaxes(0, 1)
+    return np.ascontiguousarray(_resize_rows(rows_done.swapaxes(0, 1), scale, edges).swapaxes(0, 1))

@@ -1,0 +1,21 @@
+"""The LR images that MATLAB made, bit for bit."""
+
+import numpy as np
+import pytest
+
+from a2f_jax.data import matlab_bicubic, read_rgb
+
+
+@pytest.mark.parametrize(
+    ("folder", "scale", "count"),
+    [(f"{name}/image_SRF_{scale}", scale, count) for name, count in (("Set5", 5), ("Set14", 14)) for scale in (2, 3, 4)]
+    + [("BSD100/image_SRF_4", 4, 100)],
+)
+def test_matlab_bicubic_makes_the_lr_images_of_the_benchmarks(shared, folder, scale, count):
+    files = sorted((shared / "data/SelfExSR" / folder).glob("*_HR.png"))
+    assert len(files) == count
+    for file in files:
+        hr = read_rgb(file)
+        height, width = (size // scale * scale for size in hr.shape[:2])
+        lr = read_rgb(file.with_name(file.name.replace("_HR", "_LR")))
+        np.testing.assert_array_equal(matlab_bicubic(hr[:height, :width], 1 / scale), lr, err_msg=file.name)
