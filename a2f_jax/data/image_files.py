@@ -60,11 +60,11 @@ def read_rgb(path: str | os.PathLike[str] | zipfile.Path) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large to be believed: {error}") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image: leave it out") from error
+        raise UserError(f"{path} is not an image or is damaged: replace it") from error
     except (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        raise UserError(f"{path} is damaged, get it again: {error}") from error
+        raise UserError(f"{path} is not an image or is damaged: {error}") from error
 
 
 def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:

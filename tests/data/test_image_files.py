@@ -122,7 +122,7 @@ def test_cmyk_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no image at all"])
 def test_what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "image.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"image\.png is not an image"):
+    with pytest.raises(UserError, match=r"image\.png is not an image or is damaged"):
         read_rgb(tmp_path / "image.png")
 
 
@@ -131,7 +131,7 @@ def test_truncated_files_are_refused(tmp_path, suffix):
     path = tmp_path / f"image{suffix}"
     write_image(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=rf"image\{suffix} is (damaged|not an image)") as error:
+    with pytest.raises(UserError, match=rf"image\{suffix} is not an image or is damaged") as error:
         read_rgb(path)
     assert "\n" not in str(error.value)
 
