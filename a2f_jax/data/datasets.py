@@ -172,11 +172,16 @@ def _write(name: str, scale: int, splits: Splits, target: pathlib.Path, made_fro
 
     work = target.with_name(f"{_VERSION}.partial")
     work.mkdir(exist_ok=True)
+    # Images are kept when a preparation is stopped, files of records are begun anew.
+    shutil.rmtree(work / name, ignore_errors=True)
     tfds.disable_progress_bar()
     # tfds announces on standard output what our progress bar says.
     with contextlib.redirect_stdout(io.StringIO()):
         builder = _builder(name, scale, splits, work)
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except RuntimeError as error:  # how array_record reports a full disk
+            raise UserError(f"cannot write {target}: {' '.join(str(error).split())}") from error
     (builder.data_path / "source.txt").write_text(made_from)
     os.replace(builder.data_path, target)
     shutil.rmtree(work)
@@ -188,7 +193,11 @@ class _Stored(Sequence[Pair]):
     def __init__(self, folder: pathlib.Path, split: str, scale: int):
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(folder)
+        try:
+            builder = tfds.builder_from_directory(folder)
+        except Exception as error:  # of whichever library stumbles over the damage
+            reason = " ".join(str(error).split())
+            raise UserError(f"{folder} is damaged ({reason}): prepare it again with --overwrite") from error
         if split not in builder.info.splits:
             raise UserError(
                 f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}: `a2f data prepare "

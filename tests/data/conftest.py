@@ -1,0 +1,57 @@
+"""Pictures, and folders of them as people have them."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from a2f_jax.data import matlab_bicubic, write_image
+
+
+@pytest.fixture
+def picture():
+    """Returns `picture(seed, height=24, width=36)`, random pixels."""
+
+    def make(seed, height=24, width=36):
+        return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def photos(tmp_path, picture):
+    """A folder with ten photographs of different sizes; each knows its own number by its name."""
+    folder = tmp_path / "photos"
+    for i in range(10):
+        write_image(folder / f"{i}.png", picture(i, 24 + i, 40 - i))
+    return folder
+
+
+@pytest.fixture
+def div2k(tmp_path, picture):
+    """Returns `div2k(packed)`, a folder with three images of DIV2K as published, as zip archives or extracted.
+
+    LR is inverted, so that it is never taken for what we would make ourselves.
+    """
+
+    def make(packed):
+        folder = tmp_path / ("archives" if packed else "extracted")
+        folder.mkdir()
+        for part, numbers in (("train", (1, 2)), ("valid", (801,))):
+            images = {}
+            for i in numbers:
+                hr = picture(i)
+                images[f"DIV2K_{part}_HR.zip", f"DIV2K_{part}_HR/{i:04}.png"] = hr
+                for scale in (2, 4):
+                    name = f"DIV2K_{part}_LR_bicubic/X{scale}/{i:04}x{scale}.png"
+                    images[f"DIV2K_{part}_LR_bicubic_X{scale}.zip", name] = 255 - matlab_bicubic(hr, 1 / scale)
+            for (archive, name), pixels in images.items():
+                if packed:
+                    write_image(tmp_path / "image.png", pixels)
+                    with zipfile.ZipFile(folder / archive, "a") as packing:
+                        packing.write(tmp_path / "image.png", name)
+                else:
+                    write_image(folder / name, pixels)
+        return folder
+
+    return make
