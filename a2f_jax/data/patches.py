@@ -85,6 +85,9 @@ class Patches:
       process_index: which of the processes this is.
       process_count: how many there are.
 
+    Attributes:
+      rows: uint32 `[b]`, which places of the whole batch are this process's.
+
     Raises:
       UserError: the batch cannot be shared out evenly, or an image is smaller than a patch.
     """
@@ -114,23 +117,22 @@ class Patches:
         self.cache, self.patch_size = cache, patch_size
         self._seed = np.uint32(seed)
         share = batch_size // process_count
-        self._rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
+        self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
 
     def choice(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What `choose` gives for this process at a step."""
         with np.errstate(over="ignore"):  # uint32 is meant to wrap around
-            return choose(self._seed, np.uint32(step), self._rows, self.cache.sizes, self.patch_size)
+            return choose(self._seed, np.uint32(step), self.rows, self.cache.sizes, self.patch_size)
 
     def batch(self, step: int) -> Batch:
         """Cuts this process's share of a step's batch: `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`."""
         p, s = self.patch_size, self.cache.scale
-        b = len(self._rows)
+        b = len(self.rows)
         batch = {"lr": np.empty((b, p, p, 3), np.uint8), "hr": np.empty((b, s * p, s * p, 3), np.uint8)}
         for i, (image, top, left, orientation) in enumerate(zip(*self.choice(step), strict=True)):
             lr, hr = self.cache.images(image)
             batch["lr"][i] = _orient(lr[top : top + p, left : left + p], orientation)
-            top, left = top * s, left * s
-            batch["hr"][i] = _orient(hr[top : top + p * s, left : left + p * s], orientation)
+            batch["hr"][i] = _orient(hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
         return batch
 
     def prefetch(self, start: int, ahead: int = 8) -> Iterator[Batch]:

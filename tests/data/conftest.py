@@ -1,11 +1,11 @@
-"""Pictures, and folders of them as people have them."""
+"""Pictures, folders of them as people have them, and a decoded set in memory."""
 
 import zipfile
 
 import numpy as np
 import pytest
 
-from a2f_jax.data import matlab_bicubic, write_image
+from a2f_jax.data import Cache, matlab_bicubic, write_image
 
 
 @pytest.fixture
@@ -55,3 +55,29 @@ def div2k(tmp_path, picture):
         return folder
 
     return make
+
+
+def _chunks(images):
+    """Lays images out as the cache does: rows of whole chunks of 128 bytes."""
+    rows, starts = [], []
+    for image in images:
+        starts.append(sum(map(len, rows)))
+        height, width, _ = image.shape
+        padded = np.pad(image.reshape(height, 3 * width), ((0, 0), (0, -3 * width % 128)))
+        rows.append(padded.reshape(-1, 128))
+    return np.concatenate(rows), np.array(starts, np.int32)
+
+
+@pytest.fixture(scope="session")
+def images():
+    """LR and HR of three random images ×2; one is exactly as large as the patches of 16 that the tests cut."""
+    rng = np.random.default_rng(0)
+    sizes = [(16, 16), (20, 64), (50, 43)]
+    return [[rng.integers(0, 256, (s * h, s * w, 3), dtype=np.uint8) for s in (1, 2)] for h, w in sizes]
+
+
+@pytest.fixture(scope="session")
+def cache(images):
+    (lr, lr_start), (hr, hr_start) = (_chunks([pair[k] for pair in images]) for k in (0, 1))
+    sizes = np.array([pair[0].shape[:2] for pair in images], np.int32)
+    return Cache(2, ["a", "b", "c"], sizes, lr, hr, lr_start, hr_start)

@@ -1,0 +1,114 @@
+import threading
+
+import numpy as np
+import pytest
+
+from a2f_jax.data import Patches
+from a2f_jax.data.patches import choose
+from a2f_jax.errors import UserError
+
+DIHEDRAL = [lambda x, k=k: np.rot90(x, k) if k < 4 else np.rot90(x, k).swapaxes(0, 1) for k in range(8)]
+
+
+@pytest.fixture
+def patches(cache):
+    return Patches(cache, seed=1, batch_size=8, patch_size=16)
+
+
+def test_cache_gives_back_the_images(cache, images):
+    for i, pair in enumerate(images):
+        for mapped, image in zip(cache.images(i), pair, strict=True):
+            np.testing.assert_array_equal(mapped, image)
+
+
+def test_patches_are_crops_in_one_of_eight_orientations_the_same_for_lr_and_hr(patches, images):
+    seen = set()
+    for step in range(40):
+        batch = patches.batch(step)
+        for row, (image, top, left, _) in enumerate(zip(*patches.choice(step), strict=True)):
+            lr = images[image][0][top : top + 16, left : left + 16]
+            hr = images[image][1][2 * top : 2 * top + 32, 2 * left : 2 * left + 32]
+            fitting = [
+                k
+                for k, turn in enumerate(DIHEDRAL)
+                if np.array_equal(turn(lr), batch["lr"][row]) and np.array_equal(turn(hr), batch["hr"][row])
+            ]
+            assert len(fitting) == 1
+            seen.update(fitting)
+    assert seen == set(range(8))
+
+
+def _chi_square(values, count):
+    expected = len(values) / count
+    return ((np.bincount(values, minlength=count) - expected) ** 2 / expected).sum()
+
+
+# Seeds and steps that differ in one bit must not show in the numbers; the bounds are the 99.99 % quantiles of χ².
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_images_corners_and_orientations_are_equally_likely(seed):
+    sizes = np.array([[26, 40]] * 10, np.int32)
+    rows = np.arange(16, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        drawn = [choose(np.uint32(seed), np.uint32(step), rows, sizes, 16) for step in range(2000)]
+    image, top, left, orientation = (np.concatenate(x) for x in zip(*drawn, strict=True))
+    assert _chi_square(image, 10) < 33.7
+    assert _chi_square(top, 11) < 35.6
+    assert _chi_square(left, 25) < 58.6
+    assert _chi_square(orientation, 8) < 29.9
+    assert _chi_square(image * 8 + orientation, 80) < 133.5
+    assert _chi_square(top * 25 + left, 275) < 371.3
+
+
+def test_a_step_always_sees_the_same_and_others_see_others(cache, patches):
+    again = Patches(cache, seed=1, batch_size=8, patch_size=16)
+    np.testing.assert_array_equal(again.batch(5)["hr"], patches.batch(5)["hr"])
+    assert (patches.batch(6)["hr"] != patches.batch(5)["hr"]).any()
+    other_seed = Patches(cache, seed=2, batch_size=8, patch_size=16)
+    assert (other_seed.batch(5)["hr"] != patches.batch(5)["hr"]).any()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_shares_of_processes_are_the_batch_of_one(cache, patches, count):
+    shares = [
+        Patches(cache, seed=1, batch_size=8, patch_size=16, process_index=i, process_count=count).batch(3)
+        for i in range(count)
+    ]
+    for key, whole in patches.batch(3).items():
+        np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), whole)
+
+
+def test_prefetch_goes_on_from_any_step_in_order(patches):
+    batches = patches.prefetch(7, ahead=2)
+    for step in range(7, 15):
+        np.testing.assert_array_equal(next(batches)["lr"], patches.batch(step)["lr"])
+    before = threading.active_count()
+    batches.close()
+    assert threading.active_count() < before
+
+
+def test_prefetch_hands_errors_over(patches, monkeypatch):
+    whole = patches.batch
+
+    def failing(step):
+        if step == 2:
+            raise OSError("the disk is gone")
+        return whole(step)
+
+    monkeypatch.setattr(patches, "batch", failing)
+    batches = patches.prefetch(0)
+    next(batches)
+    next(batches)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
+
+
+def test_patches_larger_than_an_image_are_refused(cache):
+    with pytest.raises(
+        UserError, match=r"patch_size=17 is more than the 16×16 LR pixels of image a: choose at most 16"
+    ):
+        Patches(cache, seed=0, batch_size=8, patch_size=17)
+
+
+def test_batches_that_cannot_be_shared_out_are_refused(cache):
+    with pytest.raises(UserError, match=r"batch_size=8 cannot be shared out among 3 processes"):
+        Patches(cache, seed=0, batch_size=8, patch_size=16, process_count=3)
