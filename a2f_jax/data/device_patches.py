@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from a2f_jax.data.cache import CHUNK, Cache, row_chunks
 from a2f_jax.data.patches import choose
@@ -82,8 +81,9 @@ def device_batch(
     Returns:
       `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`.
     """
-    counters = (jnp.asarray(x).astype(jnp.uint32) for x in (np.uint32(seed), step, rows))
-    image, top, left, orientation = choose(*counters, images.sizes, patch_size)
+    image, top, left, orientation = choose(
+        jnp.uint32(seed), jnp.uint32(step), jnp.uint32(rows), images.sizes, patch_size
+    )
     width = images.sizes[image, 1]
     lr = _cut(images.lr, images.lr_start[image], width, top, left, patch_size)
     hr = _cut(images.hr, images.hr_start[image], scale * width, scale * top, scale * left, scale * patch_size)
