@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+# Before any computation: the tests of parallel training need several devices, and a CPU can play them.
+jax.config.update("jax_num_cpu_devices", 8)
+
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as managers
 
@@ -132,10 +134,20 @@ class Checkpoints:
                 raise
             except Exception as error:  # a damaged file can raise anything; its message is the user's clue
                 reason = " ".join(str(error).split())[:200]
-                self._say(f"The checkpoint of step {step} is damaged and passed over: {reason}")
+                self._say(f"The checkpoint of step {step} is damaged and set aside: {reason}")
+                self._set_aside(step)
         if steps:
             raise UserError(f"none of the checkpoints in {self._folder} can be read: choose a new --workdir")
         return None
+
+    def _set_aside(self, step: int) -> None:
+        """Makes room for a new checkpoint of a step without deleting what is left of the old one."""
+        if jax.process_index() == 0:
+            aside = self._folder.parent / "damaged"
+            aside.mkdir(exist_ok=True)
+            (self._folder / str(step)).replace(aside / f"{step}-{time.time():.0f}")
+        multihost_utils.sync_global_devices("damaged checkpoint set aside")
+        self._manager.reload()
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -153,13 +165,18 @@ class Checkpoints:
             opt_state=found["optimizer"],
         )
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits until everything is written.
 
         Raises:
           UserError: the last checkpoint could not be written.
         """
         try:
-            self._manager.close()
+            self._manager.wait_until_finished()
         except Exception as error:
             raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Waits until everything is written and lets go of the folder."""
+        self.wait()
+        self._manager.close()

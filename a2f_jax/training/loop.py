@@ -151,7 +151,8 @@ def train(
     primary = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         monitor = stack.enter_context(Monitor(workdir, active=primary))
-        jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
+        if not jax.config.jax_compilation_cache_dir:  # which users may have set for all they run
+            jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
         if config.checks:
             stack.enter_context(jax.debug_nans(True))
 
@@ -173,7 +174,7 @@ def train(
             network, make_optimizer(config), ema_decay=config.ema_decay, accumulate=config.accumulate
         )
         spmd = parallelise(step_fn, config.spmd, donate=not config.checks)
-        checkpoints = Checkpoints(workdir, config, monitor.say)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
         initial = spmd.get_state(spmd.put_state(_initial_state(config, network, monitor.say)))
         restored = checkpoints.restore(initial, accept_changes)
         step = int((restored or initial).step)
@@ -223,10 +224,10 @@ def train(
             if saved:
                 save(validated)
             if stop and not last:
-                checkpoints.close()
+                checkpoints.wait()
                 monitor.say(f"Stopped by a signal after step {step}; all is saved. The same command goes on from there")
                 return
-        checkpoints.close()
+        checkpoints.wait()
         monitor.say(f"Done: {config.steps} steps. `a2f evaluate --weights {workdir}` measures the best checkpoint")
 
 

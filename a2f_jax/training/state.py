@@ -32,8 +32,10 @@ class TrainState:
 
 def init_state(network: A2F, optimizer: optax.GradientTransformation, seed: int, ema: bool) -> TrainState:
     """Returns the state at step 0, a function of the seed alone."""
+    # This generator compiles in a quarter of the time that JAX's default takes, and is good enough for weights.
+    key = jax.random.key(seed, impl="unsafe_rbg")
     # The parameters' shapes do not depend on the image's size.
-    params = jax.jit(network.init)(jax.random.key(seed), jnp.zeros((1, 8, 8, 3)))["params"]
+    params = jax.jit(network.init)(key, jnp.zeros((1, 8, 8, 3)))["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -1,18 +1,27 @@
-"""A tiny dataset and a tiny run that the tests of training share."""
+"""A tiny dataset, a tiny run and a tiny network that the tests of training share."""
 
 import pathlib
+import runpy
+import tempfile
 
+import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from a2f_jax.configs import a2f
 from a2f_jax.data import prepare, write_image
+from a2f_jax.models.a2f import A2F
+
+# What one test has compiled, the next one loads.
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="a2f-test-compiled-"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+TINY = pathlib.Path(__file__).with_name("tiny.py")
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> pathlib.Path:
-    """Holds the prepared dataset `tiny`: smooth random pictures, four to train on and two held out."""
+def data_dir(tmp_path_factory):
+    """Holds the prepared dataset `tiny`: coarse random pictures, four to train on and two held out."""
     source, target = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for i in range(6):
@@ -23,12 +32,20 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
-def config(data_dir) -> ConfigDict:
-    """Settings of a run that takes seconds."""
-    config = a2f.get_config("sd_x2")
-    config.model.features, config.model.blocks = 8, 2
-    config.data.name, config.data.dir, config.data.patch_size = "tiny", str(data_dir), 12
-    config.batch_size = 8
-    config.steps = 8
-    config.log_every, config.checkpoint_every, config.validate_every = 2, 4, 4
-    return config
+def config(data_dir):
+    return runpy.run_path(str(TINY))["get_config"](str(data_dir))
+
+
+@pytest.fixture(scope="session")
+def network():
+    return A2F(scale=2, features=8, blocks=2)
+
+
+@pytest.fixture(scope="session")
+def batches():
+    """Three batches of eight, `{"lr": uint8 [3, 8, 6, 6, 3], "hr": uint8 [3, 8, 12, 12, 3]}`."""
+    rng = np.random.default_rng(0)
+    return {
+        "lr": rng.integers(0, 256, (3, 8, 6, 6, 3), dtype=np.uint8),
+        "hr": rng.integers(0, 256, (3, 8, 12, 12, 3), dtype=np.uint8),
+    }

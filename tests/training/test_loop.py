@@ -1,0 +1,204 @@
+"""Whole runs, in this process."""
+
+import json
+import os
+import signal
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+import a2f_jax
+from a2f_jax.errors import UserError
+from a2f_jax.models.a2f import A2F
+from a2f_jax.models.checkpoint import read_checkpoint
+from a2f_jax.training import loop
+from a2f_jax.training.loop import train, warm_start
+
+
+def steps_in(workdir):
+    return sorted(int(f.name) for f in (workdir / "checkpoints").iterdir() if f.name.isdigit())
+
+
+def metrics_of(workdir, kind):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines if line["kind"] == kind}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """An uninterrupted run of eight steps."""
+    import runpy
+
+    from tests.training.conftest import TINY
+
+    workdir = tmp_path_factory.mktemp("whole")
+    train(runpy.run_path(str(TINY))["get_config"](str(data_dir)), workdir)
+    return workdir
+
+
+def assert_same_weights(a, b):
+    jax.tree.map(np.testing.assert_array_equal, read_checkpoint(a)[0], read_checkpoint(b)[0])
+
+
+def test_a_run_leaves_checkpoints_figures_pictures_and_a_log(whole):
+    assert steps_in(whole) == [4, 8]
+    train_figures = metrics_of(whole, "train")
+    assert sorted(train_figures) == [2, 4, 6, 8]
+    assert {"loss", "grad_norm", "learning_rate", "images_per_second", "waiting_percent"} < set(train_figures[2])
+    assert set(metrics_of(whole, "validation")[8]) == {"step", "kind", "psnr", "ssim"}
+    assert "block_01/lambda_aux" in metrics_of(whole, "lambda")[8]
+    assert (whole / "samples" / "result-and-truth-0000008.png").is_file()
+    log = (whole / "train.log").read_text()
+    assert "block_00/expand/v" in log
+    assert "step 8/8" in log
+
+
+def test_the_best_checkpoint_loads_as_a_model(whole):
+    model = a2f_jax.load(whole)
+    scores = metrics_of(whole, "validation")
+    best = max(scores, key=lambda step: scores[step]["psnr"])
+    assert model.metadata["step"] == str(best)
+    assert model.metadata["validation_psnr"] == f"{scores[best]['psnr']:.3f}"
+    assert model.upscale(np.zeros((8, 9, 3), np.uint8)).shape == (16, 18, 3)
+
+
+def test_training_lowers_the_loss(config, tmp_path):
+    config.steps, config.optimizer.learning_rate = 40, 3e-3
+    config.log_every, config.validate_every = 10, 40
+    train(config, tmp_path)
+    losses = [line["loss"] for line in metrics_of(tmp_path, "train").values()]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_run_in_two_parts_ends_with_the_same_bits(config, whole, tmp_path):
+    config.steps = 4
+    train(config, tmp_path)
+    config.steps = 8
+    train(config, tmp_path)
+    for step in ("4", "8"):
+        for item in ("params", "ema", "optimizer"):
+            a, b = (flax.traverse_util.flatten_dict(restored(w, step, item), sep="/") for w in (whole, tmp_path))
+            assert a.keys() == b.keys()
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def restored(workdir, step, item):
+    import orbax.checkpoint as ocp
+
+    tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / step / item)
+    return tree if isinstance(tree, dict) else {str(i): part for i, part in enumerate(tree)}
+
+
+def test_several_updates_per_dispatch_see_the_same_patches(config, whole, tmp_path):
+    config.steps_per_dispatch = 3  # which divides none of the steps at which something is due
+    train(config, tmp_path)
+    one, many = metrics_of(whole, "train"), metrics_of(tmp_path, "train")
+    assert list(one) == list(many)
+    # Compiled as a loop, the sums may be rounded differently.
+    np.testing.assert_allclose([x["loss"] for x in one.values()], [x["loss"] for x in many.values()], rtol=1e-4)
+
+
+def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, capfd):
+    def terminated_at_step_3(self, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return type(self).asked(self, step)
+
+    monkeypatch.setattr(loop.Preemption, "asked", loop.Preemption.requested, raising=False)
+    monkeypatch.setattr(loop.Preemption, "requested", terminated_at_step_3)
+    train(config, tmp_path)
+    assert steps_in(tmp_path) == [3]
+    assert "Stopped by a signal after step 3" in capfd.readouterr().err
+    monkeypatch.undo()
+    train(config, tmp_path)
+    assert_same_weights(tmp_path / "checkpoints/8", whole / "checkpoints/8")
+
+
+def test_divergence_stops_before_anything_broken_is_saved(config, tmp_path):
+    config.optimizer.learning_rate = 1e30
+    config.log_every, config.checkpoint_every, config.validate_every = 100, 1, 100
+    with pytest.raises(UserError, match=r"not finite at step 1 \(learning rate 1e\+30, batch 1 of seed 0: .*\.png"):
+        train(config, tmp_path)
+    assert steps_in(tmp_path) == [1]  # of step 0's update, whose gradient was finite
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside(config, whole, tmp_path, capfd):
+    train(config, tmp_path)
+    for file in (tmp_path / "checkpoints/8/params").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    capfd.readouterr()
+    train(config, tmp_path)
+    said = capfd.readouterr().err
+    assert "checkpoint of step 8 is damaged and set aside" in said
+    assert "Going on at step 4" in said
+    assert_same_weights(tmp_path / "checkpoints/8", whole / "checkpoints/8")
+
+
+def test_changed_settings_are_named_before_work_is_lost(config, tmp_path):
+    config.steps = 4
+    train(config, tmp_path)
+    config.optimizer.learning_rate = 5e-4
+    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.001 → 0.0005.*--accept-changes"):
+        train(config, tmp_path)
+    config.steps = 6
+    train(config, tmp_path, accept_changes=True)
+    assert metrics_of(tmp_path, "train")[6]["learning_rate"] == pytest.approx(5e-4)
+
+
+def test_profile_writes_a_trace(config, tmp_path):
+    config.steps = 2
+    train(config, tmp_path, profile=1)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_debugging_checks_do_not_change_the_run(config, whole, tmp_path):
+    config.checks, config.steps = True, 2
+    train(config, tmp_path)
+    loss = metrics_of(tmp_path, "train")[2]["loss"]
+    assert loss == pytest.approx(metrics_of(whole, "train")[2]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 12, "batch_size=12 cannot be shared out among 8 devices"),
+        ("accumulate", 3, "choose a multiple of 24"),
+        ("steps_per_dispatch", 0, "must be at least 1"),
+        ("model.dtype", "float16", "choose 'float32' or 'bfloat16'"),
+        ("model.variant", "a2f-xl", "choose one of a2f-s"),
+        ("data.patch_size", 100, "patch_size=100 is more than"),
+        ("data.name", "nothing", "a2f data prepare nothing"),
+        ("spmd", "dmap", "choose one of shard_map, pmap"),
+        ("init", "nowhere.safetensors", "no weights at nowhere.safetensors"),
+    ],
+)
+def test_impossible_settings_are_refused_with_a_remedy(config, tmp_path, key, value, message):
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path)
+
+
+def test_an_unwritable_work_folder_is_named(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to the work folder"):
+        train(config, tmp_path / "file" / "run")
+
+
+def test_warm_start_takes_what_fits(random_params):
+    x2, x4 = (random_params(A2F(scale=s, features=8, blocks=2), seed=s) for s in (2, 4))
+    merged, left = warm_start(x4, x2)
+    assert sorted(left) == sorted(f"{part}.{leaf}" for part in ("tail", "skip") for leaf in ("v", "g", "bias"))
+    np.testing.assert_array_equal(merged["head"]["v"], x2["head"]["v"])
+    np.testing.assert_array_equal(merged["tail"]["v"], x4["tail"]["v"])
+
+
+def test_a_run_can_start_from_weights(config, whole, tmp_path, capfd):
+    config.init, config.steps, config.optimizer.learning_rate = str(whole), 1, 0.0
+    config.ema_decay = 0.0
+    train(config, tmp_path)
+    assert "Starting from" in capfd.readouterr().err
+    assert_same_weights(tmp_path, whole)
