@@ -1,0 +1,219 @@
+"""What is computed on one tile: the compiled programs, whose shapes do not depend on the image's size.
+
+A tile is a square of the image. Values outside the image are kept at exactly zero, as the network's zero padding
+has them, so a tile may reach beyond the border and an image may be smaller than a tile.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2f_jax.inference import winograd
+from a2f_jax.models.a2f import HALF_RANGE, RGB_MEAN
+from a2f_jax.models.layers import pixel_shuffle
+from a2f_jax.models.model import Model
+
+BLOCK_HALO = 2
+"""How far a block's two 3×3 convolutions look beyond a tile."""
+
+STATES_AT_ONCE = 4
+"""The number of states that are mixed is rounded up to a multiple of this, with zeros: fewer programs."""
+
+
+def _inside(where: jax.Array, side: int, halo: int) -> jax.Array:
+    """Which pixels of a tile with its halo lie in the image: bool `[side + 2 halo, side + 2 halo, 1]`."""
+    top, left, height, width = where
+    steps = jnp.arange(-halo, side + halo)
+    rows, columns = top + steps, left + steps
+    return (((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :])[..., None]
+
+
+def _direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
+
+
+def _crop(x: jax.Array, margin: int) -> jax.Array:
+    return x[margin : x.shape[0] - margin, margin : x.shape[1] - margin]
+
+
+def _normalised(pixels: jax.Array, where: jax.Array, halo: int, dtype: Any) -> jax.Array:
+    x = (pixels - RGB_MEAN) / HALF_RANGE
+    return jnp.where(_inside(where, pixels.shape[0] - 2 * halo, halo), x, 0).astype(dtype)
+
+
+def _head(weights: dict, pixels: jax.Array, where: jax.Array, *, halo: int, dtype: Any):
+    x = _normalised(pixels, where, halo, dtype)
+    kernel = weights["kernel"]
+    state = _direct(_crop(x, halo - kernel.shape[0] // 2), kernel) + weights["bias"]
+    return _kept(state, where)
+
+
+def _kept(state: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A state with zeros outside the image, and the sums of its channels."""
+    state = jnp.where(_inside(where, state.shape[0], 0), state, 0)
+    return state, state.sum((0, 1), dtype=jnp.float32)
+
+
+def _residual(weights: dict, padded: jax.Array, where: jax.Array, *, convolve: Callable) -> jax.Array:
+    hidden = jax.nn.relu(convolve(padded, weights["expand"]) + weights["expand_bias"])
+    hidden = jnp.where(_inside(where, hidden.shape[0] - 2, 1), hidden, 0)
+    return convolve(hidden, weights["reduce"]) + weights["reduce_bias"]
+
+
+def _mix(weights: jax.Array, residual: jax.Array, states: Sequence[jax.Array], where: jax.Array):
+    return _kept(residual + jnp.concatenate(states, -1) @ weights, where)
+
+
+def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, where: jax.Array, *, halo: int, scale: int, depth: str):
+    x = _crop(_normalised(pixels, where, halo, padded.dtype), halo - 1)
+    sub_pixels = _direct(_crop(padded, BLOCK_HALO - 1), weights["tail"]) + _direct(x, weights["skip"]) + weights["bias"]
+    sr = pixel_shuffle(sub_pixels.astype(jnp.float32)[None], scale)[0] * HALF_RANGE + RGB_MEAN
+    if depth == "float32":
+        return sr
+    return jnp.clip(jnp.round(sr * (jnp.iinfo(depth).max / 255)), 0, jnp.iinfo(depth).max).astype(depth)
+
+
+def surround(neighbours: Sequence[Sequence[Any]], halo: int, numpy: Any) -> Any:
+    """Puts the borders of the 8 neighbours around a tile.
+
+    Args:
+      neighbours: 3 × 3 tiles `[T, T, n]`, the tile itself in the middle.
+      halo: how many pixels of each neighbour.
+      numpy: the module that holds the arrays, numpy or jax.numpy.
+
+    Returns:
+      `[T + 2 halo, T + 2 halo, n]`.
+    """
+    side = neighbours[1][1].shape[0]
+    parts = slice(side - halo, side), slice(0, side), slice(0, halo)
+    rows = [
+        numpy.concatenate([tile[rows, columns] for tile, columns in zip(line, parts, strict=True)], 1)
+        for line, rows in zip(neighbours, parts, strict=True)
+    ]
+    return numpy.concatenate(rows, 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Programs:
+    """A model's tile programs and the weights they take.
+
+    Attributes:
+      head: (pixels, where) → (s_0, its channels' sums); pixels is float32 `[T + 2 halo, T + 2 halo, 3]` on 0..255,
+        where is int32 (top, left, image height, image width).
+      residual: (weights of block i, s_i with `BLOCK_HALO`, where) → λres · res, `[T, T, n]`.
+      mix: (weights from `mix_weights`, λres · res, s_0 to s_i and zeros, where) → (s_{i+1}, its channels' sums).
+      tail: by the result's dtype, (s_L with `BLOCK_HALO`, pixels, where) → `[scale · T, scale · T, 3]`; uint8 and
+        uint16 use their whole range, float32 is on 0..255 and not clipped.
+      surround: the 9 neighbours → the tile with `BLOCK_HALO`, on the device.
+      halo: of the pixels.
+    """
+
+    model: Model
+    head: Callable
+    residual: Sequence[Callable]
+    mix: Callable
+    tail: dict[str, Callable]
+    surround: Callable
+    halo: int
+
+    def mix_weights(self, index: int, means: Sequence[np.ndarray]) -> jax.Array:
+        """Makes one matrix of all that a block does with the states beside its residual branch.
+
+        The projection is linear: the mean of p over the image is the projection of the states' means. So the
+        attention is known before the block starts, and with it λx · s_i + λaux · (a · p) is one matrix product.
+
+        Args:
+          index: i of the block.
+          means: float64 `[n]` for each of s_0 to s_i, the mean over the image.
+
+        Returns:
+          `[k · n, n]`, for s_0 to s_i and zeros up to a multiple of `STATES_AT_ONCE` states.
+        """
+        network, params = self.model.network, self.model.folded[f"block_{index:02d}"]
+        n = network.features
+        mix = np.zeros((index + 1 + -(index + 1) % STATES_AT_ONCE, n, n))
+        if network.auxiliary:
+            kernel = np.asarray(params["projection"]["kernel"], np.float64).reshape(index + 1, n, n)
+            weight = np.full(n, np.float64(params["lambda_aux"]))
+            if network.attention:
+                weight *= _attention(params["attention"], np.einsum("jc,jcd->d", means, kernel))
+            mix[: index + 1] = kernel * weight
+        mix[index] += np.eye(n) * np.float64(params["lambda_x"])
+        return jnp.asarray(mix.reshape(-1, n), network.dtype)
+
+
+def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
+    """Channel attention of a2f_jax.models.a2f.Attention, in float64."""
+    squeeze, excite = (
+        (np.asarray(params[k]["kernel"], np.float64), np.asarray(params[k]["bias"], np.float64))
+        for k in ("squeeze", "excite")
+    )
+    hidden = np.maximum(mean @ squeeze[0] + squeeze[1], 0)
+    return 1 / (1 + np.exp(-(hidden @ excite[0] + excite[1])))
+
+
+def programs_of(model: Model) -> Programs:
+    """Makes a model's tile programs; each is compiled when it first meets a tile size.
+
+    Args:
+      model: any but those with depthwise projections.
+
+    Raises:
+      ValueError: the model has depthwise projections, which look at the neighbours of all states.
+    """
+    network, folded = model.network, model.folded
+    if network.depthwise:
+        raise ValueError("there are no tile programs for depthwise projections")
+    dtype = network.dtype
+    on_cpu = jax.default_backend() == "cpu"
+    fewer_products = on_cpu and dtype == jnp.float32
+    transform = winograd.transform_kernel if fewer_products else np.asarray
+    # On a CPU every tile is the work of one thread, and several tiles are computed at once: no barriers.
+    options = {"xla_cpu_multi_thread_eigen": False} if on_cpu else None
+
+    def cast(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+    def compiled(function: Callable, **static: Any) -> Callable:
+        def traced(*args: Any) -> Any:
+            with jax.default_matmul_precision("highest"):  # accelerators multiply float32 with fewer bits otherwise
+                return function(*args, **static)
+
+        return jax.jit(traced, compiler_options=options)
+
+    def convolutions(params: dict) -> dict[str, Any]:
+        gain = np.asarray(params["lambda_res"])
+        return cast(
+            {
+                "expand": transform(params["expand"]["kernel"]),
+                "expand_bias": params["expand"]["bias"],
+                "reduce": transform(params["reduce"]["kernel"] * gain),
+                "reduce_bias": params["reduce"]["bias"] * gain,
+            }
+        )
+
+    tail = {
+        "tail": folded["tail"]["kernel"],
+        "skip": folded["skip"]["kernel"],
+        "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
+    }
+    residual = compiled(_residual, convolve=winograd.convolve if fewer_products else _direct)
+    halo = max(network.head_kernel // 2, 1)
+    return Programs(
+        model=model,
+        head=functools.partial(compiled(_head, halo=halo, dtype=dtype), cast(folded["head"])),
+        residual=[functools.partial(residual, convolutions(folded[f"block_{i:02d}"])) for i in range(network.blocks)],
+        mix=compiled(_mix),
+        tail={
+            depth: functools.partial(compiled(_tail, halo=halo, scale=network.scale, depth=depth), cast(tail))
+            for depth in ("uint8", "uint16", "float32")
+        },
+        surround=jax.jit(functools.partial(surround, halo=BLOCK_HALO, numpy=jnp)),
+        halo=halo,
+    )

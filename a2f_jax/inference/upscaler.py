@@ -1,0 +1,127 @@
+"""The upscaler: images of any size in memory, in; larger images, whole or strip by strip, out."""
+
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from a2f_jax.inference import tiles
+from a2f_jax.inference.memory import default_memory, make_plan
+from a2f_jax.inference.programs import programs_of
+from a2f_jax.inference.tiles import Plan, Progress
+from a2f_jax.models.model import Model
+
+SMALLEST_TILE = 32
+"""When a device is out of memory, smaller tiles than this are not tried."""
+
+_FLIPS = [(transpose, y, x) for transpose in (False, True) for y in (1, -1) for x in (1, -1)]
+
+
+def _flip(image: np.ndarray, transpose: bool, y: int, x: int) -> np.ndarray:
+    """One of the 8 flips and transpositions, as a view."""
+    return (image.swapaxes(0, 1) if transpose else image)[::y, ::x]
+
+
+class Upscaler:
+    """Upscales images of any size exactly, in bounded memory, with the same few compiled programs for all sizes."""
+
+    def __init__(self, model: Model, *, memory: int | None = None, tile: int | None = None, ensemble: bool = False):
+        """Prepares a model.
+
+        Args:
+          model: network and weights.
+          memory: bytes to use, see `make_plan`; by default three quarters of what is free.
+          tile: side of the tiles in pixels; by default it follows from memory and device.
+          ensemble: average the results of the 8 flips and transpositions ("A2F+" in papers): 8 times the work.
+        """
+        self.model = model
+        self.memory = memory
+        self.tile = tile
+        self.ensemble = ensemble
+        self._programs = None if model.network.depthwise else programs_of(model)
+
+    def upscale(self, image: np.ndarray, *, progress: Progress = lambda _: None) -> np.ndarray:
+        """Upscales one image.
+
+        Args:
+          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
+          progress: see `Progress`.
+
+        Returns:
+          `[scale · H, scale · W, 3]` of the same dtype; integers are rounded to nearest.
+
+        Raises:
+          ValueError: the image has another shape or dtype.
+          UserError: the memory is too small.
+        """
+        height, width = (side * self.model.scale for side in image.shape[:2])
+        out = np.empty((height, width, 3), image.dtype)
+        row = 0
+        for strip in self.strips(image, kept=image.nbytes + out.nbytes, progress=progress):
+            out[row : row + len(strip)] = strip
+            row += len(strip)
+        return out
+
+    def strips(
+        self, image: np.ndarray, *, kept: int | None = None, progress: Progress = lambda _: None
+    ) -> Iterator[np.ndarray]:
+        """Upscales one image; yields the result strip by strip from top to bottom, see `upscale`.
+
+        Args:
+          image: see `upscale`.
+          kept: bytes of input and output that the caller keeps; by default the input's.
+          progress: see `Progress`.
+        """
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
+            raise ValueError(f"expected uint8, uint16 or float32 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        if not self.ensemble:
+            yield from self._one(image, image.dtype.name, image.nbytes if kept is None else kept, progress)
+            return
+        height, width = (side * self.model.scale for side in image.shape[:2])
+        total = np.zeros((height, width, 3), np.float32)
+        for flip in _FLIPS:
+            row, view = 0, _flip(total, *flip)
+            for strip in self._one(_flip(image, *flip), "float32", (kept or image.nbytes) + total.nbytes, progress):
+                view[row : row + len(strip)] += strip
+                row += len(strip)
+        yield quantise(total / len(_FLIPS), image.dtype)
+
+    def plan(self, height: int, width: int, kept: int = 0) -> Plan:
+        """Decides how an image is computed, see `make_plan`."""
+        budget = default_memory() if self.memory is None else self.memory
+        return make_plan(self.model.network, height, width, budget, self.tile, kept)
+
+    def steps(self, height: int, width: int) -> int:
+        """The number of steps that `progress` is told of in all, for a bar."""
+        if self._programs is None:
+            return 0
+        runs = len(_FLIPS) if self.ensemble else 1
+        return runs * tiles.tile_count(self._programs, height, width, self.plan(height, width))
+
+    def _one(self, image: np.ndarray, depth: str, kept: int, progress: Progress) -> Iterator[np.ndarray]:
+        if self._programs is None:  # the paper's ablation with depthwise projections is small enough to do at once
+            pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
+            yield quantise(np.asarray(jax.jit(self.model)(pixels[None])[0]), np.dtype(depth))
+            return
+        plan = self.plan(image.shape[0], image.shape[1], kept)
+        while True:
+            begun = False
+            try:
+                for strip in tiles.strips(self._programs, image, plan, depth, progress):
+                    begun = True
+                    yield strip
+                return
+            except jax.errors.JaxRuntimeError as error:
+                if begun or "RESOURCE_EXHAUSTED" not in str(error) or plan.side // 2 < SMALLEST_TILE:
+                    raise
+            plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
+            print(f"a2f: the device is out of memory: going on with tiles of {plan.side} pixels", file=sys.stderr)
+
+
+def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Turns float32 on 0..255 into uint8 or uint16, rounded and clipped; float32 stays as it is."""
+    if dtype == np.float32:
+        return pixels
+    levels = np.iinfo(dtype).max
+    return np.clip(np.rint(pixels * (levels / 255)), 0, levels).astype(dtype)
