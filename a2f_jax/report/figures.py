@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
 from PIL import Image
 
 from a2f_jax.report.measure import BlockWeights
@@ -116,53 +115,53 @@ class Point(NamedTuple):
     measured: bool
 
 
+_HORIZONTAL = {-1: "right", 0: "center", 1: "left"}
+_VERTICAL = {-1: "top", 0: "center", 1: "bottom"}
+
+
+def _box(centre: np.ndarray, size: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
+    """The corners `[[x0, y0], [x1, y1]]` of a text of some size, at a distance from a point."""
+    corner = centre + direction * distance + (direction - 1) / 2 * size
+    return np.array([corner, corner + size])
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """The area that two boxes share."""
+    return float(np.prod(np.maximum(0, np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]))))
+
+
 def _label(axes: Axes, points: Sequence[tuple[float, float, str, dict[str, Any]]]) -> None:
-    """Writes each point's name where it covers least of the other points and names."""
+    """Writes the name of each point, given as x, y, name and style, where it covers least of what is there."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
-    frame = axes.get_window_extent()
+    frame = axes.get_window_extent().get_points()
+    point = figure.dpi / 72  # pixels
     centres = axes.transData.transform([(x, y) for x, y, _, _ in points])
-    size = figure.dpi / 72
-    taken = [Bbox.from_extents(*(centre - 4 * size), *(centre + 4 * size)) for centre in centres]
-    pad = 0.7 * size
-    near, far = 7.0, 12.0
-    places = [
-        (dx * distance, dy * distance, horizontal, vertical)
-        for distance in (near, far, 2 * far)
-        for dx, horizontal in ((1, "left"), (-1, "right"), (0, "center"))
-        for dy, vertical in ((0, "center"), (1, "bottom"), (-1, "top"))
-        if dx or dy
-    ]
-    for (x, y, text, style), centre in zip(points, centres, strict=True):
-        best: tuple[float, Any, Bbox] | None = None
-        for dx, dy, horizontal, vertical in places:
-            note = axes.annotate(
-                text, (x, y), (dx, dy), textcoords="offset points", ha=horizontal, va=vertical, fontsize=7.5, **style
-            )
-            note.set_path_effects([withStroke(linewidth=2, foreground="white")])
-            box = note.get_window_extent().padded(pad)
-            covered = sum(_overlap(box, other) for other in taken)
-            outside = box.width * box.height - _overlap(box, frame)
+    taken = [np.array([centre - 4 * point, centre + 4 * point]) for centre in centres]
+    directions = [np.array([x, y]) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
+    places = [(direction, distance) for distance in (7, 12, 24) for direction in directions]
+    for (x, y, name, style), centre in zip(points, centres, strict=True):
+        note = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=7.5, **style)
+        note.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        size = np.array(note.get_window_extent().size) + 1.4 * point
+
+        def cost(place: tuple[np.ndarray, float], centre: np.ndarray = centre, size: np.ndarray = size) -> float:
+            box = _box(centre, size, place[0], place[1] * point)
+            outside = np.prod(size) - _overlap(box, frame)
             # Of places that are equally free, the nearest.
-            cost = covered + 3 * outside + 0.02 * box.height * np.hypot(dx, dy) * size
-            if best is None or cost < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (cost, note, box)
-            else:
-                note.remove()
-        assert best is not None
-        taken.append(best[2])
-        corner = np.clip(centre, (best[2].x0, best[2].y0), (best[2].x1, best[2].y1))
-        if np.hypot(*(corner - centre)) > 8 * size:
-            ends = axes.transData.inverted().transform([centre, corner])
+            away = np.hypot(*place[0]) * place[1] * point
+            return sum(_overlap(box, other) for other in taken) + 3 * outside + 0.02 * size[1] * away
+
+        direction, distance = min(places, key=cost)
+        note.set_position(tuple(direction * distance))
+        note.set(ha=_HORIZONTAL[direction[0]], va=_VERTICAL[direction[1]])
+        box = _box(centre, size, direction, distance * point)
+        taken.append(box)
+        nearest = np.clip(centre, *box)
+        if np.hypot(*(nearest - centre)) > 8 * point:
+            ends = axes.transData.inverted().transform([centre, nearest])
             axes.plot(*ends.T, color="#B0B0B0", linewidth=0.5, zorder=1)
-
-
-def _overlap(a: Bbox, b: Bbox) -> float:
-    both = Bbox.intersection(a, b)
-    return both.width * both.height if both else 0.0
 
 
 def _in_units(units: str) -> Callable[[float, int], str]:

@@ -1,5 +1,6 @@
 """What the report measures beyond benchmark scores: sizes, block weights, running times."""
 
+import functools
 import pathlib
 import platform
 import time
@@ -58,6 +59,7 @@ def xla_flops(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> float | N
     return cost.get("flops") if cost else None
 
 
+@functools.cache
 def sizes(network: A2F) -> dict[str, int]:
     """Counts parameters and multi-adds, without (`multiply_adds`) and with (`with_elementwise`) elementwise work."""
     parameters, multiply_adds = count(network)

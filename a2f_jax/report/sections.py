@@ -230,7 +230,15 @@ def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
             found = measure.block_weights(m.model, images)
             title = f"{m.model.variant.upper()} ×{scale}"
             panels[title if title not in panels else f"{title}\n{m.label}"] = found
-            numbers.append({"weights": m.label, "variant": m.model.variant, "scale": scale, **found._asdict()})
+            numbers.append(
+                {
+                    "weights": m.label,
+                    "variant": m.model.variant,
+                    "scale": scale,
+                    "components": found.weights,
+                    "magnitudes": found.magnitudes,
+                }
+            )
             totals = [sum(values) for values in zip(*found.magnitudes.values(), strict=True)]
             cells = [title, m.label]
             for name in ("x", "res", "aux"):

@@ -1,0 +1,35 @@
+"""Every ablation of the paper can be trained, and its weights are recognised again."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from a2f_jax.configs import a2f, ablation
+from a2f_jax.evaluation.paper import ABLATION, HEAD_KERNELS
+from a2f_jax.models.a2f import ABLATIONS
+from a2f_jax.models.model import network_of
+from a2f_jax.training.loop import make_network
+
+NAMES = [*ABLATIONS, "head1", "head5", "head7"]
+THOUSANDS = [row.parameters for row in ABLATION[:4]] + [HEAD_KERNELS[i].parameters for i in (0, 2, 3)]
+
+
+@pytest.mark.parametrize(("name", "thousands"), zip(NAMES, THOUSANDS, strict=True))
+def test_the_configs_network_has_the_published_parameters_and_is_recognised(name, thousands):
+    network = make_network(ablation.get_config(name)).clone(dtype=jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    assert sum(x.size for x in jax.tree.leaves(params)) / 1e3 == pytest.approx(thousands, abs=0.5)
+    attention = network.attention and network.auxiliary
+    assert network_of(params) == network.clone(attention=attention)
+
+
+def test_an_ablation_changes_the_network_only():
+    paper, changed = a2f.get_config("l_x2"), ablation.get_config("noca")
+    assert changed.model.attention is False
+    changed.model.attention = True
+    assert changed.to_dict() == paper.to_dict()
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"baseline_mp.*head7"):
+        ablation.get_config("tail3")

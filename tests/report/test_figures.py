@@ -1,0 +1,96 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("matplotlib", reason="needs the extra [report]")
+
+from matplotlib.axes import Axes
+
+from a2f_jax.report import figures
+from a2f_jax.report.figures import Panel, Point, block_weights_figure, tradeoff_figure, visual_figure
+from a2f_jax.report.measure import BlockWeights
+
+TWICE_THE_PAGE = 1536  # pixels
+
+
+def read(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def has(image, colour):
+    return (abs(image - colour).sum(-1) < 24).any()
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_block_weights_draw_a_line_for_every_component(models, monkeypatch):
+    lines = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, x, y, **style: (lines.append((list(x), y)), plot(self, x, y, **style))[1]
+    )
+    full = BlockWeights(
+        {"x": [1.0, 0.5], "res": [0.2, 2.0], "aux": [0.3, -0.1]}, {"x": [4, 5], "res": [6, 7], "aux": [8, 9]}
+    )
+    baseline = BlockWeights({"x": [0.9], "res": [0.8]}, {"x": [3], "res": [2]})
+    measured = [baseline, full, full][-models:]
+    image = read(block_weights_figure({f"model {i}": m for i, m in enumerate(measured)}))
+    assert image.shape[1] == TWICE_THE_PAGE
+    wanted = [list(values.values()) for m in measured for values in m]
+    assert [y for _, y in lines] == list(itertools.chain(*wanted))
+    assert lines[-1][0] == [1, 2]
+    for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # blue, vermilion, green
+        assert has(image, colour)
+
+
+def points(count, measured=0):
+    rng = np.random.default_rng(0)
+    sizes, psnr = 10 ** rng.uniform(1, 3, count), rng.uniform(30, 31, count)
+    return [Point(f"Net-{i}", s, s / 5, p, i < measured) for i, (s, p) in enumerate(zip(sizes, psnr, strict=True))]
+
+
+def test_tradeoff_marks_what_is_measured():
+    vermilion = (213, 94, 0)
+    assert not has(read(tradeoff_figure(points(4), "Set14")), vermilion)
+    assert has(read(tradeoff_figure(points(4, measured=1), "Set14")), vermilion)
+
+
+def test_names_of_networks_do_not_cover_each_other(monkeypatch):
+    boxes = []
+    label = figures._label
+
+    def spy(axes, named):
+        label(axes, named)
+        boxes.append([text.get_window_extent() for text in axes.texts])
+        assert [text.get_text() for text in axes.texts] == [name for _, _, name, _ in named]
+
+    monkeypatch.setattr(figures, "_label", spy)
+    tradeoff_figure(points(20), "Set14")
+    for panel in boxes:
+        assert len(panel) == 20
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(panel, 2))
+
+
+def test_networks_without_multiply_adds_are_left_out_of_that_panel_only(monkeypatch):
+    named = []
+    monkeypatch.setattr(figures, "_label", lambda axes, points: named.append([name for _, _, name, _ in points]))
+    tradeoff_figure([Point("A", 10, 1, 30, False), Point("B", 20, None, 31, False)], "Set14")
+    assert named == [["A", "B"], ["A"]]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_visual_shows_the_same_crop_of_every_panel(count):
+    truth = np.full((80, 120, 3), 255, np.uint8)
+    colours = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20), (20, 250, 250)][:count]
+    panels = []
+    for i, colour in enumerate(colours):
+        image = truth.copy()
+        image[20:40, 30:60] = colour  # the crop and nothing else
+        panels.append(Panel(f"panel {i}", "details", image))
+    image = read(visual_figure("whole", truth, (30, 20, 30, 20), panels))
+    assert abs(image.shape[1] - TWICE_THE_PAGE) <= 1
+    areas = [(abs(image - colour).sum(-1) < 3).sum() for colour in colours]
+    assert min(areas) > 10000
+    assert max(areas) < 1.02 * min(areas)

@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="needs the extra [report]")
+
+from a2f_jax.data import matlab_bicubic, write_image
+from a2f_jax.data.sources import Pair, Source
+from a2f_jax.errors import UserError
+from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.evaluation.paper import COMPARISON
+from a2f_jax.models.a2f import A2F, build
+from a2f_jax.models.model import Model
+from a2f_jax.report import sections
+from a2f_jax.report.page import Picture, Table
+from a2f_jax.report.sections import Example, Measured
+
+SET5 = {"set5": {"psnr": 32.064, "ssim": 0.89281, "lpips": 0.17321, "n": 5, "images": {}}}
+
+
+@pytest.fixture
+def measured(random_params):
+    def make(network, datasets=SET5, label="runs/mine"):
+        return Measured(label, Model(network, random_params(network)), datasets)
+
+    return make
+
+
+@pytest.fixture
+def hr():
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return matlab_bicubic(coarse, 8)
+
+
+@pytest.fixture
+def no_tradeoff(monkeypatch):
+    """Spares the drawing."""
+    drawn = []
+    monkeypatch.setattr(sections, "tradeoff_figure", lambda points, title: drawn.append(points) or b"png")
+    return drawn
+
+
+def tables(section):
+    return [part for part in section.parts if isinstance(part, Table)]
+
+
+def test_what_is_measured_follows_what_is_cited_of_the_same_network(measured, no_tradeoff):
+    section, numbers = sections.comparison([measured(build("a2f-sd", 4))])
+    two, four = tables(section)
+    assert [row.measured for row in two.rows] == [False] * len(COMPARISON[2])
+    assert [row.cells[0] for row in four.rows if not row.measured] == [row.method for row in COMPARISON[4]]
+    place = next(i for i, row in enumerate(four.rows) if row.measured)
+    assert four.rows[place - 1].cells[:2] == ["A2F-SD", "slides"]
+    ours = ["A2F-SD", "measured: `runs/mine`", "320K", "18.2G", "32.06/0.8928", "–", "–", "–", "–"]
+    assert four.rows[place].cells == ours
+    assert [n["weights"] for n in numbers if n["weights"]] == ["runs/mine"]
+    assert [part.name for part in section.parts if isinstance(part, Picture)] == ["tradeoff-x2", "tradeoff-x4"]
+    # The scatter plots are of Set14, on which nothing was measured here.
+    assert [len(points) for points in no_tradeoff] == [len(COMPARISON[2]), len(COMPARISON[4])]
+
+
+def test_a_scale_of_which_the_slides_are_silent_has_a_table_of_its_own(measured, no_tradeoff):
+    section, _ = sections.comparison([measured(build("a2f-sd", 3))])
+    _, three, _ = tables(section)
+    assert [row.cells[0] for row in three.rows] == ["A2F-SD"]
+
+
+def test_a_network_of_another_size_stands_by_its_parameters(measured, no_tradeoff):
+    section, _ = sections.comparison([measured(A2F(scale=4, features=16, blocks=9))])
+    rows = tables(section)[1].rows
+    place = next(i for i, row in enumerate(rows) if row.measured)
+    sizes = [float(row.cells[2].rstrip("K")) for row in rows]
+    assert rows[place].cells[0] == "A2F-16X9"
+    assert sizes[place - 1] <= sizes[place] <= sizes[place + 1]
+
+
+def test_weights_without_scores_have_no_row(measured, no_tradeoff):
+    section, numbers = sections.comparison([measured(build("a2f-sd", 4), datasets={})])
+    assert not any(row.measured for row in tables(section)[1].rows)
+    assert not any(n["weights"] for n in numbers)
+
+
+def test_ablations_are_measured_by_their_architecture(measured):
+    noca = build("a2f-l", 2, attention=False)
+    section, numbers = sections.ablation([measured(noca), measured(build("a2f-sd", 2))])
+    (table,) = tables(section)
+    assert [row.cells[0] for row in table.rows if row.measured] == ["A2F-L-NOCA"]
+    marks = {row.cells[0]: tuple(row.cells[2:4]) for row in table.rows}
+    assert marks["BASELINE"] == ("", "")
+    assert marks["A2F-L-NOCA-MP"] == ("✓", "")
+    assert marks["A2F-L"] == ("✓", "✓")
+    assert [round(n["parameters"] / 1e3) for n in numbers] == [1190, 1338, 1329, 1368, 1363]
+
+
+def test_head_kernels_are_measured_by_their_architecture(measured):
+    section, _ = sections.head_kernels([measured(build("a2f-sd", 4, head_kernel=5))])
+    (table,) = tables(section)
+    assert [row.cells[0] for row in table.rows] == ["1×1", "3×3", "5×5", "5×5", "7×7"]
+
+
+def test_lpips_counts_every_variant_and_measures_what_it_can(measured):
+    section, _ = sections.lpips([measured(build("a2f-sd", 4)), measured(build("a2f-s", 4), {"set5": {"psnr": 31.0}})])
+    ours = {row.cells[0]: row.cells[1:] for row in tables(section)[0].rows if row.measured}
+    assert ours["A2F-SD"] == ["measured: `runs/mine`", "320K", "0.320G", "0.1732", "–", "–", "–", "–"]
+    assert ours["A2F-S"][:3] == ["counted", "331K", "0.329G"]
+    # The slides' 1.370G, within the elementwise work.
+    assert float(ours["A2F-L"][2].rstrip("G")) == pytest.approx(1.370, rel=0.015)
+
+
+def test_component_weights_are_the_parameters(measured):
+    small = measured(A2F(scale=4, features=4, blocks=2))
+    section, numbers = sections.component_weights([small])
+    assert [part.name for part in section.parts if isinstance(part, Picture)] == ["block-weights-x4"]
+    params = small.model.params
+    assert numbers[0]["weights"] == "runs/mine"
+    assert numbers[0]["components"]["aux"] == [float(params[f"block_0{i}"]["lambda_aux"]) for i in range(2)]
+    cells = tables(section)[0].rows[0].cells
+    assert sum(int(cell.rstrip("%")) for cell in cells if cell.endswith("%")) == pytest.approx(100, abs=1)
+
+
+def test_without_weights_the_section_says_so():
+    section, numbers = sections.component_weights([])
+    assert not numbers
+    assert "--weights" in section.parts[-1]
+
+
+def test_visual_comparison_measures_whole_images(measured, hr):
+    small = measured(A2F(scale=4, features=4, blocks=1))
+    lr = matlab_bicubic(hr, 1 / 4)
+    section, numbers = sections.visual_comparison([small], {4: [Example("barbara", Pair("b", lr, hr), (8, 8, 24, 16))]})
+    bicubic, ours = matlab_bicubic(lr, 4), small.model.upscale(lr)
+    assert [(n["psnr"], n["ssim"]) for n in numbers] == [
+        (psnr_y(sr, hr, 4), ssim_y(sr, hr, 4)) for sr in (bicubic, ours)
+    ]
+    assert [part.name for part in section.parts if isinstance(part, Picture)] == ["visual-x4-barbara"]
+    rows = tables(section)[0].rows
+    assert [row.cells[0] for row in rows if row.measured] == ["bicubic", "A2F-4X1"]
+    assert ["A2F-SD", "slides", "25.962", "0.7491"] in [row.cells for row in rows]
+
+
+def test_examples_are_barbara_and_a_facade_or_photographs(tmp_path, hr):
+    assert [example.name for example in sections.default_examples(4, None)] == ["motorcycle_left", "rocket"]
+    folder = tmp_path / "Set14" / "image_SRF_4"
+    big = np.tile(hr, (2, 2, 1))
+    for i in range(2):
+        write_image(folder / f"img_00{i + 1}_SRF_4_HR.png", big + np.uint8(i))
+    found = sections.default_examples(4, tmp_path)
+    assert [example.name for example in found] == ["barbara", "rocket"]
+    np.testing.assert_array_equal(found[0].pair.hr, big + np.uint8(1))
+    assert [example.name for example in sections.default_examples(2, tmp_path)] == ["motorcycle_left", "rocket"]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_photographs_hold_their_crops(scale):
+    assert all(example.fits for example in sections.default_examples(scale, None))
+
+
+def test_a_crop_outside_is_refused(tmp_path, hr):
+    write_image(tmp_path / "a.png", hr)
+    source = Source("a", tmp_path / "a.png")
+    assert sections.example_from_file(source, (0, 0, 96, 72), 4).name == "a"
+    with pytest.raises(UserError, match=r"a\.png: 0,0,97,72 is not inside the image of 96×72"):
+        sections.example_from_file(source, (0, 0, 97, 72), 4)
