@@ -202,7 +202,9 @@ def _load_config(argument: str, overrides: Sequence[str]) -> "ConfigDict":
         values(argv)
         return values.config
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{argument}: {' '.join(str(error).split())}") from error
+        # An error inside the config file arrives with its whole traceback in the message.
+        reason = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        raise UserError(f"{argument}: {reason}") from error
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
