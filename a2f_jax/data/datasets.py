@@ -6,10 +6,12 @@ compressed images. DIV2K as tensorflow-datasets' own builder prepares it (`div2k
 
 import contextlib
 import functools
+import http.client
 import io
 import os
 import pathlib
 import shutil
+import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,24 +79,40 @@ def _builder(name: str, scale: int, splits: Splits, work: pathlib.Path) -> "tfds
     return Pairs(data_dir=str(work), config=f"x{scale}", file_format="array_record")
 
 
-def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
-    """Downloads the official archives that are not there yet, with tfds' download manager."""
-    import tensorflow_datasets as tfds
+def _download(url: str, file: pathlib.Path) -> None:
+    """Downloads a file, going on where an earlier download stopped, with a progress bar."""
+    partial = file.with_name(f"{file.name}.partial")
+    there = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            there = 0
+        total = there + int(response.headers["Content-Length"] or 0)
+        bar = tqdm.tqdm(initial=there, total=total, unit="B", unit_scale=True, desc=file.name)
+        with bar, partial.open("ab" if there else "wb") as out:
+            while block := response.read(1 << 20):
+                out.write(block)
+                bar.update(len(block))
+    if partial.stat().st_size < total:
+        raise OSError(f"the connection broke off at {partial.stat().st_size} of {total} bytes")
+    os.replace(partial, file)
 
+
+def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
+    """Downloads the official archives that are not there yet."""
     folder = data_dir / "downloads" / "div2k"
     names = [f"DIV2K_{part}_{kind}.zip" for part in ("train", "valid") for kind in ("HR", f"LR_bicubic_X{scale}")]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            manager = tfds.download.DownloadManager(download_dir=data_dir / "downloads", dataset_name="div2k")
-            for name, file in manager.download({name: _DIV2K_URL + name for name in missing}).items():
-                os.replace(file, folder / name)
-        except Exception as error:  # whatever the network and its libraries raise
-            raise UserError(
-                f"cannot download DIV2K ({error}): get {', '.join(missing)} from {_DIV2K_URL} yourself, "
-                "and name their folder with --source DIR"
-            ) from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "download.lock"):
+            for name in names:
+                if not (folder / name).exists():
+                    _download(_DIV2K_URL + name, folder / name)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"cannot download DIV2K from {_DIV2K_URL} to {folder} ({error}): try again later, or get "
+            f"{', '.join(names)} yourself and name their folder with --source DIR"
+        ) from error
     return folder
 
 

@@ -167,7 +167,7 @@ def test_hold_out_of_a_dataset_with_splits_is_refused(edsr):
 def test_folder_without_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="has 0 images"):
         find("photos", tmp_path, 4, 0)
-    with pytest.raises(UserError, match="there is no folder .*/none"):
+    with pytest.raises(UserError, match=r"there is no folder .*/none"):
         find("photos", tmp_path / "none", 4, 0)
     with pytest.raises(UserError, match="add --source DIR"):
         find("photos", None, 4, 0)
