@@ -79,7 +79,7 @@ def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, where: jax.Array,
     return jnp.clip(jnp.round(sr * (jnp.iinfo(depth).max / 255)), 0, jnp.iinfo(depth).max).astype(depth)
 
 
-def surround(neighbours: Sequence[Sequence[Any]], halo: int, numpy: Any) -> Any:
+def surround(neighbours: Sequence[Sequence[Any]], *, halo: int, numpy: Any) -> Any:
     """Puts the borders of the 8 neighbours around a tile.
 
     Args:
@@ -158,6 +158,18 @@ def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-(hidden @ excite[0] + excite[1])))
 
 
+@functools.cache  # models that share a network, as during training, share the programs
+def _compiled(function: Callable, **static: Any) -> Callable:
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.default_matmul_precision("highest"):  # accelerators multiply float32 with fewer bits otherwise
+            return function(*args, **static)
+
+    # On a CPU every tile is the work of one thread, and several tiles are computed at once: no barriers.
+    options = {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else None
+    return jax.jit(traced, compiler_options=options)
+
+
 def programs_of(model: Model) -> Programs:
     """Makes a model's tile programs; each is compiled when it first meets a tile size.
 
@@ -171,21 +183,11 @@ def programs_of(model: Model) -> Programs:
     if network.depthwise:
         raise ValueError("there are no tile programs for depthwise projections")
     dtype = network.dtype
-    on_cpu = jax.default_backend() == "cpu"
-    fewer_products = on_cpu and dtype == jnp.float32
+    fewer_products = jax.default_backend() == "cpu" and dtype == jnp.float32
     transform = winograd.transform_kernel if fewer_products else np.asarray
-    # On a CPU every tile is the work of one thread, and several tiles are computed at once: no barriers.
-    options = {"xla_cpu_multi_thread_eigen": False} if on_cpu else None
 
     def cast(tree: Any) -> Any:
         return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
-
-    def compiled(function: Callable, **static: Any) -> Callable:
-        def traced(*args: Any) -> Any:
-            with jax.default_matmul_precision("highest"):  # accelerators multiply float32 with fewer bits otherwise
-                return function(*args, **static)
-
-        return jax.jit(traced, compiler_options=options)
 
     def convolutions(params: dict) -> dict[str, Any]:
         gain = np.asarray(params["lambda_res"])
@@ -203,17 +205,17 @@ def programs_of(model: Model) -> Programs:
         "skip": folded["skip"]["kernel"],
         "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
     }
-    residual = compiled(_residual, convolve=winograd.convolve if fewer_products else _direct)
+    residual = _compiled(_residual, convolve=winograd.convolve if fewer_products else _direct)
     halo = max(network.head_kernel // 2, 1)
     return Programs(
         model=model,
-        head=functools.partial(compiled(_head, halo=halo, dtype=dtype), cast(folded["head"])),
+        head=functools.partial(_compiled(_head, halo=halo, dtype=dtype), cast(folded["head"])),
         residual=[functools.partial(residual, convolutions(folded[f"block_{i:02d}"])) for i in range(network.blocks)],
-        mix=compiled(_mix),
+        mix=_compiled(_mix),
         tail={
-            depth: functools.partial(compiled(_tail, halo=halo, scale=network.scale, depth=depth), cast(tail))
+            depth: functools.partial(_compiled(_tail, halo=halo, scale=network.scale, depth=depth), cast(tail))
             for depth in ("uint8", "uint16", "float32")
         },
-        surround=jax.jit(functools.partial(surround, halo=BLOCK_HALO, numpy=jnp)),
+        surround=_compiled(surround, halo=BLOCK_HALO, numpy=jnp),
         halo=halo,
     )

@@ -92,4 +92,4 @@ class HostStates:
 
     def padded(self, index: int, tile: Tile) -> np.ndarray:
         """See `States`."""
-        return surround([[self.get(index, t) for t in row] for row in _around(tile)], BLOCK_HALO, np)
+        return surround([[self.get(index, t) for t in row] for row in _around(tile)], halo=BLOCK_HALO, numpy=np)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.traverse_util
 import jax
@@ -12,6 +12,9 @@ import numpy as np
 
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, Variant
 from a2f_jax.models.layers import normalised_kernel
+
+if TYPE_CHECKING:
+    from a2f_jax.inference.upscaler import Upscaler
 
 
 def fold_weight_norm(params: Params) -> Params:
@@ -82,12 +85,6 @@ def variant_of(network: A2F) -> str:
     return name if network.head_kernel == 3 else f"{name}-head{network.head_kernel}"
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _upscale(network: A2F, folded: Params, image: jax.Array) -> jax.Array:
-    sr = network.apply({"params": folded}, image[None])[0]
-    return jnp.clip(jnp.round(sr), 0, 255).astype(jnp.uint8)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, as `jax.jit(model)` needs it
 class Model:
     """A network with its weights.
@@ -144,18 +141,22 @@ class Model:
         """
         return self.inference_network.apply({"params": self.folded}, lr)  # type: ignore[return-value]
 
+    @functools.cached_property
+    def _upscaler(self) -> "Upscaler":
+        from a2f_jax.inference.upscaler import Upscaler  # stands above this module, which is of use without it
+
+        return Upscaler(self)
+
     def upscale(self, image: np.ndarray) -> np.ndarray:
-        """Upscales one image.
+        """Upscales one image of any size, exactly and in the memory there is; see `a2f_jax.inference`.
 
         Args:
-          image: uint8 `[H, W, 3]`, RGB.
+          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
 
         Returns:
-          uint8 `[scale · H, scale · W, 3]`, rounded to nearest.
+          `[scale · H, scale · W, 3]` of the same dtype; integers are rounded to nearest.
 
         Raises:
           ValueError: the image has another shape or dtype.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-            raise ValueError(f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
-        return np.asarray(_upscale(self.inference_network, self.folded, image))
+        return self._upscaler.upscale(image)

@@ -48,10 +48,10 @@ def test_upscale_rounds_and_clips(model, lr):
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)]
+    "image", [np.zeros((8, 8, 3), np.int32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)]
 )
-def test_upscale_refuses_what_is_no_8_bit_rgb(model, image):
-    with pytest.raises(ValueError, match=r"expected uint8 \[H, W, 3\]"):
+def test_upscale_refuses_what_is_no_rgb(model, image):
+    with pytest.raises(ValueError, match=r"expected uint8, uint16 or float32 \[H, W, 3\]"):
         model.upscale(image)
 
 
