@@ -1,0 +1,148 @@
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from a2f_jax.data import cache, open_cache, open_pairs, prepare, write_image
+from a2f_jax.errors import UserError
+
+
+@pytest.fixture
+def data_dir(photos, tmp_path):
+    prepare("photos", scale=2, data_dir=tmp_path / "data", source=photos, validation=2)
+    return tmp_path / "data"
+
+
+def _decoded(data_dir):
+    return data_dir / "photos/x2/decoded"
+
+
+def _assert_decoded(opened, pairs):
+    assert opened.names == [pair.name for pair in pairs]
+    for i, pair in enumerate(pairs):
+        assert tuple(opened.sizes[i]) == pair.lr.shape[:2]
+        lr, hr = opened.images(i)
+        np.testing.assert_array_equal(lr, pair.lr)
+        np.testing.assert_array_equal(hr, pair.hr)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_holds_the_pixels_of_all_pairs(data_dir, split):
+    pairs = open_pairs("photos", scale=2, split=split, data_dir=data_dir)
+    _assert_decoded(open_cache("Photos", scale=2, split=split, data_dir=data_dir), pairs)
+
+
+def test_every_row_starts_at_a_chunk(tmp_path, picture):
+    # 43 pixels are 129 bytes, one more than a chunk; 128 are three chunks to the byte.
+    for i, width in enumerate((42, 43, 128)):
+        write_image(tmp_path / "wide" / f"{i}.png", picture(i, 10, width))
+    prepare("wide", scale=1, data_dir=tmp_path, source=tmp_path / "wide")
+    opened = open_cache("wide", scale=1, data_dir=tmp_path)
+    assert opened.hr_start.tolist() == opened.lr_start.tolist() == [0, 10, 30]
+    assert opened.hr.shape == (60, cache.CHUNK)
+    for start, step, i, width in ((0, 1, 0, 42), (10, 2, 1, 43), (30, 3, 2, 128)):
+        rows = opened.hr[start : start + 10 * step].reshape(10, -1)
+        np.testing.assert_array_equal(rows[:, : 3 * width], picture(i, 10, width).reshape(10, -1))
+        assert not rows[:, 3 * width :].any()
+
+
+def test_pixels_cannot_be_changed(data_dir):
+    with pytest.raises(ValueError, match="read-only"):
+        open_cache("photos", scale=2, data_dir=data_dir).images(0)[1][:] = 0
+
+
+def test_decodes_once(data_dir, monkeypatch):
+    open_cache("photos", scale=2, data_dir=data_dir)
+    monkeypatch.setattr(cache, "_build", None)
+    open_cache("photos", scale=2, data_dir=data_dir)
+
+
+def test_dataset_that_was_prepared_anew_is_decoded_anew(photos, data_dir, picture):
+    old = open_cache("photos", scale=2, data_dir=data_dir)
+    write_image(photos / f"{old.names[0]}", picture(100))
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=2, overwrite=True)
+    new = open_cache("photos", scale=2, data_dir=data_dir)
+    np.testing.assert_array_equal(new.images(0)[1], picture(100))
+    assert not np.array_equal(old.images(0)[1], picture(100))  # whoever trains on it still has it
+    assert len(list(_decoded(data_dir).glob("train-*"))) == 1
+
+
+_OPEN = """
+import sys
+from a2f_jax.data import cache, datasets, open_cache
+{}
+print(open_cache("photos", scale=2, data_dir=sys.argv[1]).names)
+"""
+
+
+def _run(code, data_dir):
+    command = [sys.executable, "-c", _OPEN.format(code), data_dir]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+_SLOWLY = """
+import os, time
+get = datasets._Stored.__getitem__
+def slowly(self, i):
+    {}
+    return get(self, i)
+datasets._Stored.__getitem__ = slowly
+"""
+
+
+def test_two_processes_may_ask_at_once(data_dir):
+    processes = [_run(_SLOWLY.format("time.sleep(0.2)"), data_dir) for _ in range(2)]
+    said = [process.communicate() for process in processes]
+    assert said[0][0] == said[1][0] == f"{open_cache('photos', scale=2, data_dir=data_dir).names}\n"
+    assert sum("100%" in errors for _, errors in said) == 1
+
+
+def test_killed_half_way(data_dir):
+    process = _run(_SLOWLY.format("i == 5 and os.kill(os.getpid(), 9)"), data_dir)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert (_decoded(data_dir) / "train-partial").is_dir()
+    pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+    _assert_decoded(open_cache("photos", scale=2, data_dir=data_dir), pairs)
+    assert len(list(_decoded(data_dir).glob("train-*"))) == 1
+
+
+def test_full_disk_is_an_error_that_leaves_nothing(data_dir):
+    # Files that may not grow look to a program like a full disk.
+    process = _run(
+        """
+import resource
+import tensorflow_datasets
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.stderr)
+""",
+        data_dir,
+    )
+    said = process.communicate()[1]
+    assert "UserError cannot keep decoded images in" in said and "File too large" in said, said
+    assert not list(_decoded(data_dir).glob("train-*"))
+
+
+def test_folder_that_cannot_be_written_is_named(data_dir):
+    _decoded(data_dir).write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"photos/x2/decoded: .*--data-dir"):
+        open_cache("photos", scale=2, data_dir=data_dir)
+
+
+def test_damaged_image_is_an_error_that_leaves_nothing(data_dir):
+    file = next(data_dir.glob("photos/x2/1.0.0/*train*"))
+    content = bytearray(file.read_bytes())
+    content[300] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"photos/x2/1\.0\.0 is damaged"):
+        open_cache("photos", scale=2, data_dir=data_dir)
+    assert not list(_decoded(data_dir).glob("train-*"))
+
+
+def test_dataset_that_is_not_prepared_is_named(data_dir):
+    with pytest.raises(UserError, match="a2f data prepare photos --scale 3"):
+        open_cache("photos", scale=3, data_dir=data_dir)
+    with pytest.raises(UserError, match="no split 'test', only"):
+        open_cache("photos", scale=2, split="test", data_dir=data_dir)

@@ -1,0 +1,60 @@
+import itertools
+import threading
+import time
+
+import pytest
+
+from a2f_jax.data.parallel import in_order, locked
+
+
+def test_results_come_in_order_although_work_ends_in_another():
+    def slow_first(i):
+        time.sleep(0.02 if i % 4 == 0 else 0)
+        return i * i
+
+    assert list(in_order(slow_first, range(30))) == [i * i for i in range(30)]
+    assert list(in_order(slow_first, [])) == []
+
+
+def test_works_on_several_items_at_once():
+    meeting = threading.Barrier(2)  # both must be there before either goes on
+    assert list(in_order(lambda i: meeting.wait(timeout=10) >= 0 and i, range(4), threads=2)) == [0, 1, 2, 3]
+
+
+def test_works_only_a_few_items_ahead():
+    begun = []
+    results = in_order(lambda i: begun.append(i) or i, itertools.count(), threads=3)
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
+    results.close()
+    assert max(begun) < 5 + 2 * 3
+
+
+def test_errors_reach_the_consumer_in_their_place():
+    results = in_order(lambda i: 1 // (3 - i), range(10))
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_closing_ends_the_threads():
+    before = threading.active_count()
+    results = in_order(time.sleep, itertools.repeat(0.001))
+    next(results)
+    assert threading.active_count() > before
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_lock_lets_in_one_at_a_time(tmp_path, capsys):
+    inside = []
+
+    def enter(i):
+        with locked(tmp_path / "lock"):
+            inside.append(("in", i))
+            time.sleep(0.05)
+            inside.append(("out", i))
+
+    list(in_order(enter, range(3), threads=3))
+    assert [what for what, _ in inside] == ["in", "out"] * 3
+    assert [i for _, i in inside[::2]] == [i for _, i in inside[1::2]]
+    assert "Waiting for another process" in capsys.readouterr().err
