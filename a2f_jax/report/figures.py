@@ -44,12 +44,12 @@ _STYLE: dict[str, Any] = {
 
 def _png(figure: Figure, colours: int | None = None) -> bytes:
     """Writes a figure; a palette makes charts, but not photographs, several times smaller without visible loss."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
+    drawn, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    image = Image.open(drawn).convert("RGB")
     if colours:
-        image = Image.open(file).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
-        file = io.BytesIO()
-        image.save(file, "PNG", optimize=True)
+        image = image.quantize(colours, dither=Image.Dither.NONE)
+    image.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
@@ -273,7 +273,10 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
             return axes
 
         whole = place((0, 0), (whole_height * aspect, whole_height), truth, name, f"{truth.shape[1]}×{truth.shape[0]}")
-        whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=_VERMILION, linewidth=1.6))
+        whole.images[0].set_interpolation("hanning")  # it may be shrunk
+        frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=_VERMILION, linewidth=1.6)
+        frame.set_path_effects([withStroke(linewidth=3.6, foreground="white")])
+        whole.add_patch(frame)
         for i, panel in enumerate(panels):
             x = whole_height * aspect + gap + (i % columns) * (panel_width + gap)
             y = (i // columns) * (panel_height + caption + gap)

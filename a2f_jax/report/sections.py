@@ -405,7 +405,7 @@ _BENCHMARK_EXAMPLES = (
     (("set14", 1, "barbara", (56, 24, 108, 72)),),
     (("urban100", 95, "img_096", (200, 200, 108, 72)), ("b100", 91, "façade (B100)", (100, 78, 108, 72))),
 )
-_SAMPLE_EXAMPLES = (("motorcycle_left", (340, 280, 108, 72)), ("rocket", (24, 150, 108, 72)))
+_SAMPLE_EXAMPLES = (("motorcycle_left", (340, 280, 108, 72)), ("rocket", (4, 140, 108, 72)))
 
 
 def default_examples(scale: int, data_dir: str | os.PathLike[str] | None) -> list[Example]:
