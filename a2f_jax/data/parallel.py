@@ -14,15 +14,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Maps a function on all cores: `map`, but with threads that work a few items ahead of the consumer."""
-    workers = os.cpu_count() or 1
+_CORES = os.cpu_count() or 1
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = _CORES, ahead: int = 2 * _CORES
+) -> Iterator[Result]:
+    """Maps a function as `map` does, but with threads that work up to `ahead` items ahead of the consumer."""
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) == 2 * workers:
+                if len(waiting) == ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

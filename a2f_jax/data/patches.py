@@ -4,14 +4,14 @@ There is no iterator state to save: a run that goes on at step t sees what an un
 The numbers come from a counter-based hash in uint32 arithmetic, the same in NumPy and in a jitted JAX function.
 """
 
-import queue
-import threading
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from a2f_jax.data.cache import Cache
+from a2f_jax.data.parallel import in_order
 from a2f_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -66,12 +66,21 @@ def choose(seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int) -> tupl
     return image, top, left, orientation
 
 
-def _orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation & 1:
-        patch = patch[:, ::-1]
+def _orient(target: np.ndarray, patch: np.ndarray, orientation: int) -> None:
+    """Writes a patch as `choose` wants it turned."""
     if orientation & 2:
         patch = patch[::-1]
-    return patch.swapaxes(0, 1) if orientation & 4 else patch
+    if not orientation & 0b101:
+        target[:] = patch  # whole rows, which is quick
+        return
+    # First out of the image, whose rows lie pages apart; then byte by byte, which NumPy copies faster than triples.
+    patch = np.ascontiguousarray(patch)
+    if orientation & 1:
+        patch = patch[:, ::-1]
+    if orientation & 4:
+        patch = patch.swapaxes(0, 1)
+    for channel in range(3):
+        target[..., channel] = patch[..., channel]
 
 
 class Patches:
@@ -115,6 +124,7 @@ class Patches:
                 f"choose a multiple of {process_count}"
             )
         self.cache, self.patch_size = cache, patch_size
+        self._images = [cache.images(i) for i in range(len(cache.names))]
         self._seed = np.uint32(seed)
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
@@ -130,47 +140,12 @@ class Patches:
         b = len(self.rows)
         batch = {"lr": np.empty((b, p, p, 3), np.uint8), "hr": np.empty((b, s * p, s * p, 3), np.uint8)}
         for i, (image, top, left, orientation) in enumerate(zip(*self.choice(step), strict=True)):
-            lr, hr = self.cache.images(image)
-            batch["lr"][i] = _orient(lr[top : top + p, left : left + p], orientation)
-            batch["hr"][i] = _orient(hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
+            lr, hr = self._images[image]
+            _orient(batch["lr"][i], lr[top : top + p, left : left + p], orientation)
+            _orient(batch["hr"][i], hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
         return batch
 
-    def prefetch(self, start: int, ahead: int = 8) -> Iterator[Batch]:
-        """Yields the batches from a step on, cutting the next ones in the background.
-
-        Args:
-          start: the first step.
-          ahead: how many batches may wait.
-        """
-        ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
-        stop = threading.Event()
-
-        def work() -> None:
-            step = start
-            try:
-                while not stop.is_set():
-                    _put(ready, self.batch(step), stop)
-                    step += 1
-            except BaseException as error:  # handed over to the consumer
-                _put(ready, error, stop)
-
-        thread = threading.Thread(target=work, name="patches", daemon=True)
-        thread.start()
-        try:
-            while True:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join()
-
-
-def _put(ready: queue.Queue, item: Any, stop: threading.Event) -> None:
-    """Waits for a place in the queue, unless the consumer has gone."""
-    while not stop.is_set():
-        try:
-            return ready.put(item, timeout=0.1)
-        except queue.Full:
-            continue
+    def prefetch(self, start: int) -> Iterator[Batch]:
+        """Yields the batches from a step on, while a thread cuts the next ones; closing the iterator ends it."""
+        # A second thread would slow down the first: they would mostly hand the interpreter's lock to each other.
+        return in_order(self.batch, itertools.count(start), threads=1, ahead=8)

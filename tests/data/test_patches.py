@@ -78,7 +78,7 @@ def test_shares_of_processes_are_the_batch_of_one(cache, patches, count):
 
 
 def test_prefetch_goes_on_from_any_step_in_order(patches):
-    batches = patches.prefetch(7, ahead=2)
+    batches = patches.prefetch(7)
     for step in range(7, 15):
         np.testing.assert_array_equal(next(batches)["lr"], patches.batch(step)["lr"])
     before = threading.active_count()
