@@ -31,7 +31,16 @@ lint: .venv/tested
 	touch $@
 
 .venv/tested: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,lpips]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lpips,report]'
+	touch $@
+
+# Of warnings, only the theme's announcement of another generator is silenced.
+docs: .venv/documented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Done. Look at site/index.html"
+
+.venv/documented: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 clean:
