@@ -3,7 +3,6 @@
 import os
 import pathlib
 import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -57,11 +56,13 @@ def read_rgb(path: str | os.PathLike[str] | zipfile.Path) -> np.ndarray:
             upright = ImageOps.exif_transpose(image)
             # Pillow wants a palette with transparency to become RGBA first.
             return np.asarray((upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB"))
+    except UserError:
+        raise
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} is too large to be believed: {error}") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image or is damaged: replace it") from error
-    except (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # decoders raise errors of all kinds at damaged files
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is not an image or is damaged: {error}") from error

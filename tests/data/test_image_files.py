@@ -1,3 +1,4 @@
+import contextlib
 import os
 import struct
 import zipfile
@@ -134,6 +135,18 @@ def test_truncated_files_are_refused(tmp_path, suffix):
     with pytest.raises(UserError, match=rf"image\{suffix} is not an image or is damaged") as error:
         read_rgb(path)
     assert "\n" not in str(error.value)
+
+
+def test_tiff_whose_numbers_are_texts_is_refused(tmp_path, pixels):
+    write_image(tmp_path / "whole.tif", pixels)
+    whole = (tmp_path / "whole.tif").read_bytes()
+    directory = int.from_bytes(whole[4:8], "little")
+    for entry in range(int.from_bytes(whole[directory : directory + 2], "little")):
+        damaged = bytearray(whole)
+        damaged[directory + 2 + 12 * entry + 2] = 2  # ASCII
+        (tmp_path / "damaged.tif").write_bytes(damaged)
+        with contextlib.suppress(UserError):  # some entries are not needed
+            read_rgb(tmp_path / "damaged.tif")
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, pixels, monkeypatch):
