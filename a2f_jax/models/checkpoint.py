@@ -7,6 +7,8 @@ weights), `optimizer` and `about` (JSON: step, config, the library's version, va
 import json
 import pathlib
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from a2f_jax.errors import UserError
@@ -44,7 +46,9 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
         about = read_about(checkpoint)
         item = checkpoint / ("ema" if (checkpoint / "ema").is_dir() else "params")
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(item)
+            saved = checkpointer.metadata(item).item_metadata.tree
+            # As NumPy arrays: the devices that wrote the checkpoint need not be here.
+            params = checkpointer.restore(item, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"the checkpoint {checkpoint} is damaged ({error}): name an earlier one") from error
     metadata = {"step": str(about["step"]), "data": about["config"]["data"]["name"]}

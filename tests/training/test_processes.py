@@ -1,0 +1,118 @@
+"""Real processes: killed at random moments, and two that train together."""
+
+import os
+import pathlib
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from a2f_jax.models.checkpoint import read_checkpoint
+from tests.training.conftest import TINY
+
+A2F = str(pathlib.Path(sys.executable).parent / "a2f")
+
+
+def command(data_dir, workdir, *overrides):
+    return [A2F, "train", "--config", f"{TINY}:{data_dir}", "--workdir", str(workdir), *overrides]
+
+
+def environment(compiled, devices):
+    return {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+def weights(workdir):
+    params, _ = read_checkpoint(workdir)
+    return {name: np.asarray(value) for name, value in flatten(params)}
+
+
+def flatten(tree, path=""):
+    for key, value in tree.items():
+        yield from flatten(value, f"{path}/{key}") if isinstance(value, dict) else [(f"{path}/{key}", value)]
+
+
+def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir, compiled, tmp_path):
+    # A checkpoint after every step, so that many of the kills come while one is being written.
+    overrides = ("--config.steps=60", "--config.checkpoint_every=1", "--config.validate_every=60")
+    env = environment(compiled, devices=1)
+    undisturbed = tmp_path / "undisturbed"
+    start = time.monotonic()
+    subprocess.run(command(data_dir, undisturbed, *overrides), env=env, check=True, capture_output=True)
+    duration = time.monotonic() - start
+
+    killed, kills, moments = tmp_path / "killed", 0, random.Random(0)
+    while kills < 10:
+        process = subprocess.Popen(command(data_dir, killed, *overrides), env=env, stderr=subprocess.PIPE, text=True)
+        # From the start of training, not of the interpreter: kills before anything happens prove nothing.
+        for line in process.stderr:
+            if re.match(r"(Starting|Going on) at step", line):
+                break
+        time.sleep(moments.uniform(0, duration / 10))
+        finished = process.poll() is not None
+        process.kill()
+        process.communicate()
+        kills += 1
+        if finished:
+            break
+    assert kills > 3, "the run was over before it could be killed: it needs more steps"
+    done = subprocess.run(command(data_dir, killed, *overrides), env=env, check=True, capture_output=True, text=True)
+    assert "damaged" not in done.stderr
+    a, b = weights(undisturbed / "checkpoints/60"), weights(killed / "checkpoints/60")
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def train_together(data_dir, compiled, workdir, *overrides):
+    """Two processes with two devices each."""
+    together = ("--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process-id")
+    processes = [
+        subprocess.Popen(
+            [*command(data_dir, workdir, *overrides), *together, str(i)],
+            env=environment(compiled / f"process{i}", devices=2),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    output = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(output)
+    return output
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_two_processes_train_save_and_go_on_as_one(data_dir, compiled, tmp_path, mode):
+    one, two = tmp_path / "one", tmp_path / "two"
+    mode = f"--config.spmd={mode}"
+    subprocess.run(command(data_dir, one, mode), env=environment(compiled, devices=4), check=True, capture_output=True)
+    train_together(data_dir, compiled, two, mode, "--config.steps=4")
+    output = train_together(data_dir, compiled, two, mode)
+    assert "Going on at step 4 of 8 on 4 cpu" in output[0]
+    assert "step" not in output[1]  # only the first process reports
+    a, b = weights(one / "checkpoints/8"), weights(two / "checkpoints/8")
+    for name in a:
+        # Sums over devices are taken in another order; see test_spmd.py for the tolerance.
+        np.testing.assert_allclose(a[name], b[name], atol=1e-4, err_msg=name)
