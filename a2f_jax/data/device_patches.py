@@ -82,7 +82,7 @@ def device_batch(
       `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`.
     """
     image, top, left, orientation = choose(
-        jnp.uint32(seed), jnp.uint32(step), jnp.uint32(rows), images.sizes, patch_size
+        jnp.uint32(seed % 2**32), jnp.uint32(step), jnp.uint32(rows), images.sizes, patch_size
     )
     width = images.sizes[image, 1]
     lr = _cut(images.lr, images.lr_start[image], width, top, left, patch_size)

@@ -14,19 +14,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-_CORES = os.cpu_count() or 1
-
-
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = _CORES, ahead: int = 2 * _CORES
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = os.cpu_count() or 1
 ) -> Iterator[Result]:
-    """Maps a function as `map` does, but with threads that work up to `ahead` items ahead of the consumer."""
+    """Maps a function as `map` does, but with threads, each of which works up to two items ahead of the consumer."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) == ahead:
+                if len(waiting) == 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

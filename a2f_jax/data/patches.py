@@ -5,18 +5,22 @@ The numbers come from a counter-based hash in uint32 arithmetic, the same in Num
 """
 
 import itertools
+import queue
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from a2f_jax.data.cache import Cache
-from a2f_jax.data.parallel import in_order
 from a2f_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
 _GOLDEN = 0x9E3779B9
+
+# Batches that are cut before they are asked for.
+_AHEAD = 8
 
 
 def _mix(x: Any) -> Any:
@@ -125,7 +129,7 @@ class Patches:
             )
         self.cache, self.patch_size = cache, patch_size
         self._images = [cache.images(i) for i in range(len(cache.names))]
-        self._seed = np.uint32(seed)
+        self._seed = np.uint32(seed % 2**32)
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
 
@@ -147,5 +151,29 @@ class Patches:
 
     def prefetch(self, start: int) -> Iterator[Batch]:
         """Yields the batches from a step on, while a thread cuts the next ones; closing the iterator ends it."""
-        # A second thread would slow down the first: they would mostly hand the interpreter's lock to each other.
-        return in_order(self.batch, itertools.count(start), threads=1, ahead=8)
+        # One thread, since a second would mostly fight it for the interpreter's lock, and the plainest of queues: what
+        # it costs to hand over a batch is time that the devices wait.
+        steps: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+
+        def work() -> None:
+            while (step := steps.get()) is not None:
+                try:
+                    ready.put(self.batch(step))
+                except BaseException as error:  # handed over to the consumer
+                    ready.put(error)
+
+        for step in range(start, start + _AHEAD):
+            steps.put(step)
+        thread = threading.Thread(target=work, name="patches", daemon=True)
+        thread.start()
+        try:
+            for step in itertools.count(start + _AHEAD):
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                steps.put(step)
+                yield item
+        finally:
+            steps.put(None)
+            thread.join()

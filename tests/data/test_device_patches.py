@@ -8,7 +8,7 @@ from a2f_jax.data.device_patches import chunk_places, device_batch, device_image
 
 
 @pytest.mark.parametrize("patch_size", [1, 5, 16])
-@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+@pytest.mark.parametrize("seed", [0, -1])
 def test_device_and_host_cut_the_same(cache, patch_size, seed):
     patches = Patches(cache, seed=seed, batch_size=8, patch_size=patch_size)
     images = jax.device_put(device_images(cache))

@@ -23,10 +23,10 @@ def test_works_on_several_items_at_once():
 
 def test_works_only_a_few_items_ahead():
     begun = []
-    results = in_order(lambda i: begun.append(i) or i, itertools.count(), threads=3, ahead=6)
+    results = in_order(lambda i: begun.append(i) or i, itertools.count(), threads=3)
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     results.close()
-    assert max(begun) < 5 + 6
+    assert max(begun) < 5 + 2 * 3
 
 
 def test_errors_reach_the_consumer_in_their_place():
