@@ -90,7 +90,7 @@ def markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 _CSS = """
 :root { color-scheme: light; }
-body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.5rem 5rem; background: #fff; color: #1c1c20;
+body { margin: 0 auto; max-width: 72rem; padding: 2.5rem 1.5rem 5rem; background: #fff; color: #1c1c20;
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; }
 h2 { font-size: 1.3rem; margin: 3.2rem 0 .8rem; padding-top: .9rem; border-top: 1px solid #d9d9de; }

@@ -72,6 +72,11 @@ def report(
         else:
             examples[scale] = sections.default_examples(scale, data_dir)
 
+    try:  # now, not after minutes of measuring
+        pathlib.Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {output}: {error.strerror or error}") from error
+
     measured = sections.measure_weights(models, datasets, data_dir)
     made = {
         "model_sizes": sections.model_sizes(),

@@ -94,6 +94,12 @@ def test_what_is_wrong_is_said_before_anything_is_measured(folders, monkeypatch,
     assert not (folders / "out").exists()
 
 
+def test_a_folder_that_cannot_be_is_said_before_anything_is_measured(folders, monkeypatch):
+    monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda: pytest.fail("started to measure"))
+    with pytest.raises(UserError, match=r"cannot write the report to .*photo\.png"):
+        report(folders / "photo.png" / "out")
+
+
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=re.escape("pip install 'a2f_jax[report]'")):
