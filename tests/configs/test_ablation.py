@@ -7,7 +7,7 @@ import pytest
 from a2f_jax.configs import a2f, ablation
 from a2f_jax.evaluation.paper import ABLATION, HEAD_KERNELS
 from a2f_jax.models.a2f import ABLATIONS
-from a2f_jax.models.model import network_of
+from a2f_jax.models.model import network_of, variant_of
 from a2f_jax.training.loop import make_network
 
 NAMES = [*ABLATIONS, "head1", "head5", "head7"]
@@ -21,6 +21,19 @@ def test_the_configs_network_has_the_published_parameters_and_is_recognised(name
     assert sum(x.size for x in jax.tree.leaves(params)) / 1e3 == pytest.approx(thousands, abs=0.5)
     attention = network.attention and network.auxiliary
     assert network_of(params) == network.clone(attention=attention)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("baseline", "a2f-l-baseline"),
+        ("baseline_mp", "a2f-32x18-baseline"),
+        ("noca_mp", "a2f-l-noca-depthwise"),
+        ("head5", "a2f-sd-head5"),
+    ],
+)
+def test_every_ablation_has_a_name_of_its_own(name, variant):
+    assert variant_of(make_network(ablation.get_config(name))) == variant
 
 
 def test_an_ablation_changes_the_network_only():

@@ -36,6 +36,13 @@ def conv(x, p):
     return bias + sum(padded[i : i + h, j : j + w] @ kernel[i, j] for i, j in itertools.product(range(k), repeat=2))
 
 
+def depthwise(x, kernel):
+    h, w = x.shape[:2]
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    taps = itertools.product(range(3), repeat=2)
+    return sum(padded[i : i + h, j : j + w] * np.asarray(kernel[i, j, 0], np.float64) for i, j in taps)
+
+
 def dense(x, p):
     return x @ np.asarray(p["kernel"], np.float64) + np.asarray(p.get("bias", 0.0), np.float64)
 
@@ -57,7 +64,10 @@ def reference(params, lr, scale):
         s = states[-1]
         out = b["lambda_x"] * s + b["lambda_res"] * conv(np.maximum(conv(s, b["expand"]), 0), b["reduce"])
         if "projection" in b:
-            p = dense(np.concatenate(states, -1), b["projection"])
+            concatenated = np.concatenate(states, -1)
+            if "depthwise" in b:
+                concatenated = depthwise(concatenated, b["depthwise"]["kernel"])
+            p = dense(concatenated, b["projection"])
             if "attention" in b:
                 hidden = np.maximum(dense(p.mean((0, 1)), b["attention"]["squeeze"]), 0)
                 p = p / (1 + np.exp(-dense(hidden, b["attention"]["excite"])))
@@ -75,6 +85,7 @@ def reference(params, lr, scale):
         {"scale": 4, "head_kernel": 5},
         {"scale": 2, "head_kernel": 7, "attention": False},
         {"scale": 2, "auxiliary": False},
+        {"scale": 2, "attention": False, "depthwise": True},
     ],
 )
 def test_network_computes_the_papers_equations(options, random_params):
