@@ -12,6 +12,8 @@ import json
 import os
 import pathlib
 import platform
+import shlex
+import sys
 import time
 
 from a2f_jax.data import Patches, open_cache
@@ -55,6 +57,7 @@ def main() -> None:
     patches = Patches(cache, seed=0, batch_size=args.batch_size, patch_size=args.patch_size)
     patches_per_second(patches, 100)  # reads the pages of the cache
     result = {
+        "command": shlex.join(["python", *sys.argv]),
         "dataset": args.name,
         "images": len(cache.names),
         "hr_megabytes": round(cache.hr.nbytes / 1e6),
