@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int = os.cpu_count() or 1
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Maps a function as `map` does, but with threads, each of which works up to two items ahead of the consumer."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -7,7 +7,7 @@ The numbers come from a counter-based hash in uint32 arithmetic, the same in Num
 import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ class Patches:
             _orient(batch["hr"][i], hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
         return batch
 
-    def prefetch(self, start: int) -> Iterator[Batch]:
+    def prefetch(self, start: int) -> Generator[Batch, None, None]:
         """Yields the batches from a step on, while a thread cuts the next ones; closing the iterator ends it."""
         # One thread, since a second would mostly fight it for the interpreter's lock, and the plainest of queues: what
         # it costs to hand over a batch is time that the devices wait.
