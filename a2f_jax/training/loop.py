@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import flax.traverse_util
@@ -15,7 +16,8 @@ from clu import parameter_overview
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from a2f_jax.data import Patches, open_cache, open_pairs
+from a2f_jax.data import Cache, Patches, open_cache, open_pairs
+from a2f_jax.data.device_patches import device_batch, device_images
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS, Params
 from a2f_jax.models.model import Model
@@ -24,7 +26,7 @@ from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
-from a2f_jax.training.spmd import parallelise
+from a2f_jax.training.spmd import Resident, parallelise
 from a2f_jax.training.state import TrainState, init_state
 from a2f_jax.training.step import Metrics, make_train_step
 from a2f_jax.training.validation import middle, validate
@@ -52,6 +54,8 @@ def check(config: ConfigDict) -> None:
     for name in ("steps", "steps_per_dispatch", "log_every", "checkpoint_every", "validate_every"):
         if config[name] < 1:
             raise UserError(f"config.{name}={config[name]} must be at least 1")
+    if config.data.placement not in ("host", "device"):
+        raise UserError(f"config.data.placement={config.data.placement!r} is unknown: choose 'host' or 'device'")
     if config.model.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.model.dtype={config.model.dtype!r} is unknown: choose 'float32' or 'bfloat16'")
 
@@ -96,9 +100,27 @@ def _dispatches(config: ConfigDict, start: int) -> Iterator[int]:
         step += count
 
 
-def _stack(batches: Iterator[dict[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:
-    taken = list(itertools.islice(batches, count))
-    return {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
+def _resident(config: ConfigDict, cache: Cache) -> Resident | None:
+    """The training images for the devices' memory, where the config asks for it."""
+    if config.data.placement == "host":
+        return None
+    cut = functools.partial(device_batch, scale=cache.scale, patch_size=config.data.patch_size)
+    return Resident(
+        device_images(cache),
+        lambda images, step, rows: cut(images, seed=config.seed, step=step, rows=rows),
+        config.batch_size,
+    )
+
+
+def _inputs(patches: Patches, resident: Resident | None, step: int, counts: list[int]) -> Generator[Any]:
+    """What the dispatches take: stacked batches, or, where the devices cut them themselves, just their number."""
+    if resident is not None:
+        yield from map(np.arange, counts)
+        return
+    with contextlib.closing(patches.prefetch(step)) as batches:
+        for count in counts:
+            taken = list(itertools.islice(batches, count))
+            yield {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
 
 
 class _Figures:
@@ -173,7 +195,8 @@ def train(
         step_fn = make_train_step(
             network, make_optimizer(config), ema_decay=config.ema_decay, accumulate=config.accumulate
         )
-        spmd = parallelise(step_fn, config.spmd, donate=not config.checks)
+        resident = _resident(config, cache)
+        spmd = parallelise(step_fn, config.spmd, resident=resident, donate=not config.checks)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
         initial = spmd.get_state(spmd.put_state(_initial_state(config, network, monitor.say)))
         restored = checkpoints.restore(initial, accept_changes)
@@ -205,12 +228,13 @@ def train(
             f"{'Going on' if restored else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
             f"{jax.devices()[0].device_kind} ({config.spmd}), in {workdir}"
         )
-        batches = stack.enter_context(contextlib.closing(patches.prefetch(step)))
-        for count in _dispatches(config, step):
+        counts = list(_dispatches(config, step))
+        inputs = stack.enter_context(contextlib.closing(_inputs(patches, resident, step, counts)))
+        for count in counts:
             with monitor.waiting_for_data():
-                batch = _stack(batches, count)
+                batches = spmd.put_inputs(next(inputs))
             with _tracing(workdir, profile, step, count):
-                state, metrics = spmd.step(state, spmd.put_batches(batch))
+                state, metrics = spmd.step(state, batches)
             figures.add(step, metrics)
             step += count
             monitor.advance(step)

@@ -101,6 +101,15 @@ def test_several_updates_per_dispatch_see_the_same_patches(config, whole, tmp_pa
     np.testing.assert_allclose([x["loss"] for x in one.values()], [x["loss"] for x in many.values()], rtol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_devices_that_hold_the_images_train_as_from_the_host(config, whole, tmp_path, mode):
+    config.data.placement, config.spmd = "device", mode
+    train(config, tmp_path)
+    want, have = metrics_of(whole, "train"), metrics_of(tmp_path, "train")
+    # The patches are the same bits (tests/data); the programs around them may round differently.
+    np.testing.assert_allclose([x["loss"] for x in have.values()], [x["loss"] for x in want.values()], rtol=1e-4)
+
+
 def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, capfd):
     def terminated_at_step_3(self, step):
         if step == 3:
@@ -172,6 +181,7 @@ def test_debugging_checks_do_not_change_the_run(config, whole, tmp_path):
         ("model.variant", "a2f-xl", "choose one of a2f-s"),
         ("data.patch_size", 100, "patch_size=100 is more than"),
         ("data.name", "nothing", "a2f data prepare nothing"),
+        ("data.placement", "disk", "choose 'host' or 'device'"),
         ("spmd", "dmap", "choose one of shard_map, pmap"),
         ("init", "nowhere.safetensors", "no weights at nowhere.safetensors"),
     ],

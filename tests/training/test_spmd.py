@@ -46,7 +46,7 @@ def on_many(step, mode, state, stream, per_dispatch):
     running, losses = spmd.put_state(state), []
     for first in range(0, STEPS, per_dispatch):
         part = {key: value[first : first + per_dispatch] for key, value in stream.items()}
-        running, metrics = spmd.step(running, spmd.put_batches(part))
+        running, metrics = spmd.step(running, spmd.put_inputs(part))
         losses.extend(np.asarray(metrics["loss"]))
     return spmd.get_state(running), losses
 
@@ -83,7 +83,7 @@ def test_eight_devices_train_as_one(step, mode, per_dispatch, state, stream, on_
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_a_state_survives_being_fetched_while_training_goes_on(step, mode, state, stream):
     spmd = parallelise(step, mode)
-    part = spmd.put_batches({key: value[:1] for key, value in stream.items()})
+    part = spmd.put_inputs({key: value[:1] for key, value in stream.items()})
     running, _ = spmd.step(spmd.put_state(state), part)
     fetched = spmd.get_state(running)
     before = jax.device_get(fetched.params)
