@@ -36,6 +36,8 @@ setuptools.setup(
         # Ships the photographs of the `sample` dataset.
         "scikit-image>=0.24,<0.27",
         "tqdm>=4.66,<5",
+        # Writes TIFF strip by strip.
+        "tifffile>=2024.8.10",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10,<0.12"],

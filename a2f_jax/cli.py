@@ -90,13 +90,36 @@ def _parser() -> argparse.ArgumentParser:
         _upscale,
         "upscale images",
         "  a2f upscale photo.jpg -o photo-x4.png --weights sd_x4.safetensors\n"
-        "  a2f upscale a.png b.webp c.tif -o upscaled/ --weights runs/sd_x4\n",
+        "  a2f upscale photos/ more.webp -o upscaled/ --weights runs/sd_x4 --resume --report report.json\n"
+        "  a2f upscale huge.tif -o huge-x2.tif --weights sd_x2.safetensors --memory 1GB\n"
+        "  a2f upscale still.png -o still-hd.png --weights sd_x4.safetensors --size 1920x1080 --ensemble\n"
+        "  cat photo.jpg | a2f upscale - -o - --format PNG --weights sd_x4.safetensors > photo-x4.png\n",
     )
-    sub.add_argument("images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or BMP")
-    sub.add_argument("-o", "--output", required=True, type=pathlib.Path, metavar="OUT", help="a file, or a folder")
+    sub.add_argument(
+        "images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="files, folders, or - for the standard input"
+    )
+    sub.add_argument(
+        "-o", "--output", required=True, type=pathlib.Path, metavar="OUT", help="a file, a folder, or - (output)"
+    )
     sub.add_argument("--weights", required=True, metavar="PATH", help=_WEIGHTS_HELP)
-    sub.add_argument("--scale", type=int, help="refuse weights of another scale")
+    size = sub.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, metavar="X", help="any factor, for instance 2.5 (default: the weights')")
+    size.add_argument("--size", type=_size, metavar="WxH", help="fill this box without changing proportions")
+    sub.add_argument("--ensemble", action="store_true", help="average 8 flips and transpositions: better, 8 × slower")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32")
+    sub.add_argument(
+        "--format", choices=("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"), type=str.upper, help="of results"
+    )
+    sub.add_argument("--quality", type=int, choices=range(1, 101), metavar="1..100", help="of JPEG, WebP and AVIF")
     sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    sub.add_argument("--resume", action="store_true", help="skip images whose results exist")
+    sub.add_argument("--report", type=pathlib.Path, metavar="FILE", help="write what became of every image as JSON")
+    sub.add_argument("--memory", metavar="2GB", help="memory to use (default: three quarters of what is free)")
+    sub.add_argument("--tile", type=int, metavar="N", help="side of the tiles (default: chosen by memory and device)")
+    sub.add_argument(
+        "--pixel-limit", type=int, metavar="N", help="most pixels an image may claim (default: 200 million)"
+    )
+    sub.add_argument("--verbose", action="store_true", help="say how much was compiled")
 
     sub = command(
         "compare",
@@ -242,13 +265,45 @@ def _evaluate(args: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _upscale(args: argparse.Namespace, _: Sequence[str]) -> None:
-    from a2f_jax.inference.files import upscale_files
+    from a2f_jax.inference.compilations import count_compilations, keep_compilations
+    from a2f_jax.inference.files import Options, upscale_files
+    from a2f_jax.inference.memory import parse_bytes
+    from a2f_jax.inference.pictures import PIXEL_LIMIT
     from a2f_jax.models.weights import load
 
     model = load(args.weights)
-    if args.scale and args.scale != model.scale:
-        raise UserError(f"{args.weights} upscales by {model.scale}, not by --scale {args.scale}: choose other weights")
-    upscale_files(model, args.images, args.output, overwrite=args.overwrite)
+    # Another of the published scales has weights of its own, which do it better.
+    if args.scale in (2, 3, 4) and args.scale != model.scale:
+        raise UserError(
+            f"{args.weights} upscales by {model.scale}, not by --scale {args.scale:g}: choose other weights"
+        )
+    options = Options(
+        overwrite=args.overwrite,
+        resume=args.resume,
+        target=args.scale or args.size,
+        form=args.format,
+        quality=args.quality,
+        pixel_limit=args.pixel_limit or PIXEL_LIMIT,
+        memory=parse_bytes(args.memory) if args.memory else None,
+        tile=args.tile,
+        ensemble=args.ensemble,
+    )
+    keep_compilations()
+    with count_compilations() as count:
+        try:
+            upscale_files(model.with_dtype(args.dtype), args.images, args.output, options, args.report)
+        finally:
+            if args.verbose:
+                print(
+                    f"a2f: {count.programs} programs compiled for all sizes, {count.cached} of them read from disk, "
+                    f"in {count.seconds:.1f} s",
+                    file=sys.stderr,
+                )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.lower().split("x"))
+    return width, height
 
 
 def _rectangle(text: str) -> tuple[int, ...]:

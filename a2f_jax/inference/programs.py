@@ -112,6 +112,7 @@ class Programs:
         uint16 use their whole range, float32 is on 0..255 and not clipped.
       surround: the 9 neighbours → the tile with `BLOCK_HALO`, on the device.
       halo: of the pixels.
+      device: where the weights are and so the programs run; None for JAX's default device.
     """
 
     model: Model
@@ -121,6 +122,7 @@ class Programs:
     tail: dict[str, Callable]
     surround: Callable
     halo: int
+    device: jax.Device | None
 
     def mix_weights(self, index: int, means: Sequence[np.ndarray]) -> jax.Array:
         """Makes one matrix of all that a block does with the states beside its residual branch.
@@ -145,7 +147,7 @@ class Programs:
                 weight *= _attention(params["attention"], np.einsum("jc,jcd->d", means, kernel))
             mix[: index + 1] = kernel * weight
         mix[index] += np.eye(n) * np.float64(params["lambda_x"])
-        return jnp.asarray(mix.reshape(-1, n), network.dtype)
+        return jax.device_put(mix.reshape(-1, n).astype(network.dtype), self.device)
 
 
 def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
@@ -170,16 +172,17 @@ def _compiled(function: Callable, **static: Any) -> Callable:
     return jax.jit(traced, compiler_options=options)
 
 
-def programs_of(model: Model) -> Programs:
+def programs_of(model: Model, device: jax.Device | None = None) -> Programs:
     """Makes a model's tile programs; each is compiled when it first meets a tile size.
 
     Args:
       model: any but those with depthwise projections.
+      device: where they run; JAX's default device if it is None.
 
     Raises:
       ValueError: the model has depthwise projections, which look at the neighbours of all states.
     """
-    network, folded = model.network, model.folded
+    network, folded = model.network, jax.tree.map(np.asarray, model.folded)
     if network.depthwise:
         raise ValueError("there are no tile programs for depthwise projections")
     dtype = network.dtype
@@ -187,7 +190,7 @@ def programs_of(model: Model) -> Programs:
     transform = winograd.transform_kernel if fewer_products else np.asarray
 
     def cast(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+        return jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), tree), device)
 
     def convolutions(params: dict) -> dict[str, Any]:
         gain = np.asarray(params["lambda_res"])
@@ -218,4 +221,5 @@ def programs_of(model: Model) -> Programs:
         },
         surround=_compiled(surround, halo=BLOCK_HALO, numpy=jnp),
         halo=halo,
+        device=device,
     )

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.inference.programs import STATES_AT_ONCE, Programs
@@ -74,7 +73,7 @@ def strips(
     network, side = programs.model.network, plan.side
     grid = -(-height // side), -(-width // side)
     tiles = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
-    zero = jnp.zeros((side, side, network.features), network.dtype)
+    zero = jax.device_put(np.zeros((side, side, network.features), network.dtype), programs.device)
     states: States
     if plan.place == "device":
         states = DeviceStates(programs, zero)

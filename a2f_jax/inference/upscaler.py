@@ -26,7 +26,15 @@ def _flip(image: np.ndarray, transpose: bool, y: int, x: int) -> np.ndarray:
 class Upscaler:
     """Upscales images of any size exactly, in bounded memory, with the same few compiled programs for all sizes."""
 
-    def __init__(self, model: Model, *, memory: int | None = None, tile: int | None = None, ensemble: bool = False):
+    def __init__(
+        self,
+        model: Model,
+        *,
+        memory: int | None = None,
+        tile: int | None = None,
+        ensemble: bool = False,
+        device: jax.Device | None = None,
+    ):
         """Prepares a model.
 
         Args:
@@ -34,12 +42,13 @@ class Upscaler:
           memory: bytes to use, see `make_plan`; by default three quarters of what is free.
           tile: side of the tiles in pixels; by default it follows from memory and device.
           ensemble: average the results of the 8 flips and transpositions ("A2F+" in papers): 8 times the work.
+          device: where it runs; JAX's default device if it is None.
         """
         self.model = model
         self.memory = memory
         self.tile = tile
         self.ensemble = ensemble
-        self._programs = None if model.network.depthwise else programs_of(model)
+        self._programs = None if model.network.depthwise else programs_of(model, device)
 
     def upscale(self, image: np.ndarray, *, progress: Progress = lambda _: None) -> np.ndarray:
         """Upscales one image.

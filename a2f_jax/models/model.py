@@ -119,7 +119,7 @@ class Model:
         """The parameters without weight normalisation, for `inference_network`."""
         # Concrete even when first asked for inside a jitted function, where a tracer would be cached otherwise.
         with jax.ensure_compile_time_eval():
-            return fold_weight_norm(self.params)
+            return jax.jit(fold_weight_norm)(self.params)  # one program instead of one for every operation
 
     @functools.cached_property
     def inference_network(self) -> A2F:

@@ -1,20 +1,19 @@
 """Files in, files out; bad input gives one line and leaves nothing behind."""
 
 import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from a2f_jax.errors import UserError
-from a2f_jax.inference.files import upscale_files
-from a2f_jax.models.a2f import A2F
-from a2f_jax.models.model import Model
-
-
-@pytest.fixture(scope="module")
-def model(random_params):
-    return Model.from_params(random_params(A2F(scale=2, features=8, blocks=2)))
+from a2f_jax.inference.files import Options, list_jobs, upscale_files
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def test_existing_files_are_kept_unless_asked(model, photo, tmp_path):
     with pytest.raises(UserError, match=r"out\.png exists: choose another output or pass --overwrite"):
         upscale_files(model, [photo], target)
     assert target.read_bytes() == b"precious"
-    upscale_files(model, [photo], target, overwrite=True)
+    upscale_files(model, [photo], target, Options(overwrite=True))
     assert Image.open(target).size == (24, 18)
 
 
@@ -70,8 +69,13 @@ BAD = {
     "empty.png": (b"", "not an image or is damaged"),
     "text.jpg": (b"no image at all", "not an image or is damaged"),
     "truncated.png": (_encoded("RGB", (64, 64), format="PNG")[:60], "not an image or is damaged"),
-    "cmyk.jpg": (_encoded("CMYK", (16, 16), format="JPEG"), "convert it to 8-bit RGB"),
-    "deep.png": (_encoded("I;16", (16, 16), format="PNG"), "convert it to 8-bit RGB"),
+    "cmyk.jpg": (_encoded("CMYK", (16, 16), format="JPEG"), "CMYK image without a colour profile: convert it"),
+    "float.tif": (_encoded("F", (16, 16), format="TIFF"), "is a F image: convert it to RGB"),
+    "animated.gif": (
+        _encoded("L", (16, 16), format="GIF", save_all=True, append_images=[Image.new("L", (16, 16), 255)]),
+        "has 2 frames: extract them",
+    ),
+    "bomb.png": (_encoded("1", (20000, 20000), format="PNG"), "more than the limit of 200000000: raise --pixel-limit"),
     "tiny.png": (_encoded("RGB", (7, 30), format="PNG"), "at least 8×8"),
     "missing.png": (None, "No such file"),
 }
@@ -97,6 +101,18 @@ def test_palette_images_are_upscaled_in_their_colours(model, photo, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png").convert("RGB")), want)
 
 
+def test_transparent_images_do_not_become_jpeg(model, tmp_path):
+    Image.new("RGBA", (16, 16), (255, 0, 0, 100)).save(tmp_path / "glass.png")
+    with pytest.raises(UserError, match=r"out\.jpg cannot be transparent, as its original is: choose PNG"):
+        upscale_files(model, [tmp_path / "glass.png"], tmp_path / "out.jpg")
+
+
+def test_what_the_format_cannot_hold_is_refused_before_the_work(model, tmp_path):
+    Image.new("L", (9000, 8)).save(tmp_path / "wide.png")
+    with pytest.raises(UserError, match=r"18000×16 pixels, WEBP holds 16383 a side"):
+        upscale_files(model, [tmp_path / "wide.png"], tmp_path / "out.webp")
+
+
 def test_a_bad_file_does_not_stop_the_others(model, photo, tmp_path, capsys):
     bad, last = tmp_path / "bad.png", tmp_path / "last.png"
     bad.write_bytes(b"?")
@@ -105,3 +121,88 @@ def test_a_bad_file_does_not_stop_the_others(model, photo, tmp_path, capsys):
         upscale_files(model, [photo, bad, last], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["last.png", "photo.png"]
     assert capsys.readouterr().err.count("bad.png is not an image or is damaged") == 1
+
+
+@pytest.fixture
+def folder(photo, tmp_path):
+    for name in ("in/a.png", "in/deep/b.png", "in/deep/note.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo.read_bytes())
+    return tmp_path / "in"
+
+
+def test_a_folder_keeps_its_structure(model, folder, tmp_path):
+    upscale_files(model, [folder], tmp_path / "out", Options(form="WEBP"))
+    found = [str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")]
+    assert sorted(found) == ["a.webp", "deep/b.webp"]
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(UserError, match="there are no images in"):
+        list_jobs([tmp_path], tmp_path / "out")
+
+
+def test_a_stopped_run_goes_on_and_reports(model, folder, tmp_path):
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    upscale_files(model, [folder / "a.png"], out / "a.png")
+    before = (out / "a.png").stat().st_mtime_ns
+    (folder / "broken.jpg").write_bytes(b"?")
+    with pytest.raises(UserError, match="1 of 3 images failed"):
+        upscale_files(model, [folder], out, Options(resume=True), report)
+    assert (out / "a.png").stat().st_mtime_ns == before
+    listed = {pathlib.Path(entry["image"]).name: entry for entry in json.loads(report.read_text())["images"]}
+    assert {name: entry["status"] for name, entry in listed.items()} == {
+        "a.png": "skipped",
+        "b.png": "done",
+        "broken.jpg": "failed",
+    }
+    assert "broken.jpg is not an image or is damaged" in listed["broken.jpg"]["error"]
+    assert (listed["b.png"]["width"], listed["b.png"]["height"]) == (24, 18)
+
+
+def test_pipes(model, photo, monkeypatch):
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(photo.read_bytes())))
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=out))
+    upscale_files(model, [pathlib.Path("-")], pathlib.Path("-"), Options(form="TIFF"))
+    want = model.upscale(np.asarray(Image.open(photo)))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(out.getvalue()))), want)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_large_results_are_written_strip_by_strip(model, photo, tmp_path, monkeypatch, ending):
+    upscale_files(model, [photo], tmp_path / f"at_once.{ending}")
+    monkeypatch.setattr("a2f_jax.inference.files.free_memory", lambda: 100)
+    upscale_files(model, [photo], tmp_path / f"strips.{ending}", Options(tile=8))
+    images = [np.asarray(Image.open(tmp_path / f"{name}.{ending}")) for name in ("at_once", "strips")]
+    np.testing.assert_allclose(images[0].astype(int), images[1], atol=1)
+    with pytest.raises(UserError, match="choose PNG or TIFF, which are written strip by strip"):
+        upscale_files(model, [photo], tmp_path / "out.jpg")
+
+
+def test_every_local_device_takes_images(tmp_path):
+    """In a process of its own, since the number of devices is fixed when JAX starts."""
+    program = (
+        "import sys, pathlib, jax, numpy as np\n"
+        "from PIL import Image\n"
+        "from a2f_jax.inference import files\n"
+        "from a2f_jax.models.a2f import A2F\n"
+        "from a2f_jax.models.model import Model\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "params = A2F(scale=2, features=4, blocks=1).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']\n"
+        "rng = np.random.default_rng(0)\n"
+        "[Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f'{i}.png') for i in range(6)]\n"
+        "model = Model.from_params(params)\n"
+        "files.upscale_files(model, [folder], folder / 'out', files.Options(tile=16))\n"
+        "for i in range(6):\n"
+        "    want = model.upscale(np.asarray(Image.open(folder / f'{i}.png')))\n"
+        "    assert (np.asarray(Image.open(folder / 'out' / f'{i}.png')) == want).mean() > 0.99\n"
+        "print(len(jax.local_devices()))\n"
+    )
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "2"
+    assert "6 images" in done.stderr
