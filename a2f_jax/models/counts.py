@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from a2f_jax.models.a2f import A2F, SCALES, VARIANTS, build
 from a2f_jax.models.model import Model
@@ -25,7 +26,7 @@ def _multiply_adds(jaxpr: Any) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             total += int(np.prod(out)) * int(np.prod([shape[axis] for axis in contracted]))
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             total += _multiply_adds(inner)
     return total
 
