@@ -197,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where to store it (default: $A2F_DATA_DIR or ~/.cache/a2f_jax/data)",
     )
     sub.add_argument("--validation", type=int, default=0, metavar="N", help="hold out N photographs of a new dataset")
-    sub.add_argument("--overwrite", action="store_true", help="prepare anew what was made from other files")
+    sub.add_argument("--overwrite", action="store_true", help="prepare anew what is there")
     return parser
 
 

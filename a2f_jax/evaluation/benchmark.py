@@ -9,7 +9,6 @@ import numpy as np
 import tqdm
 
 from a2f_jax.data import matlab_bicubic, open_pairs
-from a2f_jax.data.sources import BENCHMARKS
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.lpips import lpips as lpips_distance
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
@@ -83,10 +82,7 @@ def evaluate(
       UserError: a dataset is unknown or empty, a pair is not of the model's scale or too small to be
         measured, the extra is missing, or `output` cannot be written.
     """
-    opened = {}
-    for name in datasets:
-        split = "test" if name in BENCHMARKS else "validation"
-        opened[name] = open_pairs(name, scale=model.scale, split=split, data_dir=data_dir)
+    opened = {name: open_pairs(name, scale=model.scale, data_dir=data_dir) for name in datasets}
     result: dict[str, Any] = {
         "model": model.variant,
         "scale": model.scale,

