@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import runpy
 import signal
 
 import flax.traverse_util
@@ -16,6 +18,8 @@ from a2f_jax.models.checkpoint import read_checkpoint
 from a2f_jax.training import loop
 from a2f_jax.training.loop import train, warm_start
 
+TINY = pathlib.Path(__file__).with_name("tiny.py")
+
 
 def steps_in(workdir):
     return sorted(int(f.name) for f in (workdir / "checkpoints").iterdir() if f.name.isdigit())
@@ -29,10 +33,6 @@ def metrics_of(workdir, kind):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, data_dir):
     """An uninterrupted run of eight steps."""
-    import runpy
-
-    from tests.training.conftest import TINY
-
     workdir = tmp_path_factory.mktemp("whole")
     train(runpy.run_path(str(TINY))["get_config"](str(data_dir)), workdir)
     return workdir

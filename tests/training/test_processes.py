@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from a2f_jax.models.checkpoint import read_checkpoint
-from tests.training.conftest import TINY
 
+TINY = pathlib.Path(__file__).with_name("tiny.py")
 A2F = str(pathlib.Path(sys.executable).parent / "a2f")
 
 
