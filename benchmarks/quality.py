@@ -1,0 +1,40 @@
+"""What the options of upscaling do to PSNR and SSIM: bfloat16 and the ensemble of 8 flips and transpositions.
+
+python benchmarks/quality.py sd_x4.safetensors benchmark/ set14
+"""
+
+import dataclasses
+import sys
+
+import numpy as np
+
+import a2f_jax
+from a2f_jax.evaluation.benchmark import evaluate
+from a2f_jax.inference.upscaler import Upscaler
+
+
+@dataclasses.dataclass
+class _Variation:
+    variant: str
+    scale: int
+    upscaler: Upscaler
+
+    def upscale(self, image: np.ndarray) -> np.ndarray:
+        return self.upscaler.upscale(image)
+
+
+def main(weights: str, data: str, dataset: str) -> None:
+    model = a2f_jax.load(weights)
+    upscalers = {
+        "float32": Upscaler(model),
+        "bfloat16": Upscaler(model.with_dtype("bfloat16")),
+        "ensemble": Upscaler(model, ensemble=True),
+    }
+    print(f"| {model.variant} ×{model.scale} on {dataset} | PSNR | SSIM |\n|---|---|---|")
+    for name, upscaler in upscalers.items():
+        scores = evaluate(_Variation(name, model.scale, upscaler), [dataset], data_dir=data)["datasets"][dataset]
+        print(f"| {name} | {scores['psnr']:.3f} | {scores['ssim']:.4f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

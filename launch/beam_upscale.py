@@ -1,0 +1,128 @@
+"""Upscales images on many machines with Apache Beam (extra `[beam]`), with the same code as `a2f upscale`.
+
+    python launch/beam_upscale.py --images 'photos/**/*.jpg' --output upscaled --weights sd_x4.safetensors
+
+Here it runs on this machine (DirectRunner); Beam's own options choose another runner, for instance
+`--runner DataflowRunner --project P --region R --temp_location gs://bucket/tmp`. Globs, output and weights may then
+be anything that Beam's file systems read, such as `gs://bucket/photos/**.png`.
+
+Under the output folder: the images, with the structure that they have below the glob's fixed part;
+`manifest-*.jsonl`, a line for every image done or skipped; `dead_letter-*.jsonl`, a line with the reason for every
+image that failed. Started again, it skips images whose results exist.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import posixpath
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io import fileio
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+
+FAILED = "failed"
+
+
+def fixed_part(glob: str) -> str:
+    """The folder that all matches of a glob share: what comes before its first wildcard."""
+    wildcard = min((glob.find(c) for c in "*?[" if c in glob), default=len(glob))
+    return posixpath.dirname(glob[:wildcard])
+
+
+class Upscale(beam.DoFn):
+    """An image's path → a manifest entry, or one tagged `FAILED`."""
+
+    def __init__(self, weights: str, root: str, output: str, form: str | None):
+        self._weights, self._root, self._output, self._form = weights, root, output, form
+
+    def setup(self) -> None:
+        """Loads the weights once per worker."""
+        import a2f_jax
+        from a2f_jax.inference.upscaler import Upscaler
+
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder, posixpath.basename(self._weights))
+            with FileSystems.open(self._weights) as file:
+                local.write_bytes(file.read())
+            self._upscaler = Upscaler(a2f_jax.load(local))
+
+    def process(self, path: str) -> Iterator[Any]:
+        """Upscales one image."""
+        from a2f_jax.errors import UserError
+
+        target = FileSystems.join(self._output, posixpath.relpath(path, self._root))
+        try:
+            yield self._upscale(path, target)
+        except UserError as error:
+            reason = str(error).replace("the standard input", path)
+            yield beam.pvalue.TaggedOutput(FAILED, {"image": path, "error": reason})
+
+    def _upscale(self, path: str, target: str) -> dict[str, Any]:
+        from a2f_jax.inference.enlarge import enlarge, enlargement_of
+        from a2f_jax.inference.pictures import read_picture
+        from a2f_jax.inference.writing import FORMATS, check_format, format_of, write_picture
+
+        if self._form:
+            target = posixpath.splitext(target)[0] + FORMATS[self._form].endings[0]
+        form = format_of(pathlib.PurePosixPath(target))
+        if FileSystems.exists(target):
+            return {"image": path, "output": target, "status": "skipped"}
+        with FileSystems.open(path, mime_type="application/octet-stream") as file:
+            picture = read_picture(file.read())
+        to = enlargement_of(picture, self._upscaler.model.scale, None, FORMATS[form].deep)
+        check_format(form, target, picture, to.height, to.width)
+        content = io.BytesIO()
+        strips = enlarge(self._upscaler, picture, to, lambda _: None)
+        write_picture(content, form, (to.height, to.width, to.channels), to.dtype, strips, picture)
+        _write(target, content.getvalue())
+        return {"image": path, "output": target, "status": "done", "width": to.width, "height": to.height}
+
+
+def _write(target: str, content: bytes) -> None:
+    """Writes a file under another name first: what has its name is whole."""
+    folder, name = FileSystems.split(target)
+    if not FileSystems.exists(folder):
+        try:
+            FileSystems.mkdirs(folder)
+        except OSError:  # another worker was faster
+            if not FileSystems.exists(folder):
+                raise
+    partial = FileSystems.join(folder, f".{name}.partial")
+    with FileSystems.create(partial, mime_type="application/octet-stream") as file:
+        file.write(content)
+    FileSystems.rename([partial], [target])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Builds the pipeline and waits for its end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True, metavar="GLOB", help="for instance 'photos/**/*.jpg'")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for results, manifest and dead letters")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a .safetensors file or the authors' .pt")
+    parser.add_argument("--format", choices=("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"), help="of the results")
+    args, beam_args = parser.parse_known_args(argv)
+    options = PipelineOptions(beam_args)
+    options.view_as(SetupOptions).save_main_session = True
+    with beam.Pipeline(options=options) as pipeline:
+        done = (
+            pipeline
+            | "Find" >> fileio.MatchFiles(args.images)
+            | "Path" >> beam.Map(lambda match: match.path)
+            | "Spread" >> beam.Reshuffle()
+            | "Upscale"
+            >> beam.ParDo(Upscale(args.weights, fixed_part(args.images), args.output, args.format)).with_outputs(
+                FAILED, main="done"
+            )
+        )
+        for name, entries in (("manifest", done.done), ("dead_letter", done[FAILED])):
+            prefix = FileSystems.join(args.output, name)
+            entries | f"{name} lines" >> beam.Map(json.dumps) | name >> beam.io.WriteToText(prefix, ".jsonl")
+
+
+if __name__ == "__main__":
+    main()
