@@ -74,11 +74,12 @@ class HostStates:
     def put(self, index: int, tile: Tile, values: jax.Array) -> None:
         """See `States`."""
         self._values[index][tile] = np.asarray(values)
-        if tile[1] == self._grid[1] - 1:
-            self._let_go()
+        self._let_go(tile)
 
-    def _let_go(self) -> None:
-        """Unmaps what the file keeps anyway, so that it does not count as this process's memory."""
+    def _let_go(self, tile: Tile) -> None:
+        """After a row of tiles, unmaps what the file keeps anyway: else all of it would count as our memory."""
+        if tile[1] < self._grid[1] - 1:
+            return
         mapping = getattr(self._values, "_mmap", None)
         if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)
@@ -92,4 +93,6 @@ class HostStates:
 
     def padded(self, index: int, tile: Tile) -> np.ndarray:
         """See `States`."""
-        return surround([[self.get(index, t) for t in row] for row in _around(tile)], halo=BLOCK_HALO, numpy=np)
+        values = surround([[self.get(index, t) for t in row] for row in _around(tile)], halo=BLOCK_HALO, numpy=np)
+        self._let_go(tile)
+        return values
