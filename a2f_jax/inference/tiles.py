@@ -50,7 +50,10 @@ def _cut(image: np.ndarray, top: int, left: int, side: int, halo: int) -> np.nda
 
 def workers() -> int:
     """How many tiles are computed at once: one for each CPU, or enough to keep another device busy."""
-    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 2
+    if jax.default_backend() != "cpu":
+        return 2
+    # Not every system can say how many CPUs are ours.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def strips(
