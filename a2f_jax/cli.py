@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_WEIGHTS_HELP = "a .safetensors file, the authors' .pt, or a training run's folder"
+_WEIGHTS_HELP = "a .safetensors file, the authors' .pt, a training run's folder, or a name such as a2f-sd-x4"
 
 
 def _load_config(argument: str, overrides: Sequence[str]) -> "ConfigDict":

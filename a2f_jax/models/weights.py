@@ -10,10 +10,12 @@ import safetensors
 import safetensors.numpy
 
 from a2f_jax.errors import UserError
-from a2f_jax.models.a2f import Params
+from a2f_jax.models.a2f import VARIANTS, Params
 from a2f_jax.models.model import Model
 from a2f_jax.models.published import params_from_published
 from a2f_jax.models.torch_file import read_state_dict
+
+_SHIPPED = pathlib.Path(__file__).parents[1] / "weights"
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
@@ -32,22 +34,40 @@ def _read_published(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     return params_from_published(read_state_dict(path)), {"source": "PyTorch state dict"}
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def shipped() -> dict[str, pathlib.Path]:
+    """Returns the weights that come with the package: names such as `"a2f-sd-x4"`, and their files."""
+    return {file.stem: file for file in sorted(_SHIPPED.glob("*.safetensors"))}
+
+
+def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     """Loads weights; the variant and the scale come from the weights themselves.
 
     Args:
-      path: a `.safetensors` file, the authors' `.pt` or `.pth`, or the work folder of a training run (its best
-        checkpoint) or one checkpoint in it.
+      weights: a `.safetensors` file, the authors' `.pt` or `.pth`, the work folder of a training run (its best
+        checkpoint) or one checkpoint in it, or the name of weights that come with the package, such as `"a2f-sd-x4"`
+        or, with a scale, `"a2f-sd"`.
+      scale: the scale that the weights must have.
 
     Returns:
       The model, ready to be called.
 
     Raises:
-      UserError: there is no such file, it is damaged, or it holds another architecture.
+      UserError: there are no such weights, they are damaged, of another scale, or hold another architecture.
     """
-    path = pathlib.Path(path)
+    name = f"{weights}-x{scale}" if scale and str(weights) in VARIANTS else str(weights)
+    path = shipped().get(name) or pathlib.Path(weights)
     if not path.exists():
-        raise UserError(f"no weights at {path}: name a .safetensors or .pt file, or a training run's folder")
+        raise UserError(
+            f"no weights at {name}: name a .safetensors or .pt file, a training run's folder, or one of "
+            f"{', '.join(shipped())}"
+        )
+    model = _load_file(path)
+    if scale and model.scale != scale:
+        raise UserError(f"{path} upscales by {model.scale}, not by {scale}: choose other weights")
+    return model
+
+
+def _load_file(path: pathlib.Path) -> Model:
     try:
         if path.is_dir():
             from a2f_jax.models.checkpoint import read_checkpoint

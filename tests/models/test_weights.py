@@ -35,6 +35,18 @@ def test_other_endings_and_unwritable_places_are_refused(model, tmp_path):
         save(model, tmp_path / "missing" / "weights.safetensors")
 
 
+def test_weights_that_come_with_the_package_load_by_name():
+    for model in (a2f_jax.load("a2f-sd", scale=4), a2f_jax.load("a2f-sd-x4")):
+        assert (model.variant, model.scale) == ("a2f-sd", 4)
+        assert "data" in model.metadata
+
+
+def test_weights_of_another_scale_are_refused(model, tmp_path):
+    save(model, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match="upscales by 2, not by 3"):
+        a2f_jax.load(tmp_path / "weights.safetensors", scale=3)
+
+
 def other_architecture(path):
     safetensors.numpy.save_file({"conv.weight": np.zeros((3, 3), np.float32)}, path)
 
