@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import replacing
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Endings of the image files that are looked for in folders."""
@@ -82,13 +83,8 @@ def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     if path.suffix.lower() not in _WRITABLE:
         raise UserError(f"cannot write {path}: the name must end in one of {', '.join(_WRITABLE)}")
     kind = _WRITABLE[path.suffix.lower()]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            Image.fromarray(pixels).save(partial, kind, **_OPTIONS.get(kind, {}))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: more pixels a side than the format allows
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        with replacing(path) as file:
+            Image.fromarray(pixels).save(file, kind, **_OPTIONS.get(kind, {}))
+    except ValueError as error:  # more pixels a side than the format allows
+        raise UserError(f"cannot write {path}: {error}") from error

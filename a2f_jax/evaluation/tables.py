@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from a2f_jax.errors import UserError
 from a2f_jax.evaluation.paper import PUBLISHED
+from a2f_jax.files import replacing
 
 # Metric -> its heading, our decimals, the paper's decimals.
 _METRICS = {"psnr": ("PSNR/dB", 3, 2), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
@@ -86,20 +86,11 @@ def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike[str]
       folder: made where it does not exist.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: a file cannot be written.
     """
-    try:
-        for name, content in files.items():
-            path = pathlib.Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            try:
-                partial.write_bytes(content.encode() if isinstance(content, str) else content)
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from error
+    for name, content in files.items():
+        with replacing(pathlib.Path(folder) / name) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_results(result: dict[str, Any], folder: str | os.PathLike[str]) -> None:
@@ -110,7 +101,7 @@ def write_results(result: dict[str, Any], folder: str | os.PathLike[str]) -> Non
       folder: made where it does not exist.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: a file cannot be written.
     """
     report = f"""# {result["model"]} ×{result["scale"]}
 

@@ -17,11 +17,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import replacing
 from a2f_jax.inference.enlarge import Enlargement, Target, enlarge, enlargement_of, steps
 from a2f_jax.inference.memory import free_memory
 from a2f_jax.inference.pictures import PIXEL_LIMIT, READABLE, Picture, read_picture
 from a2f_jax.inference.upscaler import Upscaler
-from a2f_jax.inference.writing import FORMATS, check_format, format_of, replacing, write_picture
+from a2f_jax.inference.writing import FORMATS, check_format, format_of, write_picture
 from a2f_jax.models.model import Model
 
 PIPE = pathlib.Path("-")
@@ -42,6 +43,7 @@ class Options:
       memory: see `Upscaler`.
       tile: see `Upscaler`.
       ensemble: see `Upscaler`.
+      verbose: see `Upscaler`.
     """
 
     overwrite: bool = False
@@ -53,6 +55,7 @@ class Options:
     memory: int | None = None
     tile: int | None = None
     ensemble: bool = False
+    verbose: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +132,14 @@ class _Batch:
         self._free: queue.Queue[Upscaler] = queue.Queue()
         for device in self.devices:
             self._free.put(
-                Upscaler(model, memory=options.memory, tile=options.tile, ensemble=options.ensemble, device=device)
+                Upscaler(
+                    model,
+                    memory=options.memory,
+                    tile=options.tile,
+                    ensemble=options.ensemble,
+                    device=device,
+                    verbose=options.verbose,
+                )
             )
 
     @contextlib.contextmanager

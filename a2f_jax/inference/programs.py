@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.inference import winograd
+from a2f_jax.models import winograd
 from a2f_jax.models.a2f import HALF_RANGE, RGB_MEAN
 from a2f_jax.models.layers import pixel_shuffle
 from a2f_jax.models.model import Model
@@ -36,6 +36,10 @@ def _inside(where: jax.Array, side: int, halo: int) -> jax.Array:
 def _direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=layout)[0]
+
+
+def _winograd(x: jax.Array, transformed: jax.Array) -> jax.Array:
+    return winograd.convolve(x[None], transformed)[0]
 
 
 def _crop(x: jax.Array, margin: int) -> jax.Array:
@@ -208,7 +212,7 @@ def programs_of(model: Model, device: jax.Device | None = None) -> Programs:
         "skip": folded["skip"]["kernel"],
         "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
     }
-    residual = _compiled(_residual, convolve=winograd.convolve if fewer_products else _direct)
+    residual = _compiled(_residual, convolve=_winograd if fewer_products else _direct)
     halo = max(network.head_kernel // 2, 1)
     return Programs(
         model=model,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from a2f_jax.inference import tiles
 from a2f_jax.inference.memory import default_memory, make_plan
@@ -14,6 +15,8 @@ from a2f_jax.models.model import Model
 
 SMALLEST_TILE = 32
 """When a device is out of memory, smaller tiles than this are not tried."""
+
+_PLACES = {"device": "device memory", "host": "host memory", "disk": "a file"}
 
 _FLIPS = [(transpose, y, x) for transpose in (False, True) for y in (1, -1) for x in (1, -1)]
 
@@ -34,6 +37,7 @@ class Upscaler:
         tile: int | None = None,
         ensemble: bool = False,
         device: jax.Device | None = None,
+        verbose: bool = False,
     ):
         """Prepares a model.
 
@@ -43,11 +47,13 @@ class Upscaler:
           tile: side of the tiles in pixels; by default it follows from memory and device.
           ensemble: average the results of the 8 flips and transpositions ("A2F+" in papers): 8 times the work.
           device: where it runs; JAX's default device if it is None.
+          verbose: whether to print how each image is computed.
         """
         self.model = model
         self.memory = memory
         self.tile = tile
         self.ensemble = ensemble
+        self.verbose = verbose
         self._programs = None if model.network.depthwise else programs_of(model, device)
 
     def upscale(self, image: np.ndarray, *, progress: Progress = lambda _: None) -> np.ndarray:
@@ -114,6 +120,8 @@ class Upscaler:
             yield quantise(np.asarray(jax.jit(self.model)(pixels[None])[0]), np.dtype(depth))
             return
         plan = self.plan(image.shape[0], image.shape[1], kept)
+        if self.verbose:
+            _say(f"{image.shape[1]}×{image.shape[0]} pixels in tiles of {plan.side}, states in {_PLACES[plan.place]}")
         while True:
             begun = False
             try:
@@ -125,7 +133,11 @@ class Upscaler:
                 if begun or "RESOURCE_EXHAUSTED" not in str(error) or plan.side // 2 < SMALLEST_TILE:
                     raise
             plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
-            print(f"a2f: the device is out of memory: going on with tiles of {plan.side} pixels", file=sys.stderr)
+            _say(f"the device is out of memory: going on with tiles of {plan.side} pixels")
+
+
+def _say(text: str) -> None:
+    tqdm.write(f"a2f: {text}", file=sys.stderr)
 
 
 def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:

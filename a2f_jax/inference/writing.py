@@ -1,9 +1,7 @@
 """Upscaled images into files: the formats, their limits and their options."""
 
-import contextlib
 import dataclasses
 import itertools
-import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Iterator
@@ -66,25 +64,6 @@ def check_format(name: str, target: str, picture: Picture, height: int, width: i
         raise UserError(f"{target} would be {width}×{height} pixels, {name} holds {form.largest} a side: choose PNG")
     if picture.alpha is not None and not form.alpha:
         raise UserError(f"{target} cannot be transparent, as its original is: choose PNG, WebP or TIFF")
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens a file that takes its name when the block ends well, and leaves nothing behind otherwise.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            yield file
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_tiff(

@@ -54,6 +54,8 @@ def count(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> Counts:
       output: height and width of the result in pixels; the input is the scale-th part of it, rounded down.
     """
     height, width = (size // network.scale for size in output)
+    # In bfloat16 the program has the convolutions as they are defined, on a CPU too, see `convolution`.
+    network = network.clone(dtype=jnp.bfloat16)
     lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     traced, shapes = jax.make_jaxpr(network.init_with_output, return_shape=True)(jax.random.key(0), lr)
     return Counts(sum(x.size for x in jax.tree.leaves(shapes[1])), _multiply_adds(traced.jaxpr))

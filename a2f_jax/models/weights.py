@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import flax.traverse_util
 import numpy as np
@@ -10,24 +11,38 @@ import safetensors
 import safetensors.numpy
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import replacing
 from a2f_jax.models.a2f import VARIANTS, Params
 from a2f_jax.models.model import Model
 from a2f_jax.models.published import params_from_published
 from a2f_jax.models.torch_file import read_state_dict
 
+_T = TypeVar("_T")
+
 _SHIPPED = pathlib.Path(__file__).parents[1] / "weights"
 
 
-def _read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
+def _open_safetensors(path: pathlib.Path, read: Callable[[Any], _T]) -> _T:
     try:
         with safetensors.safe_open(path, "np") as file:
-            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-            metadata = dict(file.metadata() or {})
+            return read(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a safetensors file or is damaged: {error}") from error
-    return flax.traverse_util.unflatten_dict(flat, sep="."), metadata
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, str]:
+    """Reads what a safetensors file says of itself; `UserError` if it is none."""
+    return _open_safetensors(path, lambda file: dict(file.metadata() or {}))
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
+    flat = _open_safetensors(
+        path,
+        lambda file: {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()},  # noqa: SIM118
+    )
+    return flax.traverse_util.unflatten_dict(flat, sep="."), read_metadata(path)
 
 
 def _read_published(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
@@ -67,6 +82,28 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     return model
 
 
+def load_labelled(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
+    """Loads several weights.
+
+    Args:
+      weights: see `load`.
+
+    Returns:
+      The models by label: the last part of each path, or as many more of its parts as tell all of them apart.
+
+    Raises:
+      UserError: some are named twice or cannot be loaded.
+    """
+    paths = [pathlib.Path(path) for path in weights]
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        labels = ["/".join(path.parts[-depth:]) for path in paths]
+        if len({*labels}) == len(labels):
+            return {label: load(path) for label, path in zip(labels, paths, strict=True)}
+    if paths:
+        raise UserError(f"--weights {' '.join(map(str, paths))}: name each once")
+    return {}
+
+
 def _load_file(path: pathlib.Path) -> Model:
     try:
         if path.is_dir():
@@ -99,11 +136,5 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
     flat = flax.traverse_util.flatten_dict(model.params, sep=".")
     tensors = {name: np.asarray(value, np.float32, order="C") for name, value in flat.items()}
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(safetensors.numpy.save(tensors, about))
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(safetensors.numpy.save(tensors, about))

@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -11,19 +12,9 @@ from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.paper import SETS
 from a2f_jax.evaluation.tables import json_text, write_files
-from a2f_jax.models.model import Model
-from a2f_jax.models.weights import load
-
-
-def _load(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
-    """The models by short names: of each path its last two parts, which tell a run or the authors' folders."""
-    models = {}
-    for path in map(pathlib.Path, paths):
-        label = "/".join(path.parts[-2:])
-        if label in models:
-            raise UserError(f"--weights has {label} twice: name each once")
-        models[label] = load(path)
-    return models
+from a2f_jax.models.weights import load_labelled
+from a2f_jax.report import measure
+from a2f_jax.report.page import Picture, Section, markdown, page
 
 
 def report(
@@ -54,14 +45,13 @@ def report(
         import matplotlib  # noqa: F401 - an extra
     except ImportError as error:
         raise UserError("the report needs an extra package: pip install 'a2f_jax[report]'") from error
-    from a2f_jax.report import measure, sections
-    from a2f_jax.report.page import Picture, markdown, page
+    from a2f_jax.report import sections
 
     if unknown := [name for name in datasets if name not in SETS]:
         raise UserError(f"the report has no column for {unknown[0]}: choose from {', '.join(SETS)}")
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
         raise UserError(f"there is no folder {data_dir}: name the one with the benchmark sets")
-    models = _load(weights)
+    models = load_labelled(weights)
     examples = {}
     for scale in sorted({model.scale for model in models.values()}):
         if comparisons:
@@ -78,16 +68,27 @@ def report(
         raise UserError(f"cannot write the report to {output}: {error.strerror or error}") from error
 
     measured = sections.measure_weights(models, datasets, data_dir)
-    made = {
-        "model_sizes": sections.model_sizes(),
-        "ablation": sections.ablation(measured),
-        "head_kernels": sections.head_kernels(measured),
-        "component_weights": sections.component_weights(measured),
-        "comparison": sections.comparison(measured),
-        "lpips": sections.lpips(measured),
-        "running_time": sections.running_time(measured),
-        "visual_comparison": sections.visual_comparison(measured, examples),
+    made: dict[str, tuple[Section, Any]] = {}
+    steps: dict[str, Callable[[], tuple[Section, Any]]] = {
+        "model_sizes": sections.model_sizes,
+        "ablation": lambda: sections.ablation(measured),
+        "head_kernels": lambda: sections.head_kernels(measured),
+        "component_weights": lambda: sections.component_weights(measured),
+        "comparison": lambda: sections.comparison(measured),
+        "lpips": lambda: sections.lpips(measured),
+        "running_time": lambda: sections.running_time(measured),
+        "visual_comparison": lambda: sections.visual_comparison(measured, examples),
     }
+    for name, make in steps.items():
+        made[name] = make()
+        # After each section, so that what was measured is there even if the rest fails.
+        _write(output, {m.label: m.datasets for m in measured}, made)
+    return pathlib.Path(output) / "report.html"
+
+
+def _write(
+    output: str | os.PathLike[str], benchmarks: Mapping[str, Any], made: Mapping[str, tuple[Section, Any]]
+) -> None:
     device = measure.device_name()
     about = {"a2f_jax": a2f_jax.__version__, "jax": jax.__version__, "device": device}
     title = "A2F: the paper's tables and figures, and ours"
@@ -98,7 +99,6 @@ def report(
     )
     written = [section for section, _ in made.values()]
     pictures = [part for section in written for part in section.parts if isinstance(part, Picture)]
-    benchmarks = {m.label: m.datasets for m in measured}
     numbers = {"about": about, "benchmarks": benchmarks, **{name: values for name, (_, values) in made.items()}}
     write_files(
         {
@@ -109,4 +109,3 @@ def report(
         },
         output,
     )
-    return pathlib.Path(output) / "report.html"

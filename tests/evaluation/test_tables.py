@@ -62,5 +62,5 @@ def test_json_has_null_for_infinite_psnr(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write results to .*file: File exists"):
+    with pytest.raises(UserError, match=r"cannot write .*file/results\.json: File exists"):
         write_results(result(set5={"psnr": 30.0, "ssim": 0.9}), tmp_path / "file")

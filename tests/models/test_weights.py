@@ -31,8 +31,9 @@ def test_saved_weights_load_with_values_and_metadata(model, tmp_path):
 def test_other_endings_and_unwritable_places_are_refused(model, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.safetensors"):
         save(model, tmp_path / "weights.npz")
+    (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        save(model, tmp_path / "missing" / "weights.safetensors")
+        save(model, tmp_path / "file" / "weights.safetensors")
 
 
 def test_weights_that_come_with_the_package_load_by_name():

@@ -59,8 +59,8 @@ def test_a_report_has_all_its_files_and_marks_what_is_measured(folders):
     assert page.read_text().count('src="data:image/png;base64,') == len(figures)
 
     numbers = json.loads((folders / "out/report.json").read_text())
-    psnr = numbers["benchmarks"]["runs/s.safetensors"]["set5"]["psnr"]
-    assert f"| **A2F-S** | **measured: `runs/s.safetensors`** | **331K** | **18.6G** | **{psnr:.2f}/" in text
+    psnr = numbers["benchmarks"]["s.safetensors"]["set5"]["psnr"]
+    assert f"| **A2F-S** | **measured: `s.safetensors`** | **331K** | **18.6G** | **{psnr:.2f}/" in text
     assert len(numbers["model_sizes"]) == 12
     assert {n["seconds"] for n in numbers["running_time"]} == {0.25}
     assert [n["image"] for n in numbers["visual_comparison"]] == ["photo", "photo"]
@@ -82,7 +82,7 @@ def test_with_nothing_at_hand_the_report_cites(folders):
         ({"datasets": ["set6"]}, "no column for set6"),
         ({"data_dir": "nowhere"}, "no folder nowhere"),
         ({"weights": ["runs/none.pt"]}, "no weights at"),
-        ({"weights": ["runs/s.safetensors"] * 2}, "twice"),
+        ({"weights": ["runs/s.safetensors"] * 2}, "name each once"),
         ({"weights": ["runs/s.safetensors"], "comparisons": {"photo.png": (70, 0, 20, 20)}}, "not inside"),
     ],
 )

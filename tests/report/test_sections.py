@@ -12,7 +12,7 @@ from a2f_jax.models.a2f import A2F, build
 from a2f_jax.models.model import Model
 from a2f_jax.report import sections
 from a2f_jax.report.page import Picture, Table
-from a2f_jax.report.sections import Example, Measured
+from a2f_jax.report.sections import Example, Measured, scores
 
 SET5 = {"set5": {"psnr": 32.064, "ssim": 0.89281, "lpips": 0.17321, "n": 5, "images": {}}}
 
@@ -35,7 +35,7 @@ def hr():
 def no_tradeoff(monkeypatch):
     """Spares the drawing."""
     drawn = []
-    monkeypatch.setattr(sections, "tradeoff_figure", lambda points, title: drawn.append(points) or b"png")
+    monkeypatch.setattr(scores, "tradeoff_figure", lambda points, title: drawn.append(points) or b"png")
     return drawn
 
 

@@ -5,10 +5,10 @@ Algorithms for Convolutional Neural Networks", 2016, from Winograd, 1980): `y = 
 neighbouring inputs d. The sums over the three rows and the channels are matrix products, one for each of the six
 points. In exact arithmetic the result is that of the convolution; in float32 it differs in the sixth digit, so
 only float32 uses it. Nested in two dimensions it would save more products, but these become too thin for A2F's
-channels to gain anything.
-
-On a CPU, the pair 3×3 n → 128 → n takes 0.7 times the time of plain matrix products (`benchmarks/inference.py`).
+channels to gain anything. The gradients, which JAX derives, save as many products.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +39,10 @@ _OUTPUTS = 4
 _POINTS = 6
 
 
-def transform_kernel(kernel: np.ndarray) -> np.ndarray:
-    """Applies G once, for `convolve`: `[3, 3, in, out]` → float32 `[6, 3, in, out]`."""
-    return np.einsum("tj,ijco->tico", _G, np.asarray(kernel, np.float64)).astype(np.float32)
+def transform_kernel(kernel: Any) -> Any:
+    """Applies G for `convolve`: float32 `[3, 3, in, out]`, of NumPy or JAX → `[6, 3, in, out]` of the same."""
+    numpy = kernel.__array_namespace__()
+    return numpy.einsum("tj,ijco->tico", numpy.asarray(_G, dtype=kernel.dtype), kernel)
 
 
 def _combine(row: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
@@ -59,29 +60,29 @@ def convolve(x: jax.Array, transformed: jax.Array) -> jax.Array:
     """Convolves without padding.
 
     Args:
-      x: float32 `[H, W, in]`.
+      x: float32 `[N, H, W, in]`.
       transformed: see `transform_kernel`.
 
     Returns:
-      float32 `[H − 2, W − 2, out]`.
+      float32 `[N, H − 2, W − 2, out]`.
     """
-    height, width, channels = x.shape
+    n, height, width, channels = x.shape
     out = transformed.shape[-1]
     quads = -(-(width - 2) // _OUTPUTS)
-    x = jnp.pad(x, ((0, 0), (0, quads * _OUTPUTS + 2 - width), (0, 0)))
-    taps = [x[:, j : j + _OUTPUTS * (quads - 1) + 1 : _OUTPUTS] for j in range(_POINTS)]
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, quads * _OUTPUTS + 2 - width), (0, 0)))
+    taps = [x[:, :, j : j + _OUTPUTS * (quads - 1) + 1 : _OUTPUTS] for j in range(_POINTS)]
     products = []
     for point in range(_POINTS):
         d, weights = _combine(_BT[point], taps), transformed[point]
         # The three rows are gathered before the product or added after it, on the side with fewer channels.
         if channels < out:
-            gathered = jnp.concatenate([d[i : i + height - 2] for i in range(3)], -1)
+            gathered = jnp.concatenate([d[:, i : i + height - 2] for i in range(3)], -1)
             product = gathered.reshape(-1, 3 * channels) @ weights.reshape(3 * channels, out)
-            products.append(product.reshape(height - 2, quads, out))
+            products.append(product.reshape(n, height - 2, quads, out))
         else:
             wide = d.reshape(-1, channels) @ weights.transpose(1, 0, 2).reshape(channels, 3 * out)
-            wide = wide.reshape(height, quads, 3, out)
-            rows = [wide[i : i + height - 2, :, i] for i in range(3)]
+            wide = wide.reshape(n, height, quads, 3, out)
+            rows = [wide[:, i : i + height - 2, :, i] for i in range(3)]
             products.append(rows[0] + rows[1] + rows[2])
-    y = jnp.stack([_combine(row, products) for row in _AT], 2)
-    return y.reshape(height - 2, quads * _OUTPUTS, out)[:, : width - 2]
+    y = jnp.stack([_combine(row, products) for row in _AT], 3)
+    return y.reshape(n, height - 2, quads * _OUTPUTS, out)[:, :, : width - 2]

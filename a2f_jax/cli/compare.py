@@ -1,0 +1,34 @@
+"""`a2f compare`."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, rectangle
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "compare",
+        run,
+        "set bicubic interpolation, results and truth of an image side by side in a picture",
+        "  a2f compare photo.png --weights a2f-sd-x4 -o comparison.png\n"
+        "  a2f compare barbara.png --weights sd_x4.pt m_x4.pt --crop 500,350,90,90 -o comparison.png\n",
+    )
+    parser.add_argument("truth", type=pathlib.Path, metavar="IMAGE", help="the truth; it is shrunk, then upscaled")
+    parser.add_argument("--weights", nargs="+", required=True, metavar="PATH", help=WEIGHTS_HELP)
+    parser.add_argument("--crop", type=rectangle, metavar="X,Y,W,H", help="the part to show (default: the middle)")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the picture, for instance a .png")
+
+
+def run(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """Does it."""
+    from a2f_jax.data import read_rgb, write_image
+    from a2f_jax.evaluation.compare import compare
+    from a2f_jax.models.weights import load_labelled
+
+    write_image(args.output, compare(load_labelled(args.weights), read_rgb(args.truth), args.crop))
+    print(args.output)

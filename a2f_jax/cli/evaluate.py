@@ -1,0 +1,42 @@
+"""`a2f evaluate`."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "evaluate",
+        run,
+        "measure PSNR, SSIM and LPIPS on benchmark sets",
+        "  a2f evaluate --weights a2f-sd-x4 --data benchmark --datasets set5,set14,b100\n"
+        "  a2f evaluate --weights model_best.pt --data benchmark --datasets set5 --lpips --output results\n"
+        "  a2f evaluate --bicubic 4 --datasets sample\n",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--weights", metavar="PATH", help=WEIGHTS_HELP)
+    what.add_argument("--bicubic", type=int, choices=(2, 3, 4), metavar="SCALE", help="measure bicubic interpolation")
+    parser.add_argument("--data", metavar="DIR", help="prepared datasets, or the folder that holds Set5/, Set14/, ...")
+    parser.add_argument(
+        "--datasets", required=True, type=names, metavar="A,B", help="for instance set5,set14,b100,urban100,manga109"
+    )
+    parser.add_argument("--lpips", action="store_true", help="measure LPIPS too (needs the extra [lpips])")
+    parser.add_argument("--output", metavar="DIR", help="write results.json and results.md there")
+
+
+def run(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """Does it."""
+    from a2f_jax.evaluation.benchmark import Bicubic, evaluate
+    from a2f_jax.evaluation.tables import terminal_table
+    from a2f_jax.models.weights import load
+
+    model = load(args.weights) if args.weights else Bicubic(args.bicubic)
+    result = evaluate(
+        model, args.datasets, data_dir=args.data, weights=args.weights, lpips=args.lpips, output=args.output
+    )
+    print(terminal_table([result]))

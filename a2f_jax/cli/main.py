@@ -1,0 +1,58 @@
+"""Which commands there are, and what becomes of their errors."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from a2f_jax import __version__
+from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, train, upscale
+from a2f_jax.errors import UserError
+
+_EPILOG = """
+a first look, with nothing to download:
+  a2f upscale photo.jpg
+  a2f models
+
+and training:
+  a2f data prepare sample
+  a2f train --config configs/sample.py --workdir runs/first
+  a2f evaluate --weights runs/first --datasets sample
+  a2f upscale photo.jpg -o photo-x4.png --weights runs/first
+
+`a2f COMMAND --help` explains each command by example.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="a2f",
+        description="A2F: lightweight image super-resolution in JAX.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"a2f_jax {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (upscale, models, train, evaluate, compare, report, info, convert, data):
+        command.add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, or 2 after an error that the user can mend."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    strangers = [a for a in rest if args.run is not train.run or not a.startswith("--config.")]
+    if strangers:
+        parser.error(f"unrecognised: {' '.join(strangers)}")
+    try:
+        args.run(args, rest)
+    except UserError as error:
+        print(f"a2f: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("a2f: stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,33 @@
+"""`a2f models`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from a2f_jax.cli.commands import add_command
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    add_command(
+        commands,
+        "models",
+        run,
+        "list the weights that come with the package, with their scores",
+        "  a2f models\n  a2f upscale photo.jpg --model a2f-sd --scale 2\n  a2f info a2f-sd-x4\n",
+    )
+
+
+def run(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """Does it."""
+    from a2f_jax.models.weights import read_metadata, shipped
+
+    sets = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
+    print(f"{'name':10}  {'steps':>7}  {'MB':>4}  " + "  ".join(f"{title:14}" for title in sets.values()).rstrip())
+    for name, file in shipped().items():
+        about = read_metadata(file)
+        scores = json.loads(about["scores"])
+        cells = [f"{scores[key]['psnr']:.2f} / {scores[key]['ssim']:.4f}" for key in sets]
+        print(f"{name:10}  {int(about['step']):7,}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}")
+    print("PSNR in dB and SSIM on Y of YCbCr; `a2f info NAME` tells what each was trained on")

@@ -1,0 +1,94 @@
+"""`a2f train`."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from a2f_jax.cli.commands import add_command
+from a2f_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "train",
+        run,
+        "train a network, or go on with a run that was stopped",
+        "  a2f train --config configs/sample.py --workdir runs/first\n"
+        "  a2f train --config configs/a2f.py:sd_x4 --workdir runs/sd_x4\n"
+        "  a2f train --config configs/a2f.py:m_x2 --workdir runs/m_x2 --config.data.name=my_photos "
+        "--config.batch_size=32\n"
+        "  a2f train --config configs/finetune.py:sd_x4 --workdir runs/tuned --config.data.name=my_photos\n",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:RUN]", help="settings; see configs/")
+    parser.add_argument(
+        "--workdir", required=True, type=pathlib.Path, metavar="DIR", help="checkpoints and logs go here"
+    )
+    parser.add_argument("--accept-changes", action="store_true", help="go on although settings have changed")
+    parser.add_argument("--profile", type=int, metavar="STEP", help="trace this step into DIR/profile")
+    group = parser.add_argument_group(
+        "several machines", "one process on each; TPU pods, SLURM and GKE tell --distributed all it needs"
+    )
+    group.add_argument("--distributed", action="store_true", help="train together with the other processes")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+    parser.add_argument(
+        "--config.KEY", dest="_", metavar="VALUE", help="override any setting, for instance --config.seed=1"
+    )
+
+
+def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
+    """Reads a config.
+
+    Args:
+      argument: `FILE[:RUN]`; a file that is not there is looked for among the configs that were installed.
+      overrides: of the form `--config.key=value`.
+
+    Raises:
+      UserError: there is no such file, run or key, or a value is of another type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    path, colon, name = argument.partition(":")
+    if not pathlib.Path(path).is_file():
+        from a2f_jax import configs
+
+        installed = pathlib.Path(configs.__file__).parent / pathlib.Path(path).name
+        if not installed.is_file():
+            raise UserError(f"there is no config file {path}: name one, for instance configs/a2f.py:sd_x4")
+        argument = f"{installed}{colon}{name}"
+    values = flags.FlagValues()
+    argv = ["a2f", f"--config={argument}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+        return values.config
+    except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
+        # An error inside the config file arrives with its whole traceback in the message.
+        reason = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        raise UserError(f"{argument}: {reason}") from error
+
+
+def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Does it."""
+    config = load_config(args.config, rest)
+    if args.distributed:
+        import jax
+
+        try:
+            jax.distributed.initialize(args.coordinator, args.processes, args.process_id)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"the processes cannot find each other ({reason}): give --coordinator, --processes and --process-id"
+            ) from error
+    from a2f_jax.training.loop import train
+
+    train(config, args.workdir, accept_changes=args.accept_changes, profile=args.profile)

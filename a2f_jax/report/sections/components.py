@@ -1,0 +1,66 @@
+"""The weights of the three components in every block."""
+
+from collections.abc import Sequence
+
+import tqdm
+
+from a2f_jax.models.a2f import SCALES, VARIANTS
+from a2f_jax.report import measure
+from a2f_jax.report.figures import block_weights_figure
+from a2f_jax.report.page import Cells, Part, Picture, Section, Table
+from a2f_jax.report.sections.measured import NONE, Measured, Numbers
+
+
+def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
+    """The weights of the three components in every block, of each model."""
+    numbers: Numbers = []
+    parts: list[Part] = [
+        "The output of a block is the sum of three components, each with a learned scalar: λx times its input, λres "
+        "times the residual branch, λaux times the auxiliary features. What a scalar does depends on the size of what "
+        "it multiplies, so the second row of panels shows |λ| times the root mean square of its branch, measured on "
+        "the six sample photographs of scikit-image (240×240 pixels from the middle of each, downscaled)."
+    ]
+    order = [*VARIANTS]
+    for scale in SCALES:
+        of_scale = [m for m in measured if m.model.scale == scale]
+        of_scale.sort(key=lambda m: order.index(m.model.variant) if m.model.variant in order else len(order))
+        if not of_scale:
+            continue
+        images = measure.sample_patches(scale)
+        panels, rows = {}, []
+        for m in tqdm.tqdm(of_scale, unit="model", desc=f"block weights ×{scale}"):
+            found = measure.block_weights(m.model, images)
+            title = f"{m.model.variant.upper()} ×{scale}"
+            panels[title if title not in panels else f"{title}\n{m.label}"] = found
+            numbers.append(
+                {
+                    "weights": m.label,
+                    "variant": m.model.variant,
+                    "scale": scale,
+                    "components": found.weights,
+                    "magnitudes": found.magnitudes,
+                }
+            )
+            totals = [sum(values) for values in zip(*found.magnitudes.values(), strict=True)]
+            cells = [title, m.label]
+            for name in ("x", "res", "aux"):
+                if name not in found.weights:
+                    cells += [NONE, NONE]
+                    continue
+                share = sum(v / t for v, t in zip(found.magnitudes[name], totals, strict=True)) / len(totals)
+                cells += [f"{sum(found.weights[name]) / len(totals):.2f}", f"{share:.0%}"]
+            rows.append(Cells(cells, measured=True))
+        names = ", ".join(panels)
+        caption = f"Weights of the three components in each block, and their effective magnitudes: {names}."
+        parts.append(Picture(f"block-weights-x{scale}", caption.replace("\n", " "), block_weights_figure(panels)))
+        heading = [
+            "Model",
+            "Weights",
+            *(f"{what} {c}" for c in ("λx", "λres", "λaux") for what in ("mean", "share of")),
+        ]
+        parts.append(Table(heading, rows, text_columns=2))
+    if numbers:
+        parts.append("Shares are of the sum of the three magnitudes; means are over blocks.")
+    else:
+        parts.append("No weights were given, so there is nothing to show: add `--weights`.")
+    return Section("Weights of the three components per block", parts), numbers

@@ -1,0 +1,156 @@
+"""How good and how fast the networks are, beside others."""
+
+from collections.abc import Sequence
+
+import jax
+import tqdm
+
+from a2f_jax.evaluation import paper
+from a2f_jax.evaluation.paper import SETS, Row
+from a2f_jax.models.a2f import SCALES, VARIANTS, build
+from a2f_jax.models.counts import count
+from a2f_jax.report import measure
+from a2f_jax.report.figures import Point, tradeoff_figure
+from a2f_jax.report.page import Cells, Part, Picture, Section, Table
+from a2f_jax.report.sections.measured import (
+    NONE,
+    TITLES,
+    Measured,
+    Numbers,
+    billions,
+    measured_as,
+    score_cells,
+    thousands,
+)
+
+
+def _with_measured(cited: Sequence[Row], measured: Sequence[Measured]) -> list[tuple[Row, str | None]]:
+    """The paper's rows by size, each followed by what was measured of the same network; the label if measured."""
+    places = {row.method: row.parameters for row in cited}
+    rows: list[tuple[Row, str | None]] = [(row, None) for row in cited]
+    rows += [(m.row, m.label) for m in measured if m.datasets]
+    return sorted(rows, key=lambda r: (places.get(r[0].method, r[0].parameters), r[1] is not None))
+
+
+def comparison(measured: Sequence[Measured], dataset: str = "set14") -> tuple[Section, Numbers]:
+    """PSNR and SSIM of all methods on all sets, and PSNR against size.
+
+    Args:
+      measured: what was measured.
+      dataset: the set of the scatter plots.
+    """
+    numbers: Numbers = []
+    parts: list[Part] = [
+        "PSNR in dB and SSIM on luma, shaving as many pixels as the scale. Multi-adds for an output of 1280×720; ours "
+        "are counted as the authors do. The slides print 0.7373 as the SSIM of A2F-SD ×4 on B100, and 389.9K as the "
+        "multi-adds of SRDenseNet, which can only be 389.9G."
+    ]
+    heading = ["Model", "Source", "Parameters", "Multi-adds", *(TITLES[name] for name in SETS)]
+    for scale in SCALES:
+        cited = paper.COMPARISON.get(scale, ())
+        rows = _with_measured(cited, [m for m in measured if m.model.scale == scale])
+        if not rows:
+            continue
+        numbers += [{"scale": scale, **row._asdict(), "weights": label} for row, label in rows]
+        cells = [
+            Cells(
+                [
+                    row.method,
+                    f"measured: `{label}`" if label else "slides",
+                    thousands(row.parameters),
+                    billions(row.multiply_adds),
+                    *score_cells(row.scores, "psnr", "ssim"),
+                ],
+                measured=label is not None,
+            )
+            for row, label in rows
+        ]
+        parts.append(f"×{scale}:" if cited else f"×{scale}, of which the slides give nothing:")
+        parts.append(Table(heading, cells, text_columns=2))
+        if cited:
+            points = [
+                Point(row.method, row.parameters, row.multiply_adds, row.scores[dataset]["psnr"], label is not None)
+                for row, label in rows
+                if dataset in row.scores
+            ]
+            caption = f"PSNR on {TITLES[dataset]} ×{scale} against parameters and multi-adds."
+            picture = tradeoff_figure(points, f"{TITLES[dataset]} ×{scale}")
+            parts.append(Picture(f"tradeoff-x{scale}", caption, picture))
+    return Section("Comparison with other networks", parts), numbers
+
+
+def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
+    """LPIPS on all sets, ×4, and the work for an input of 32×32."""
+    numbers: Numbers = []
+    output = (4 * 32, 4 * 32)
+    rows = [
+        Cells(
+            [
+                row.method,
+                "slides",
+                thousands(row.parameters),
+                billions(row.multiply_adds, 3),
+                *score_cells(row.scores, "lpips"),
+            ]
+        )
+        for row in paper.LPIPS
+    ]
+    for variant in VARIANTS:
+        size = count(build(variant, 4), output)
+        sizes = [thousands(size.parameters / 1e3), billions(size.multiply_adds / 1e9, 3)]
+        numbers.append({"variant": variant, "multiply_adds_32x32": size.multiply_adds})
+        sources = {
+            measured_as(m): m.datasets
+            for m in measured
+            if m.model.scale == 4 and m.model.variant == variant and any("lpips" in d for d in m.datasets.values())
+        }
+        for source, scores in (sources or {"counted": {}}).items():
+            rows.append(Cells([variant.upper(), source, *sizes, *score_cells(scores, "lpips")], measured=True))
+    heading = ["Model", "Source", "Parameters", "GFLOPs, 32×32", *(TITLES[name] for name in SETS)]
+    parts: list[Part] = [
+        "LPIPS (AlexNet, version 0.1), lower being better, on the whole RGB image. What the slides call GFLOPs are "
+        "multi-adds in units of 1e9, for an input of 32×32; ours are those of convolutions and matrix products.",
+        Table(heading, rows, text_columns=2),
+    ]
+    return Section("LPIPS and GFLOPs (×4)", parts), numbers
+
+
+def running_time(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
+    """Seconds for an image of Urban100's size, ×4."""
+    device = measure.device_name()
+    rows = [
+        Cells(
+            [
+                t.method,
+                "slides",
+                thousands(t.parameters),
+                billions(t.multiply_adds),
+                f"{t.seconds:.4f}",
+                f"{t.psnr:.2f}",
+            ]
+        )
+        for t in paper.RUNNING_TIME
+    ]
+    numbers: Numbers = []
+    for variant in tqdm.tqdm(VARIANTS, unit="variant", desc="running time"):
+        network = build(variant, 4)
+        size = measure.sizes(network)
+        seconds = measure.running_time(network)
+        numbers.append({"variant": variant, "seconds": seconds, "device": device, "output": measure.TIMED_OUTPUT})
+        psnr = [
+            f"{m.datasets['urban100']['psnr']:.2f}"
+            for m in measured
+            if m.model.scale == 4 and m.model.variant == variant and "urban100" in m.datasets
+        ]
+        sizes = [thousands(size["parameters"] / 1e3), billions(size["with_elementwise"] / 1e9)]
+        cells = [variant.upper(), "measured here", *sizes, f"{seconds:.4f}", " ".join(psnr) or NONE]
+        rows.append(Cells(cells, measured=True))
+    height, width = measure.TIMED_OUTPUT
+    parts: list[Part] = [
+        f"Measured on: {device} ({jax.devices()[0].platform}), JAX {jax.__version__}, float32. One image of noise, "
+        f"{width // 4}×{height // 4} → {width}×{height}, the size of a typical image of Urban100, on which PSNR is "
+        "taken; batch of 1, compiled, warm, waiting for the result, pixels on the device before and after; the "
+        "median of repeated runs. The slides do not name their device, so their times and ours do not compare.",
+        Table(["Model", "Source", "Parameters", "Multi-adds", "Seconds", "PSNR (dB)"], rows, text_columns=2),
+    ]
+    return Section("Running time (×4)", parts), numbers

@@ -1,0 +1,38 @@
+"""Weights and an image to run commands on."""
+
+import numpy as np
+import pytest
+
+from a2f_jax import cli
+from a2f_jax.data import write_image
+from a2f_jax.models.a2f import A2F
+from a2f_jax.models.model import Model
+from a2f_jax.models.weights import save
+
+
+@pytest.fixture(scope="package")
+def weights(tmp_path_factory, random_params):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(Model.from_params(random_params(A2F(scale=2, features=8, blocks=1))), path)
+    return str(path)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    rng = np.random.default_rng(0)
+    write_image(tmp_path / "photo.png", rng.integers(0, 256, (40, 44, 3), dtype=np.uint8))
+    return str(tmp_path / "photo.png")
+
+
+@pytest.fixture
+def fails(capsys):
+    def run(*argv):
+        """Runs a command that must fail with one line and exit code 2, and returns the line."""
+        assert cli.main(argv) == 2
+        captured = capsys.readouterr()
+        line = captured.err.splitlines()[-1]
+        assert line.startswith("a2f: error: ")
+        assert "Traceback" not in captured.err
+        return line
+
+    return run

