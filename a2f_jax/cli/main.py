@@ -1,9 +1,12 @@
 """Which commands there are, and what becomes of their errors."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
+
+from absl import logging as absl_logging
 
 from a2f_jax import __version__
 from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, train, upscale
@@ -38,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _quieten_libraries() -> None:
+    """Orbax logs tracebacks of what we report in one line, and warnings that mean nothing to our users."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 after an error that the user can mend."""
     parser = _parser()
@@ -45,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     strangers = [a for a in rest if args.run is not train.run or not a.startswith("--config.")]
     if strangers:
         parser.error(f"unrecognised: {' '.join(strangers)}")
+    _quieten_libraries()
     try:
         args.run(args, rest)
     except UserError as error:
@@ -52,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # whoever reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # such as a disk that is full; what concerns a single file is said where it is used
+        print(f"a2f: error: {error.filename or 'cannot write'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("a2f: stopped", file=sys.stderr)
         return 130

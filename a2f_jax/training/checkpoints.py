@@ -1,7 +1,7 @@
 """Checkpoints of a training run, written by Orbax while training goes on."""
 
-import errno
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +43,11 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for key in sorted({*old, *new} - _FREE):
         if old.get(key) != new.get(key):
             yield f"{key}: {old.get(key)} → {new.get(key)}"
+
+
+def state_bytes(state: TrainState) -> int:
+    """Returns how many bytes the values of a state take."""
+    return sum(x.nbytes for x in jax.tree.leaves(state))
 
 
 class Checkpoints:
@@ -94,14 +99,18 @@ class Checkpoints:
         }
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
+        # Before Orbax begins: it does not stop cleanly in the middle of a checkpoint.
+        needed, free = state_bytes(state) * 5 // 4, shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise self._unwritable(f"the disk has {free >> 20} MB left of the {needed >> 20} MB that it takes")
         try:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=scores, force=True)
         except Exception as error:  # Orbax and TensorStore wrap what the disk says
             raise self._unwritable(error) from error
 
-    def _unwritable(self, error: Exception) -> UserError:
-        full = "ENOSPC" in str(error) or "No space left" in str(error) or getattr(error, "errno", 0) == errno.ENOSPC
-        reason = "the disk is full" if full else " ".join(str(error).split())[:200]
+    def _unwritable(self, error: Exception | str) -> UserError:
+        # What the system says stands at the end of what wraps it.
+        reason = " ".join(str(error).split())[-200:]
         steps = self._manager.all_steps()
         safe = f"step {max(steps)} is safe" if steps else "nothing is saved yet"
         return UserError(f"cannot write a checkpoint to {self._folder}: {reason}; {safe}. Make room and start again")

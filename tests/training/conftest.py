@@ -27,7 +27,8 @@ def data_dir(tmp_path_factory):
     for i in range(6):
         coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
         write_image(source / f"{i}.png", coarse.repeat(8, 0).repeat(8, 1))
-    prepare("tiny", scale=2, data_dir=target, source=source, validation=2)
+    for scale in (2, 3, 4):
+        prepare("tiny", scale=scale, data_dir=target, source=source, validation=2)
     return target
 
 
