@@ -28,6 +28,6 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     for name, file in shipped().items():
         about = read_metadata(file)
         scores = json.loads(about["scores"])
-        cells = [f"{scores[key]['psnr']:.2f} / {scores[key]['ssim']:.4f}" for key in sets]
-        print(f"{name:10}  {int(about['step']):7,}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}")
+        cells = [f"{scores[s]['psnr']:.2f} / {scores[s]['ssim']:.4f}" if s in scores else f"{'–':14}" for s in sets]
+        print(f"{name:10}  {int(about['step']):7,}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}".rstrip())
     print("PSNR in dB and SSIM on Y of YCbCr; `a2f info NAME` tells what each was trained on")

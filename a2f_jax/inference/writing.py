@@ -66,6 +66,22 @@ def check_format(name: str, target: str, picture: Picture, height: int, width: i
         raise UserError(f"{target} cannot be transparent, as its original is: choose PNG, WebP or TIFF")
 
 
+_TEXT_TAGS = (270, 271, 272, 306, 315, 33432)
+"""ImageDescription, Make, Model, DateTime, Artist, Copyright: what of EXIF is text in TIFF itself."""
+
+
+def _tiff_tags(picture: Picture) -> list[tuple[int, str | int, int, str | bytes, bool]]:
+    """What a TIFF carries over besides colour profile and resolution, as tifffile takes it."""
+    tags: list[tuple[int, str | int, int, str | bytes, bool]] = []
+    if picture.exif:
+        exif = Image.Exif()
+        exif.load(picture.exif)
+        tags += [(tag, "s", 0, exif[tag], True) for tag in _TEXT_TAGS if isinstance(exif.get(tag), str)]
+    if picture.xmp:
+        tags.append((700, 1, len(picture.xmp), picture.xmp, True))
+    return tags
+
+
 def _write_tiff(
     file: BinaryIO, shape: tuple[int, int, int], dtype: np.dtype, strips: Iterator[Any], p: Picture
 ) -> None:
@@ -93,7 +109,7 @@ def _write_tiff(
             iccprofile=p.icc_profile,
             resolution=p.dpi,
             resolutionunit="INCH" if p.dpi else None,
-            extratags=[(700, 1, len(p.xmp), p.xmp, True)] if p.xmp else (),
+            extratags=_tiff_tags(p),
             metadata=None,
         )
 
@@ -127,7 +143,7 @@ def write_picture(
         return
     options: dict[str, Any] = {
         "JPEG": {"quality": quality or 95, "subsampling": 0},
-        "WEBP": {"quality": quality, "method": 4} if quality else {"lossless": True},
+        "WEBP": {"quality": quality, "method": 4} if quality else {"lossless": True, "exact": True},
         "AVIF": {"quality": quality or 90},
         "BMP": {},
     }[form]

@@ -1,0 +1,90 @@
+"""Measures the weights that come with the package and writes their tables into README.md and docs/weights.md.
+
+    python benchmarks/weights.py --data benchmark
+    python benchmarks/weights.py --data benchmark --add runs/sd_x2 --trained-on "CLIC 2025 (...)"
+
+`--add` takes the best checkpoint of a training run into the package first. The scores are kept in the weights' own
+metadata, from which `a2f models` reads them.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+
+from a2f_jax.errors import UserError
+from a2f_jax.evaluation.benchmark import Bicubic, evaluate
+from a2f_jax.evaluation.paper import PUBLISHED
+from a2f_jax.models.weights import load, read_metadata, save, shipped
+
+ROOT = pathlib.Path(__file__).parents[1]
+WEIGHTS = ROOT / "a2f_jax/weights"
+SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
+
+
+def add(run: str, trained_on: str) -> None:
+    """Takes a training run into the package."""
+    model = load(run)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    about = {"data": trained_on, "licence": "Apache-2.0", "commit": commit}
+    save(model, WEIGHTS / f"{model.variant}-x{model.scale}.safetensors", about)
+
+
+def scores(upscaler, data: str) -> dict[str, dict[str, float]]:
+    """Measures on those of the sets that are there at the upscaler's scale."""
+    found = {}
+    for name in SETS:
+        try:
+            result = evaluate(upscaler, [name], data_dir=data)["datasets"][name]
+        except UserError as error:
+            print(f"left out: {error}")
+            continue
+        found[name] = {"psnr": round(result["psnr"], 3), "ssim": round(result["ssim"], 4)}
+    return found
+
+
+def row(name: str, steps: str, values: dict[str, dict[str, float]], style: str = "{}") -> str:
+    """A line of the table."""
+    cells = [f"{values[s]['psnr']:.2f} / {values[s]['ssim']:.4f}" if s in values else "" for s in SETS]
+    return f"| {' | '.join(style.format(cell) if cell else '' for cell in (name, steps, *cells))} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="the folder that holds Set5/, Set14/, ...")
+    parser.add_argument("--add", nargs="+", default=[], metavar="RUN", help="training runs to take into the package")
+    parser.add_argument("--trained-on", help="their photographs and these photographs' licences")
+    args = parser.parse_args()
+    if args.add and not args.trained_on:
+        parser.error("--add needs --trained-on")
+    for run in args.add:
+        add(run, args.trained_on)
+
+    lines = [f"| weights | steps | {' | '.join(SETS.values())} |", "|---|---:|---|---|---|"]
+    for name, file in sorted(shipped().items(), key=lambda item: (item[0][-1], item[0])):
+        model = load(file)
+        found = scores(model, args.data)
+        save(model, file, {"scores": json.dumps(found)})
+        lines.append(row(f"`{name}`", f"{int(read_metadata(file)['step']):,}", found))
+        title = f"the paper's {model.variant.upper()} ×{model.scale}"
+        lines.append(row(title, "1,000,000", PUBLISHED.get((model.variant, model.scale), {}), "*{}*"))
+        lines.append(row(f"bicubic ×{model.scale}", "", scores(Bicubic(model.scale), args.data), "*{}*"))
+    table = "\n".join(lines)
+    print(table)
+    for document in (ROOT / "README.md", ROOT / "docs/weights.md"):
+        text, count = re.subn(
+            r"(<!-- weights -->\n).*?(\n<!-- /weights -->)",
+            lambda match: match[1] + table + match[2],
+            document.read_text(),
+            flags=re.DOTALL,
+        )
+        if not count:
+            raise SystemExit(f"{document} has no place for the table: <!-- weights --> and <!-- /weights -->")
+        document.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
