@@ -14,8 +14,8 @@ quickstart: .venv/installed
 	$(BIN)/a2f evaluate --weights $(OUT)/two-minutes --datasets sample --output $(OUT)
 	$(eval PHOTO := $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data/motorcycle_left.png')"))
 	$(BIN)/a2f upscale $(PHOTO) -o $(OUT)/motorcycle-x4.png --weights $(OUT)/two-minutes --overwrite
-	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/two-minutes --crop 560,300,140,140 -o $(OUT)/comparison.png
-	@echo "Done. Look at $(OUT)/comparison.png (bicubic, ours, truth) and $(OUT)/motorcycle-x4.png"
+	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/two-minutes a2f-sd-x4 --crop 560,300,140,140 -o $(OUT)/comparison.png
+	@echo "Done. Look at $(OUT)/comparison.png (bicubic, two minutes, shipped weights, truth) and $(OUT)/motorcycle-x4.png"
 
 test: lint
 	$(BIN)/python -m pytest

@@ -27,7 +27,8 @@ and training:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="a2f",
         description="A2F: lightweight image super-resolution in JAX.",
@@ -49,11 +50,11 @@ def _quieten_libraries() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 after an error that the user can mend."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
+    commands = parser()
+    args, rest = commands.parse_known_args(argv)
     strangers = [a for a in rest if args.run is not train.run or not a.startswith("--config.")]
     if strangers:
-        parser.error(f"unrecognised: {' '.join(strangers)}")
+        commands.error(f"unrecognised: {' '.join(strangers)}")
     _quieten_libraries()
     try:
         args.run(args, rest)
