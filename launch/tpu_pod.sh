@@ -26,7 +26,8 @@ if [ -z "${PACKAGE:-}" ]; then
     PACKAGE=$(echo dist/a2f_jax-*.whl)
 fi
 # Every worker runs the same command; JAX learns from the pod who they are.
-overrides=$(printf ' %q' "$@")
+overrides=
+[ $# -eq 0 ] || overrides=$(printf '%q ' "$@")
 
 while true; do
     tpu queued-resources create "$name" --node-id "$name" --accelerator-type "$TYPE" --runtime-version "$runtime" --spot
@@ -40,7 +41,7 @@ while true; do
     on_all_workers "${STARTUP:-true}" &&
         tpu tpu-vm scp "$PACKAGE" "$name:" --worker all &&
         on_all_workers "pip install --quiet '$(basename "$PACKAGE")[tpu]'" &&
-        on_all_workers "\$HOME/.local/bin/a2f train --distributed --config $config --workdir $workdir$overrides" &&
+        on_all_workers "\$HOME/.local/bin/a2f train --distributed --config $config --workdir $workdir $overrides" &&
         on_all_workers "grep -q '^Done:' $workdir/train.log" && done=yes
     state=$(tpu tpu-vm describe "$name" --format 'value(state)' || true)
     tpu queued-resources delete "$name" --force || true
