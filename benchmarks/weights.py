@@ -63,14 +63,14 @@ def main() -> None:
     for run in args.add:
         add(run, args.trained_on)
 
-    lines = [f"| weights | steps | {' | '.join(SETS.values())} |", "|---|---:|---|---|---|"]
+    lines = [f"| weights | steps of the last run | {' | '.join(SETS.values())} |", "|---|---:|---|---|---|"]
     for name, file in sorted(shipped().items(), key=lambda item: (item[0][-1], item[0])):
         model = load(file)
         found = scores(model, args.data)
         save(model, file, {"scores": json.dumps(found)})
         lines.append(row(f"`{name}`", f"{int(read_metadata(file)['step']):,}", found))
-        title = f"the paper's {model.variant.upper()} ×{model.scale}"
-        lines.append(row(title, "1,000,000", PUBLISHED.get((model.variant, model.scale), {}), "*{}*"))
+        if paper := PUBLISHED.get((model.variant, model.scale)):
+            lines.append(row(f"the paper's {model.variant.upper()} ×{model.scale}", "1,000,000", paper, "*{}*"))
         lines.append(row(f"bicubic ×{model.scale}", "", scores(Bicubic(model.scale), args.data), "*{}*"))
     table = "\n".join(lines)
     print(table)

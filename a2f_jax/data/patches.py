@@ -115,7 +115,7 @@ class Patches:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        smallest = int(cache.sizes.min(axis=1).argmin())
+        smallest = int(np.argmin(cache.sizes.min(axis=1)))
         if cache.sizes[smallest].min() < patch_size:
             height, width = cache.sizes[smallest]
             raise UserError(

@@ -135,7 +135,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Picture:
     alpha = None
     if samples.shape[-1] in (2, 4):
         alpha, samples = samples[..., -1], samples[..., :-1]
-        if alpha.min() == np.iinfo(alpha.dtype).max:
+        if np.min(alpha) == np.iinfo(alpha.dtype).max:
             alpha = None
     return Picture(
         pixels=_turn(np.broadcast_to(samples, (*samples.shape[:2], 3)), orientation),

@@ -52,6 +52,8 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"the checkpoint {checkpoint} is damaged ({error}): name an earlier one") from error
     metadata = {"step": str(about["step"]), "data": about["config"]["data"]["name"]}
+    if about["config"].get("init"):
+        metadata["init"] = about["config"]["init"]
     if "psnr" in about:
         metadata["validation_psnr"] = f"{about['psnr']:.3f}"
     return params, metadata
