@@ -115,6 +115,9 @@ class Point(NamedTuple):
     measured: bool
 
 
+_SAME_PLACE = 0.05
+"""dB. A measured PSNR as near as that to the cited one of the same method needs no name of its own."""
+
 _HORIZONTAL = {-1: "right", 0: "center", 1: "left"}
 _VERTICAL = {-1: "top", 0: "center", 1: "bottom"}
 
@@ -210,10 +213,15 @@ def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
         panels[1].set_xlabel("multi-adds for an output of 1280×720")
         panels[0].set_ylabel(f"PSNR on {dataset} (dB)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        cited = {point.method for point in points if not point.measured}
+        cited = {point.method: point.psnr for point in points if not point.measured}
         for axes, size in zip(panels, ("parameters", "multiply_adds"), strict=True):
-            # What is measured lies on what is cited, which has its name already.
-            named = [p for p in points if getattr(p, size) is not None and not (p.measured and p.method in cited)]
+            # What is measured mostly lies on what is cited, which has its name already.
+            named = [
+                p
+                for p in points
+                if getattr(p, size) is not None
+                and not (p.measured and abs(cited.get(p.method, 0) - p.psnr) < _SAME_PLACE)
+            ]
             named.sort(key=kind)  # A2F's names take the best places
             _label(axes, [(getattr(p, size), p.psnr, p.method, kinds[kind(p)][1]) for p in named])
         return _png(figure, colours=64)

@@ -97,7 +97,9 @@ def visual_comparison(
             results = [("bicubic", NONE, "measured", Bicubic(scale).upscale(lr))]
             for m in models:
                 size = f"{thousands(m.row.parameters)} / {billions(m.row.multiply_adds)}"
-                results.append((m.row.method, size, measured_as(m), m.model.upscale(lr)))
+                # Of several weights of one variant, the first has its name.
+                name = m.label if any(m.row.method == other for other, *_ in results) else m.row.method
+                results.append((name, size, measured_as(m), m.model.upscale(lr)))
             panels = [Panel("truth", "parameters / multi-adds\nPSNR / SSIM", hr)]
             for name, size, source, sr in results:
                 psnr, ssim = psnr_y(sr, hr, scale), ssim_y(sr, hr, scale)
