@@ -10,13 +10,14 @@ metadata, from which `a2f models` reads them.
 import argparse
 import json
 import pathlib
-import re
 import subprocess
+
+from pages import write_between
 
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import Bicubic, evaluate
 from a2f_jax.evaluation.paper import PUBLISHED
-from a2f_jax.models.weights import load, read_metadata, save, shipped
+from a2f_jax.models.weights import load, save, shipped
 
 ROOT = pathlib.Path(__file__).parents[1]
 WEIGHTS = ROOT / "a2f_jax/weights"
@@ -46,10 +47,10 @@ def scores(upscaler, data: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def row(name: str, steps: str, values: dict[str, dict[str, float]], style: str = "{}") -> str:
+def row(name: str, values: dict[str, dict[str, float]], style: str = "{}") -> str:
     """A line of the table."""
     cells = [f"{values[s]['psnr']:.2f} / {values[s]['ssim']:.4f}" if s in values else "" for s in SETS]
-    return f"| {' | '.join(style.format(cell) if cell else '' for cell in (name, steps, *cells))} |"
+    return f"| {' | '.join(style.format(cell) if cell else '' for cell in (name, *cells))} |"
 
 
 def main() -> None:
@@ -63,27 +64,22 @@ def main() -> None:
     for run in args.add:
         add(run, args.trained_on)
 
-    lines = [f"| weights | steps of the last run | {' | '.join(SETS.values())} |", "|---|---:|---|---|---|"]
+    lines = [f"| weights | {' | '.join(SETS.values())} |", "|---|---|---|---|"]
     for name, file in sorted(shipped().items(), key=lambda item: (item[0][-1], item[0])):
         model = load(file)
         found = scores(model, args.data)
-        save(model, file, {"scores": json.dumps(found)})
-        lines.append(row(f"`{name}`", f"{int(read_metadata(file)['step']):,}", found))
+        if not found:
+            raise SystemExit(f"no benchmark set ×{model.scale} in {args.data}: nothing is written")
+        if json.dumps(found) != model.metadata.get("scores"):
+            save(model, file, {"scores": json.dumps(found)})
+        lines.append(row(f"`{name}`", found))
         if paper := PUBLISHED.get((model.variant, model.scale)):
-            lines.append(row(f"the paper's {model.variant.upper()} ×{model.scale}", "1,000,000", paper, "*{}*"))
-        lines.append(row(f"bicubic ×{model.scale}", "", scores(Bicubic(model.scale), args.data), "*{}*"))
+            lines.append(row(f"the paper's {model.variant.upper()} ×{model.scale}", paper, "*{}*"))
+        lines.append(row(f"bicubic ×{model.scale}", scores(Bicubic(model.scale), args.data), "*{}*"))
     table = "\n".join(lines)
     print(table)
     for document in (ROOT / "README.md", ROOT / "docs/weights.md"):
-        text, count = re.subn(
-            r"(<!-- weights -->\n).*?(\n<!-- /weights -->)",
-            lambda match: match[1] + table + match[2],
-            document.read_text(),
-            flags=re.DOTALL,
-        )
-        if not count:
-            raise SystemExit(f"{document} has no place for the table: <!-- weights --> and <!-- /weights -->")
-        document.write_text(text)
+        write_between(document, "weights", table)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.models.weights import read_metadata, shipped
 
     sets = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
-    print(f"{'name':10}  {'steps':>7}  {'MB':>4}  " + "  ".join(f"{title:14}" for title in sets.values()).rstrip())
+    print(f"{'name':10}  {'MB':>4}  " + "  ".join(f"{title:14}" for title in sets.values()).rstrip())
     for name, file in shipped().items():
         about = read_metadata(file)
         scores = json.loads(about["scores"])
         cells = [f"{scores[s]['psnr']:.2f} / {scores[s]['ssim']:.4f}" if s in scores else f"{'–':14}" for s in sets]
-        print(f"{name:10}  {int(about['step']):7,}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}".rstrip())
+        print(f"{name:10}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}".rstrip())
     print("PSNR in dB and SSIM on Y of YCbCr; `a2f info NAME` tells what each was trained on")

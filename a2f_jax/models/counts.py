@@ -1,5 +1,6 @@
 """Sizes of networks: parameters and multi-adds."""
 
+import json
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +86,9 @@ def describe(model: Model) -> str:
         "size": f"{network.features} features, {network.blocks} blocks",
         "parameters": f"{counts.parameters:,}",
         "multi-adds": f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720",
-        **{key: value for key, value in model.metadata.items() if key not in ("variant", "scale")},
+        **{key: value for key, value in sorted(model.metadata.items()) if key not in ("variant", "scale", "scores")},
     }
+    for name, score in json.loads(model.metadata.get("scores", "{}")).items():
+        facts[name] = f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
     width = max(map(len, facts))
     return "\n".join(f"{key:{width}}  {value}" for key, value in facts.items())

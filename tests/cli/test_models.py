@@ -1,7 +1,14 @@
 """The list of weights that come with the package."""
 
+import json
+import pathlib
+
+import pytest
+
 from a2f_jax import cli
-from a2f_jax.models.weights import load, shipped
+from a2f_jax.models.weights import load, read_metadata, shipped
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_every_shipped_weights_are_listed_with_their_scores(capsys):
@@ -17,3 +24,19 @@ def test_names_say_what_the_weights_are():
         model = load(name)
         assert f"{model.variant}-x{model.scale}" == name
         assert {"data", "step", "licence", "commit", "scores"} <= set(model.metadata)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/weights.md"])
+def test_the_pages_give_the_scores_of_the_weights_themselves(page):
+    lines = (ROOT / page).read_text().split("weights -->")[1].splitlines()
+    for name, file in shipped().items():
+        (line,) = [line for line in lines if line.startswith(f"| `{name}` |")]
+        for score in json.loads(read_metadata(file)["scores"]).values():
+            assert f"{score['psnr']:.2f} / {score['ssim']:.4f}" in line
+
+
+def test_info_tells_scores_and_origin_of_weights(capsys):
+    assert cli.main(["info", "a2f-sd-x4"]) == 0
+    told = capsys.readouterr().out
+    assert "CID22" in told
+    assert " dB / 0." in told
