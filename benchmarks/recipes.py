@@ -34,6 +34,8 @@ RECIPES: dict[str, dict[str, object]] = {
     "the same with another seed": {"seed": 1},
     "learning rate 1e-3": {"optimizer.learning_rate": 1e-3},
     "learning rate 4e-3": {"optimizer.learning_rate": 4e-3},
+    "learning rate 8e-3": {"optimizer.learning_rate": 8e-3},
+    "learning rate 1.6e-2": {"optimizer.learning_rate": 1.6e-2},
     "batch 8, twice the steps": {"batch_size": 8, "steps": 2 * STEPS},
     "patches of 48×48, batch 4": {"data.patch_size": 48, "batch_size": 4},
     "patches of 16×16, batch 36": {"data.patch_size": 16, "batch_size": 36},
@@ -62,8 +64,12 @@ def train(changes: dict[str, object]) -> dict[str, float]:
 
 def table(results: dict[str, dict[str, float]]) -> str:
     """The results in Markdown, each with its difference from the first."""
-    base = next(iter(results.values()))["psnr"]
-    rows = [f"| {name} | {found['psnr']:.3f} | {found['psnr'] - base:+.3f} |" for name, found in results.items()]
+    base = results[next(iter(RECIPES))]["psnr"]
+    rows = [
+        f"| {name} | {results[name]['psnr']:.3f} | {results[name]['psnr'] - base:+.3f} |"
+        for name in RECIPES
+        if name in results
+    ]
     return "\n".join(["| run | validation PSNR / dB | difference |", "|---|---:|---:|", *rows])
 
 

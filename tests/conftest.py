@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,13 @@ import pytest
 
 # Before any computation: the tests of parallel training need several devices, and a CPU can play them.
 jax.config.update("jax_num_cpu_devices", 8)
+
+# What one test or its processes have compiled, the next one loads; nothing goes to the user's own cache.
+compiled = tempfile.TemporaryDirectory(prefix="a2f-test-compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+jax.config.update("jax_compilation_cache_dir", compiled.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

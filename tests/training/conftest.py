@@ -2,7 +2,6 @@
 
 import pathlib
 import runpy
-import tempfile
 
 import jax
 import numpy as np
@@ -11,12 +10,15 @@ import pytest
 from a2f_jax.data import prepare, write_image
 from a2f_jax.models.a2f import A2F
 
-# What one test has compiled, the next one loads.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="a2f-test-compiled-"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
 TINY = pathlib.Path(__file__).with_name("tiny.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """These networks are tiny: compiling them well takes longer than running them badly."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -32,11 +32,6 @@ def environment(compiled, devices):
     }
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 def weights(workdir):
     params, _ = read_checkpoint(workdir)
     return {name: np.asarray(value) for name, value in flatten(params)}
@@ -49,7 +44,7 @@ def flatten(tree, path=""):
 
 def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir, compiled, tmp_path):
     # A checkpoint after every step, so that many of the kills come while one is being written.
-    overrides = ("--config.steps=60", "--config.checkpoint_every=1", "--config.validate_every=60")
+    overrides = ("--config.steps=24", "--config.checkpoint_every=1", "--config.validate_every=24")
     env = environment(compiled, devices=1)
     undisturbed = tmp_path / "undisturbed"
     start = time.monotonic()
@@ -73,7 +68,7 @@ def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir
     assert kills > 3, "the run was over before it could be killed: it needs more steps"
     done = subprocess.run(command(data_dir, killed, *overrides), env=env, check=True, capture_output=True, text=True)
     assert "damaged" not in done.stderr
-    a, b = weights(undisturbed / "checkpoints/60"), weights(killed / "checkpoints/60")
+    a, b = weights(undisturbed / "checkpoints/24"), weights(killed / "checkpoints/24")
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
@@ -103,11 +98,22 @@ def train_together(data_dir, compiled, workdir, *overrides):
     return output
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def one(data_dir, compiled, tmp_path_factory):
+    """A run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    subprocess.run(command(data_dir, workdir), env=environment(compiled, devices=4), check=True, capture_output=True)
+    return workdir
+
+
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_two_processes_train_save_and_go_on_as_one(data_dir, compiled, tmp_path, mode):
-    one, two = tmp_path / "one", tmp_path / "two"
-    mode = f"--config.spmd={mode}"
-    subprocess.run(command(data_dir, one, mode), env=environment(compiled, devices=4), check=True, capture_output=True)
+def test_two_processes_train_save_and_go_on_as_one(data_dir, compiled, tmp_path, one, mode):
+    two, mode = tmp_path / "two", f"--config.spmd={mode}"
     train_together(data_dir, compiled, two, mode, "--config.steps=4")
     output = train_together(data_dir, compiled, two, mode)
     assert "Going on at step 4 of 8 on 4 cpu" in output[0]
