@@ -20,7 +20,7 @@ quickstart: .venv/installed
 	@echo "Done. Look at $(OUT)/comparison.png (bicubic, two minutes, shipped weights, truth) and $(OUT)/motorcycle-x4.png"
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/tested
 	$(BIN)/ruff check .

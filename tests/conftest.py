@@ -13,9 +13,10 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 
 # What one test or its processes have compiled, the next one loads; nothing goes to the user's own cache.
-compiled = tempfile.TemporaryDirectory(prefix="a2f-test-compiled-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-jax.config.update("jax_compilation_cache_dir", compiled.name)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
+    compiled = tempfile.TemporaryDirectory(prefix="a2f-test-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
