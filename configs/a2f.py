@@ -51,7 +51,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.spmd = "shard_map"  # or "pmap"
     config.accumulate = 1  # parts in which each device works on its share of a batch, to save memory
     config.steps_per_dispatch = 1  # updates that the devices do without asking the host
-    config.checks = False  # stop at the first NaN inside a step and at unintended transfers; slow, for debugging
+    config.checks = False  # stop at the origin of a NaN inside a step and at unintended transfers; slow, for debugging
 
     config.log_every = 100  # steps
     config.checkpoint_every = 5_000

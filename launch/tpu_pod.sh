@@ -42,7 +42,7 @@ while true; do
         tpu tpu-vm scp "$PACKAGE" "$name:" --worker all &&
         on_all_workers "pip install --quiet '$(basename "$PACKAGE")[tpu]'" &&
         on_all_workers "\$HOME/.local/bin/a2f train --distributed --config $config --workdir $workdir $overrides" &&
-        on_all_workers "grep -q '^Done:' $workdir/train.log" && done=yes
+        on_all_workers "tail -n 1 $workdir/train.log | grep -q '^Done:'" && done=yes
     state=$(tpu tpu-vm describe "$name" --format 'value(state)' || true)
     tpu queued-resources delete "$name" --force || true
     if [ "$done" = yes ]; then

@@ -53,15 +53,18 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
     Raises:
       UserError: there is no such file, run or key, or a value is of another type.
     """
+    import flax.traverse_util
     from absl import flags
     from ml_collections import config_flags
+
+    from a2f_jax.configs import a2f
 
     path, colon, name = argument.partition(":")
     if not pathlib.Path(path).is_file():
         from a2f_jax import configs
 
         installed = pathlib.Path(configs.__file__).parent / pathlib.Path(path).name
-        if not installed.is_file():
+        if str(pathlib.Path(path).parent) not in (".", "configs") or not installed.is_file():
             raise UserError(f"there is no config file {path}: name one, for instance configs/a2f.py:sd_x4")
         argument = f"{installed}{colon}{name}"
     values = flags.FlagValues()
@@ -69,16 +72,25 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
         values(argv)
-        return values.config
-    except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
+        config = values.config
+    except Exception as error:  # a config file is a program, and can raise anything
         # An error inside the config file arrives with its whole traceback in the message.
-        reason = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
-        raise UserError(f"{argument}: {reason}") from error
+        reason = (str(error).strip().splitlines() or [""])[-1].removeprefix("ValueError: ")
+        raise UserError(f"{argument}: {reason or type(error).__name__}") from error
+    needed = flax.traverse_util.flatten_dict(a2f.get_config().to_dict(), sep=".")
+    missing = needed.keys() - flax.traverse_util.flatten_dict(getattr(config, "to_dict", dict)(), sep=".").keys()
+    if missing:
+        raise UserError(f"{argument} lacks {', '.join(sorted(missing))}: start from a2f_jax.configs.a2f.get_config()")
+    return config
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """Does it."""
     config = load_config(args.config, rest)
+    if ":/" in str(args.workdir):
+        raise UserError(f"--workdir {args.workdir} is not a local folder: mount the bucket and name the folder")
+    if not args.distributed and (args.coordinator, args.processes, args.process_id) != (None, None, None):
+        raise UserError("--coordinator, --processes and --process-id need --distributed")
     if args.distributed:
         import jax
 

@@ -33,12 +33,19 @@ def in_order(
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds a lock among processes; the operating system takes it back from a process that dies."""
+def locked(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
+    """Holds a lock among processes; the operating system takes it back from a process that dies.
+
+    Args:
+      path: the file to lock, which stays.
+      wait: whether to wait for another process that holds it; if not, `BlockingIOError` is raised.
+    """
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise
             print(f"Waiting for another process that works in {path.parent}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

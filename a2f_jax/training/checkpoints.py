@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -40,7 +41,9 @@ _FREE = {
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Settings that differ and matter, as `key: before → now`."""
     old, new = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (before, now))
-    for key in sorted({*old, *new} - _FREE):
+    # The cosine comes down over all steps.
+    free = _FREE - {"steps"} if new["optimizer.schedule"] == "cosine" else _FREE
+    for key in sorted({*old, *new} - free):
         if old.get(key) != new.get(key):
             yield f"{key}: {old.get(key)} → {new.get(key)}"
 
@@ -138,6 +141,11 @@ class Checkpoints:
                         f"{self._folder.parent} holds a run with other settings ({'; '.join(changes)}): choose a new "
                         "--workdir, or go on with the new ones by --accept-changes"
                     )
+                if network := [c for c in changes if c.startswith("model.") and not c.startswith("model.dtype")]:
+                    raise UserError(
+                        f"{self._folder.parent} holds another network ({'; '.join(network)}): choose a new --workdir; "
+                        f"--config.init={self._folder.parent} starts from those of its weights that fit"
+                    )
                 return self._restore(step, like)
             except UserError:
                 raise
@@ -164,13 +172,17 @@ class Checkpoints:
             "params": ocp.args.StandardRestore(abstract.params),
             "optimizer": ocp.args.StandardRestore(abstract.opt_state),
         }
-        if like.ema is not None:
+        averaged = like.ema is not None and (self._folder / str(step) / "ema").is_dir()
+        if averaged:
             items["ema"] = ocp.args.StandardRestore(abstract.ema)
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        ema = None
+        if like.ema is not None:  # an average that is new starts from the weights
+            ema = found["ema"] if averaged else jax.tree.map(jnp.copy, found["params"])
         return TrainState(
             step=jax.device_put(np.int32(step), like.step.sharding),
             params=found["params"],
-            ema=found["ema"] if like.ema is not None else None,
+            ema=ema,
             opt_state=found["optimizer"],
         )
 

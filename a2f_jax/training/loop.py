@@ -12,12 +12,14 @@ from typing import Any
 import flax.traverse_util
 import jax
 import numpy as np
+import optax
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from a2f_jax.data import Cache, Patches, open_cache, open_pairs
 from a2f_jax.data.device_patches import device_batch, device_images
+from a2f_jax.data.parallel import locked
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS, Params
 from a2f_jax.models.model import Model
@@ -41,19 +43,32 @@ def make_network(config: ConfigDict) -> A2F:
         return A2F(**{"features": size.features, "blocks": size.blocks, **settings})
     except KeyError as error:
         raise UserError(f"config.model.variant={error} is unknown: choose one of {', '.join(VARIANTS)}") from None
+    except TypeError as error:
+        raise UserError(f"config.model: {error}") from None
 
 
 def check(config: ConfigDict) -> None:
     """Raises a `UserError` for settings that cannot work together, before any work is done."""
+    counts = {
+        **{name: config[name] for name in ("steps", "steps_per_dispatch", "log_every", "checkpoint_every")},
+        **{name: config[name] for name in ("validate_every", "validation_images", "keep_checkpoints", "accumulate")},
+        "data.patch_size": config.data.patch_size,
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"config.{name}={value} must be at least 1")
+    if config.optimizer.clip_norm < 0:
+        raise UserError(
+            f"config.optimizer.clip_norm={config.optimizer.clip_norm} must not be negative: 0 is no clipping"
+        )
+    if not 0 <= config.ema_decay < 1:
+        raise UserError(f"config.ema_decay={config.ema_decay} must be at least 0 and below 1: 0 is no average")
     devices, batch = jax.device_count(), config.batch_size
     if batch < 1 or batch % (devices * config.accumulate):
         raise UserError(
             f"config.batch_size={batch} cannot be shared out among {devices} devices in {config.accumulate} parts "
             f"(config.accumulate): choose a multiple of {devices * config.accumulate}"
         )
-    for name in ("steps", "steps_per_dispatch", "log_every", "checkpoint_every", "validate_every"):
-        if config[name] < 1:
-            raise UserError(f"config.{name}={config[name]} must be at least 1")
     if config.data.placement not in ("host", "device"):
         raise UserError(f"config.data.placement={config.data.placement!r} is unknown: choose 'host' or 'device'")
     if config.model.dtype not in ("float32", "bfloat16"):
@@ -76,9 +91,8 @@ def warm_start(params: Params, weights: Params) -> tuple[Params, list[str]]:
     return flax.traverse_util.unflatten_dict(merged, sep="."), [name for name in flat if not fits[name]]
 
 
-def _initial_state(config: ConfigDict, network: A2F, say) -> TrainState:
-    optimizer = make_optimizer(config)
-    state = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
+def _from_weights(config: ConfigDict, state: TrainState, say) -> TrainState:
+    """A new run's state with the weights of `config.init`, where there are any."""
     if not config.init:
         return state
     params, left = warm_start(state.params, load(config.init).params)
@@ -138,8 +152,12 @@ class _Figures:
         if len(self._pending) > 2:
             jax.block_until_ready(self._pending[-3][1])
 
+    def clear(self) -> None:
+        """Begins anew."""
+        self._pending.clear()
+
     def take(self) -> tuple[dict[str, float], int | None]:
-        """Returns the means since the last call, and the first step whose loss or gradient was not finite."""
+        """Returns the means since `clear`, and the first step whose loss or gradient was not finite."""
         values: dict[str, list[float]] = {}
         bad = None
         for first_step, metrics in self._pending:
@@ -149,7 +167,6 @@ class _Figures:
                 broken = np.flatnonzero(~np.isfinite(series))
                 if broken.size and bad is None:
                     bad = first_step + int(broken[0])
-        self._pending.clear()
         return {name: math.fsum(series) / len(series) for name, series in values.items()}, bad
 
 
@@ -176,13 +193,20 @@ def train(
     primary = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         monitor = stack.enter_context(Monitor(workdir, active=primary))
+        if primary:
+            stack.enter_context(_alone(workdir))
         if not jax.config.values["jax_compilation_cache_dir"]:  # which users may have set for all they run
             jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
         if config.checks:
             stack.enter_context(jax.debug_nans(True))
 
         data_dir = config.data.dir or None
+        # Files that one machine writes and all share cannot be locked everywhere: the first process decodes alone.
+        if not primary:
+            multihost_utils.sync_global_devices("decoded")
         cache = open_cache(config.data.name, scale=network.scale, split="train", data_dir=data_dir)
+        if primary:
+            multihost_utils.sync_global_devices("decoded")
         held_out = open_pairs(config.data.name, scale=network.scale, split="validation", data_dir=data_dir)
         chosen = range(min(len(held_out), config.validation_images))[jax.process_index() :: jax.process_count()]
         images = [middle(held_out[i], network.scale) for i in chosen]
@@ -201,10 +225,16 @@ def train(
         resident = _resident(config, cache)
         spmd = parallelise(step_fn, config.spmd, resident=resident, donate=not config.checks)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
-        initial = spmd.get_state(spmd.put_state(_initial_state(config, network, monitor.say)))
-        restored = checkpoints.restore(initial, accept_changes)
-        step = int((restored or initial).step)
-        state = spmd.put_state(restored or initial)
+        initial = init_state(network, make_optimizer(config), config.seed, ema=config.ema_decay > 0)
+        restored = checkpoints.restore(spmd.get_state(spmd.put_state(initial)), accept_changes)
+        start = restored or _from_weights(config, initial, monitor.say)
+        step = int(start.step)
+        if step >= config.steps:
+            monitor.say(f"Done: the run in {workdir} is at step {step} of {config.steps}; raise config.steps to go on")
+            return
+        if profile is not None and not step <= profile < config.steps:
+            raise UserError(f"--profile {profile} is not among the steps {step} to {config.steps - 1} that are to come")
+        state = spmd.put_state(start)
         rate = learning_rate(config)
         figures = _Figures()
         preemption = stack.enter_context(Preemption())
@@ -215,34 +245,41 @@ def train(
             if bad is not None:
                 _explain_divergence(config, patches, workdir, bad, float(rate(bad)))
             if log and means:
+                figures.clear()
                 monitor.report({**means, "learning_rate": float(rate(step - 1))})
 
         def save(validated: bool) -> None:
             with monitor.pause():
                 whole = spmd.get_state(state)
+                # The loss and the gradient are those before the last update.
+                if not np.isfinite(optax.tree.norm(whole.params)):
+                    _explain_divergence(config, patches, workdir, step - 1, float(rate(step - 1)))
                 scores = None
                 if validated:
                     scores = _validate(network, whole.weights, images, monitor)
                 checkpoints.save(whole, scores)
 
         monitor.start(step, config.steps, config.batch_size)
-        monitor.log(parameter_overview.get_parameter_overview(initial.params))
+        monitor.log(parameter_overview.get_parameter_overview(start.params))
         monitor.say(
-            f"{'Going on' if restored else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
+            f"{'Going on' if step else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
             f"{jax.devices()[0].device_kind} ({config.spmd}), in {workdir}"
         )
+        del initial, restored, start  # which take memory on every device
         counts = list(_dispatches(config, step))
         inputs = stack.enter_context(contextlib.closing(_inputs(patches, resident, step, counts)))
         for count in counts:
             with monitor.waiting_for_data():
                 batches = spmd.put_inputs(next(inputs))
-            with _tracing(workdir, profile, step, count):
+            with _tracing(workdir, profile, step, count) as traced, _checking(config, step):
                 state, metrics = spmd.step(state, batches)
+                if traced:
+                    jax.block_until_ready(metrics)
             figures.add(step, metrics)
             step += count
             monitor.advance(step)
             last = step == config.steps
-            stop = preemption.requested(step)
+            stop = preemption.requested()
             log = step % config.log_every == 0 or last
             validated = step % config.validate_every == 0 or last
             saved = validated or step % config.checkpoint_every == 0 or stop
@@ -275,21 +312,45 @@ def _validate(
 
 
 @contextlib.contextmanager
-def _tracing(workdir: pathlib.Path, profile: int | None, step: int, count: int) -> Iterator[None]:
-    """Traces the dispatch that holds the step `profile` and waits for it, so that its end is in the trace."""
-    if profile is None or not step <= profile < step + count:
+def _alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of a work folder."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(workdir / "lock", wait=False))
+        except BlockingIOError:
+            raise UserError(f"another run works in {workdir}: wait for its end, or choose a new --workdir") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+@contextlib.contextmanager
+def _tracing(workdir: pathlib.Path, profile: int | None, step: int, count: int) -> Iterator[bool]:
+    """Traces the dispatch that holds the step `profile`; says whether this is it, and then is to be waited for."""
+    traced = profile is not None and step <= profile < step + count
+    with jax.profiler.trace(str(workdir / "profile")) if traced else contextlib.nullcontext():
+        yield traced
+
+
+@contextlib.contextmanager
+def _checking(config: ConfigDict, step: int) -> Iterator[None]:
+    """With `config.checks`, nothing moves between host and devices unasked, and a NaN is traced to its origin."""
+    if not config.checks:
         yield
         return
-    with jax.profiler.trace(str(workdir / "profile")):
-        yield
-        jax.effects_barrier()
+    try:
+        with jax.transfer_guard("disallow"):
+            yield
+    except FloatingPointError as error:
+        raise UserError(f"config.checks found the origin of a NaN at step {step}: {error}") from error
 
 
 def _explain_divergence(config: ConfigDict, patches: Patches, workdir: pathlib.Path, step: int, rate: float) -> Any:
     chosen = patches.choice(step)[0]
     names = ", ".join(sorted({patches.cache.names[i] for i in chosen}))
     raise UserError(
-        f"the loss or its gradient is not finite at step {step} (learning rate {rate:.3g}, batch {step} of seed "
-        f"{config.seed}: {names}). The checkpoints in {workdir} are from before; lower "
-        "config.optimizer.learning_rate, or set config.optimizer.clip_norm, and start again with --accept-changes"
+        f"the loss, its gradient or the weights after it are not finite at step {step} (learning rate {rate:.3g}, "
+        f"batch {step} of seed {config.seed}: {names}). The checkpoints in {workdir}, if there are any, are from "
+        "before; lower config.optimizer.learning_rate, or set config.optimizer.clip_norm, and start again with "
+        "--accept-changes"
     )

@@ -29,7 +29,10 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Returns Adam with the config's schedule, behind clipping by the global norm where it is asked for."""
+    """Returns Adam with the config's schedule, behind clipping by the global norm where it is asked for.
+
+    Its state has the same structure with and without clipping: a run may go on with the other.
+    """
     o = config.optimizer
     adam = optax.adam(learning_rate(config), b1=o.b1, b2=o.b2, eps=o.eps)
-    return optax.chain(optax.clip_by_global_norm(o.clip_norm), adam) if o.clip_norm else adam
+    return optax.chain(optax.clip_by_global_norm(o.clip_norm) if o.clip_norm else optax.identity(), adam)

@@ -13,6 +13,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self._asked = False
+        self._calls = 0
         self._before: signal.Handlers | object = None
 
     def __enter__(self) -> "Preemption":
@@ -28,8 +29,10 @@ class Preemption:
     def _remember(self, _signal: int, _frame: FrameType | None) -> None:
         self._asked = True
 
-    def requested(self, step: int) -> bool:
-        """Returns whether to save and stop after this step; the same on all processes."""
+    def requested(self) -> bool:
+        """Returns whether to save and stop now; the same on all processes, which ask equally often."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            # JAX waits for one more than the highest number it was given: numbers must not leave any out.
+            self._calls += 1
+            return multihost_utils.reached_preemption_sync_point(self._calls)
         return self._asked

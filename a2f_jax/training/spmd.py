@@ -53,6 +53,18 @@ class Resident(NamedTuple):
     batch_size: int
 
 
+def _replicate(tree: Any, everywhere: NamedSharding) -> Any:
+    """Puts values that all processes have on all devices; global arrays stay as they are."""
+
+    def put(x: Any) -> jax.Array:
+        if isinstance(x, jax.Array) and x.sharding == everywhere:
+            return x
+        # `device_put` would compare the values among the processes, over the network.
+        return jax.make_array_from_process_local_data(everywhere, np.asarray(x), np.shape(x))
+
+    return jax.tree.map(put, tree)
+
+
 # (state, one update's input) -> (state, metrics)
 _Update = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
@@ -99,14 +111,14 @@ def _shard_map(train_step: TrainStep, resident: Resident | None, donate: tuple[i
         ),
         donate_argnums=donate,
     )
-    images = None if resident is None else jax.device_put(resident.images, everywhere)
+    images = None if resident is None else _replicate(resident.images, everywhere)
 
     def put_inputs(inputs: Any) -> Any:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(shares, x), inputs)
 
     return Spmd(
         step=lambda state, inputs: step(state, images, inputs),
-        put_state=lambda state: jax.device_put(state, everywhere),
+        put_state=lambda state: _replicate(state, everywhere),
         put_inputs=put_inputs,
         get_state=lambda state: jax.tree.map(lambda x: x.copy(), state),
     )
@@ -136,7 +148,7 @@ def _pmap(train_step: TrainStep, resident: Resident | None, donate: tuple[int, .
         return jax.tree.map(put, batches)
 
     def get_state(state: Any) -> TrainState:
-        return jax.device_put(jax.tree.map(lambda x: np.array(x.addressable_data(0)[0]), state), everywhere)
+        return _replicate(jax.tree.map(lambda x: np.array(x.addressable_data(0)[0]), state), everywhere)
 
     step = jax.pmap(_per_device(train_step, resident), axis_name=AXIS, donate_argnums=donate)
     images = None if resident is None else put_rows(resident.images)

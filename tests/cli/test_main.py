@@ -46,6 +46,9 @@ def test_nothing_imports_tensorflow_or_pytorch():
         (["train", "--config", "configs/a2f.py:xl_x4", "--workdir", "w"], "no run 'xl_x4'"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.stps=1"], "stps"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.steps=many"], "many"),
+        (["train", "--config", "my/a2f.py:sd_x4", "--workdir", "w"], "no config file my/a2f.py"),
+        (["train", "--config", "a2f.py:sd_x4", "--workdir", "gs://bucket/run"], "mount the bucket"),
+        (["train", "--config", "a2f.py:sd_x4", "--workdir", "w", "--processes", "2"], "need --distributed"),
         (["data", "prepare", "set5", "--source", "missing"], "no folder"),
         (["evaluate", "--bicubic", "4", "--datasets", "nothing", "--data", "missing"], "nothing"),
     ],
@@ -54,6 +57,23 @@ def test_mistakes_get_one_line_that_names_them(argv, message, fails, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert message in fails(*argv)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise RuntimeError('broken on purpose')", "broken on purpose"),
+        ("assert False", "AssertionError"),
+        ("return 1", "lacks "),
+        ("from ml_collections import ConfigDict; return ConfigDict({'steps': 1})", "lacks accumulate, batch_size"),
+    ],
+)
+def test_a_config_file_that_fails_is_one_line_too(body, message, fails, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"def get_config():\n    {body}\n")
+    said = fails("train", "--config", str(file), "--workdir", str(tmp_path / "run"))
+    assert str(file) in said
+    assert message in said
 
 
 def test_an_unknown_option_is_refused(capsys):

@@ -23,11 +23,15 @@ def test_the_jobset_trains_on_all_machines_of_its_slice():
     (container,) = pod["containers"]
     assert rows * columns == job["completions"] * container["resources"]["limits"]["google.com/tpu"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-    args, overrides = parser().parse_known_args(container["command"][1:])
+    shell, option, script = container["command"]
+    assert (shell, option) == ("bash", "-c")
+    command, _, then = script.partition(" && ")
+    args, overrides = parser().parse_known_args(command.split()[1:])
     assert args.distributed
     config = load_config(args.config, overrides)
     assert config.data.dir == "/data"
     assert config.batch_size % (rows * columns) == 0
+    assert then == f"tail -n 1 {args.workdir}/train.log | grep '^Done:'"
 
 
 @pytest.mark.parametrize("script", ["gpu_host.sh", "slurm.sbatch", "tpu_pod.sh"])

@@ -1,5 +1,6 @@
 """Whole runs, in this process."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import a2f_jax
+from a2f_jax.data.parallel import locked
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F
 from a2f_jax.models.checkpoint import read_checkpoint
@@ -111,10 +113,12 @@ def test_devices_that_hold_the_images_train_as_from_the_host(config, whole, tmp_
 
 
 def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, capfd):
-    def terminated_at_step_3(self, step):
-        if step == 3:
+    asked = itertools.count(1)
+
+    def terminated_at_step_3(self):
+        if next(asked) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return type(self).asked(self, step)
+        return type(self).asked(self)
 
     monkeypatch.setattr(loop.Preemption, "asked", loop.Preemption.requested, raising=False)
     monkeypatch.setattr(loop.Preemption, "requested", terminated_at_step_3)
@@ -129,9 +133,9 @@ def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, capfd):
 def test_divergence_stops_before_anything_broken_is_saved(config, tmp_path):
     config.optimizer.learning_rate = 1e30
     config.log_every, config.checkpoint_every, config.validate_every = 100, 1, 100
-    with pytest.raises(UserError, match=r"not finite at step 1 \(learning rate 1e\+30, batch 1 of seed 0: .*\.png"):
+    with pytest.raises(UserError, match=r"not finite at step 0 \(learning rate 1e\+30, batch 0 of seed 0: .*\.png"):
         train(config, tmp_path)
-    assert steps_in(tmp_path) == [1]  # of step 0's update, whose gradient was finite
+    assert steps_in(tmp_path) == []  # the gradient was finite, but not what it made of the weights
 
 
 def test_a_damaged_newest_checkpoint_is_set_aside(config, whole, tmp_path, capfd):
@@ -158,6 +162,36 @@ def test_changed_settings_are_named_before_work_is_lost(config, tmp_path):
     assert metrics_of(tmp_path, "train")[6]["learning_rate"] == pytest.approx(5e-4)
 
 
+def test_a_run_goes_on_with_clipping_and_an_average_that_it_did_not_have(config, tmp_path, capfd):
+    config.steps, config.ema_decay = 4, 0.0
+    train(config, tmp_path)
+    config.steps, config.ema_decay, config.optimizer.clip_norm = 6, 0.9, 10.0
+    train(config, tmp_path, accept_changes=True)
+    assert "Going on at step 4" in capfd.readouterr().err
+    assert steps_in(tmp_path) == [4, 6]
+    assert (tmp_path / "checkpoints/6/ema").is_dir()
+    # Another network is no damage either: nothing is moved away.
+    config.steps, config.model.blocks = 8, 3
+    with pytest.raises(UserError, match=r"another network \(model.blocks: 2 → 3\).*--config.init="):
+        train(config, tmp_path, accept_changes=True)
+    assert steps_in(tmp_path) == [4, 6]
+
+
+def test_steps_are_free_to_change_but_not_under_a_cosine(config, tmp_path, capfd):
+    config.steps, config.optimizer.schedule = 2, "cosine"
+    train(config, tmp_path)
+    train(config, tmp_path)
+    assert "is at step 2 of 2" in capfd.readouterr().err
+    config.steps = 4
+    with pytest.raises(UserError, match="steps: 2 → 4"):
+        train(config, tmp_path)
+
+
+def test_one_run_at_a_time_works_in_a_folder(config, tmp_path):
+    with locked(tmp_path / "lock"), pytest.raises(UserError, match="another run works in"):
+        train(config, tmp_path)
+
+
 def test_profile_writes_a_trace(config, tmp_path):
     config.steps = 2
     train(config, tmp_path, profile=1)
@@ -176,6 +210,11 @@ def test_debugging_checks_do_not_change_the_run(config, whole, tmp_path):
     [
         ("batch_size", 12, "batch_size=12 cannot be shared out among 8 devices"),
         ("accumulate", 3, "choose a multiple of 24"),
+        ("accumulate", 0, "accumulate=0 must be at least 1"),
+        ("validation_images", 0, "validation_images=0 must be at least 1"),
+        ("data.patch_size", 0, "patch_size=0 must be at least 1"),
+        ("optimizer.clip_norm", -1.0, "must not be negative"),
+        ("ema_decay", 1.0, "below 1"),
         ("steps_per_dispatch", 0, "must be at least 1"),
         ("model.dtype", "float16", "choose 'float32' or 'bfloat16'"),
         ("model.variant", "a2f-xl", "choose one of a2f-s"),

@@ -80,10 +80,10 @@ def free_port():
         return s.getsockname()[1]
 
 
-def train_together(data_dir, compiled, workdir, *overrides):
+def start_together(data_dir, compiled, workdir, *overrides):
     """Two processes with two devices each."""
     together = ("--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process-id")
-    processes = [
+    return [
         subprocess.Popen(
             [*command(data_dir, workdir, *overrides), *together, str(i)],
             env=environment(compiled / f"process{i}", devices=2),
@@ -93,6 +93,9 @@ def train_together(data_dir, compiled, workdir, *overrides):
         )
         for i in range(2)
     ]
+
+
+def ends_of(processes):
     output = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n\n".join(output)
     return output
@@ -114,11 +117,24 @@ def one(data_dir, compiled, tmp_path_factory):
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_two_processes_train_save_and_go_on_as_one(data_dir, compiled, tmp_path, one, mode):
     two, mode = tmp_path / "two", f"--config.spmd={mode}"
-    train_together(data_dir, compiled, two, mode, "--config.steps=4")
-    output = train_together(data_dir, compiled, two, mode)
+    ends_of(start_together(data_dir, compiled, two, mode, "--config.steps=4"))
+    output = ends_of(start_together(data_dir, compiled, two, mode))
     assert "Going on at step 4 of 8 on 4 cpu" in output[0]
     assert "step" not in output[1]  # only the first process reports
     a, b = weights(one / "checkpoints/8"), weights(two / "checkpoints/8")
     for name in a:
         # Sums over devices are taken in another order; see test_spmd.py for the tolerance.
         np.testing.assert_allclose(a[name], b[name], atol=1e-4, err_msg=name)
+
+
+def test_two_processes_stop_together_when_one_is_asked_to(data_dir, compiled, tmp_path):
+    processes = start_together(
+        data_dir, compiled, tmp_path, "--config.steps=100000", "--config.steps_per_dispatch=2", "--config.log_every=6"
+    )
+    for line in processes[0].stdout:
+        if line.startswith("step 6/"):
+            break
+    processes[1].terminate()
+    output = ends_of(processes)
+    (step,) = re.findall(r"Stopped by a signal after step (\d+)", output[0])
+    assert (tmp_path / "checkpoints" / step / "params").is_dir()
