@@ -18,7 +18,8 @@ import time
 from pages import write_between
 
 STEPS = 800
-BASE = {
+BASE: dict[str, object] = {
+    "optimizer.learning_rate": 2e-3,
     "data.name": "open_photos",
     "data.patch_size": 24,
     "batch_size": 16,
@@ -38,11 +39,6 @@ RECIPES: dict[str, dict[str, object]] = {
     "learning rate 1.6e-2": {"optimizer.learning_rate": 1.6e-2},
     "batch 8, twice the steps": {"batch_size": 8, "steps": 2 * STEPS},
     "patches of 48×48, batch 4": {"data.patch_size": 48, "batch_size": 4},
-    "patches of 16×16, batch 36": {"data.patch_size": 16, "batch_size": 36},
-    "no EMA": {"ema_decay": 0.0},
-    "constant learning rate": {"optimizer.schedule": "halving"},
-    "from random weights": {"init": ""},
-    "bfloat16": {"model.dtype": "bfloat16"},
 }
 
 

@@ -61,7 +61,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
 
     if recipe == "long":
         config.optimizer.schedule = "cosine"
-        config.optimizer.learning_rate = 2e-3
+        config.optimizer.learning_rate = 5e-3
         config.optimizer.warmup = 200
         config.ema_decay = 0.999
     return config
