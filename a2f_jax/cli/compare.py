@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, rectangle
+from a2f_jax.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -30,5 +31,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.evaluation.compare import compare
     from a2f_jax.models.weights import load_labelled
 
+    if pathlib.Path(args.output).resolve() == args.truth.resolve():
+        raise UserError(f"{args.output} would replace the original: choose another output")
     write_image(args.output, compare(load_labelled(args.weights), read_rgb(args.truth), args.crop))
     print(args.output)

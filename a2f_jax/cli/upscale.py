@@ -1,9 +1,12 @@
 """`a2f upscale`."""
 
 import argparse
+import contextlib
+import math
 import pathlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command
@@ -29,7 +32,7 @@ def add(commands: Any) -> None:
         "  cat photo.jpg | a2f upscale - -o - --format PNG > photo-x4.png\n",
     )
     parser.add_argument(
-        "images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="files, folders, or - for the standard input"
+        "images", nargs="+", type=_path, metavar="IMAGE", help="files, folders, or - for the standard input"
     )
     parser.add_argument(
         "-o",
@@ -45,7 +48,7 @@ def add(commands: Any) -> None:
     weights.add_argument("--weights", metavar="PATH", help=f"other weights: {WEIGHTS_HELP}")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--scale", type=float, metavar="X", help=f"any factor, for instance 2.5 (default: the weights', or {_SCALE})"
+        "--scale", type=_factor, metavar="X", help=f"any factor, for instance 2.5 (default: the weights', or {_SCALE})"
     )
     size.add_argument("--size", type=_size, metavar="WxH", help="fill this box without changing proportions")
     parser.add_argument("--ensemble", action="store_true", help="average 8 flips and transpositions: better, 8× slower")
@@ -58,24 +61,51 @@ def add(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="skip images whose results exist")
     parser.add_argument("--report", type=pathlib.Path, metavar="FILE", help="write what became of every image as JSON")
     parser.add_argument("--memory", metavar="2GB", help="memory to use (default: three quarters of what is free)")
-    parser.add_argument("--tile", type=int, metavar="N", help="side of the tiles (default: by memory and device)")
+    parser.add_argument("--tile", type=_count, metavar="N", help="side of the tiles (default: by memory and device)")
     parser.add_argument(
-        "--pixel-limit", type=int, metavar="N", help="most pixels an image may claim (default: 200 million)"
+        "--pixel-limit", type=_count, metavar="N", help="most pixels an image may claim (default: 200 million)"
     )
     parser.add_argument("--verbose", action="store_true", help="say how images are computed and what was compiled")
 
 
+def _path(text: str) -> pathlib.Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return pathlib.Path(text)
+
+
+def _factor(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 1 < factor < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 1")
+    return factor
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
 def _size(text: str) -> tuple[int, int]:
-    width, height = map(int, text.lower().split("x"))
-    return width, height
+    width, x, height = text.lower().partition("x")
+    if not x:
+        raise argparse.ArgumentTypeError(f"{text} is not of the form 1920x1080")
+    return _count(width), _count(height)
 
 
 def _weights(args: argparse.Namespace) -> str:
     """Which weights to take: of the package's those of the next larger scale, unless others are named."""
     from a2f_jax.models.a2f import SCALES
+    from a2f_jax.models.weights import shipped
 
     if args.weights:
         return args.weights
+    if args.model in shipped():
+        return args.model
     return f"{args.model}-x{next((s for s in SCALES if s >= (args.scale or _SCALE)), SCALES[-1])}"
 
 
@@ -87,7 +117,7 @@ def _output(args: argparse.Namespace, scale: int) -> pathlib.Path:
     if args.output:
         return args.output
     (image, *others) = args.images
-    if others or image == PIPE:
+    if others or image == PIPE or not image.resolve().name:
         raise UserError("name where the results shall go: -o FOLDER for several images, -o - for the standard output")
     suffix = "-{}x{}".format(*args.size) if args.size else f"-x{args.scale or scale:g}"
     if image.is_dir():
@@ -98,6 +128,24 @@ def _output(args: argparse.Namespace, scale: int) -> pathlib.Path:
         writable = any(image.suffix.lower() in form.endings for form in FORMATS.values())
         ending = image.suffix if writable else ".png"
     return image.with_name(image.stem + suffix + ending)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM end the work as Ctrl-C does, so that no half-written file stays."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread, which alone may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -127,7 +175,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     )
     output = _output(args, model.scale)
     keep_compilations()
-    with count_compilations() as count:
+    with _terminable(), count_compilations() as count:
         try:
             upscale_files(model.with_dtype(args.dtype), args.images, output, options, args.report)
         finally:

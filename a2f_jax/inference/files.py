@@ -8,8 +8,9 @@ import json
 import pathlib
 import queue
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +25,8 @@ from a2f_jax.inference.pictures import PIXEL_LIMIT, READABLE, Picture, read_pict
 from a2f_jax.inference.upscaler import Upscaler
 from a2f_jax.inference.writing import FORMATS, check_format, format_of, write_picture
 from a2f_jax.models.model import Model
+
+_WRITABLE = {ending for form in FORMATS.values() for ending in form.endings}
 
 PIPE = pathlib.Path("-")
 """Stands for standard input and output."""
@@ -79,8 +82,17 @@ def list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str | 
       The jobs: results have their images' names, and a folder keeps its structure.
 
     Raises:
-      UserError: there is no image, or two would be written to the same file.
+      UserError: there is no image, two would be written to the same file, or one would replace an original.
     """
+    jobs = _list_jobs(images, output, form)
+    originals = {job.image.resolve() for job in jobs if job.image != PIPE}
+    for job in jobs:
+        if job.target != PIPE and job.target.resolve() in originals:
+            raise UserError(f"{job.target} would replace an original: choose another output")
+    return jobs
+
+
+def _list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str | None) -> list[Job]:
     if len(images) == 1 and not images[0].is_dir() and (output == PIPE or (output.suffix and not output.is_dir())):
         return [Job(images[0], output)]
     if PIPE in (output, *images):
@@ -90,9 +102,13 @@ def list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str | 
         found = [image]
         if image.is_dir():
             found = sorted(path for path in image.rglob("*") if path.suffix.lower() in READABLE and path.is_file())
+            if output.resolve() != image.resolve():  # results of an earlier run are no originals
+                found = [path for path in found if output.resolve() not in path.resolve().parents]
         for path in found:
             target = output / (path.relative_to(image) if image.is_dir() else path.name)
-            jobs.append(Job(path, target.with_suffix(FORMATS[form].endings[0]) if form else target))
+            if form or path.suffix.lower() not in _WRITABLE:
+                target = target.with_suffix(FORMATS[form or "PNG"].endings[0])
+            jobs.append(Job(path, target))
     if not jobs:
         raise UserError(
             f"there are no images in {', '.join(map(str, images))}: name a folder with PNG, JPEG, ... files"
@@ -129,6 +145,7 @@ class _Batch:
         self.options = options
         self.devices = jax.local_devices()[: len(jobs)]
         self.busy = 0.0
+        self.stopped = threading.Event()  # ends what is being computed
         self._free: queue.Queue[Upscaler] = queue.Queue()
         for device in self.devices:
             self._free.put(
@@ -178,13 +195,21 @@ class _Batch:
         shape = to.height, to.width, to.channels
         if _check_memory(job, form, to, self.options):
             with self._device() as upscaler, _opened(job.target) as file, self._bar(upscaler, picture, to) as bar:
-                strips = enlarge(upscaler, picture, to, bar.update)
+                strips = enlarge(upscaler, picture, to, self._progress(bar))
                 write_picture(file, form, shape, to.dtype, strips, picture, self.options.quality)
             return
         with self._device() as upscaler, self._bar(upscaler, picture, to) as bar:
-            result = list(enlarge(upscaler, picture, to, bar.update))
+            result = list(enlarge(upscaler, picture, to, self._progress(bar)))
         with _opened(job.target) as file:
             write_picture(file, form, shape, to.dtype, result, picture, self.options.quality)
+
+    def _progress(self, bar: tqdm) -> Callable[[int], None]:
+        def advance(count: int) -> None:
+            if self.stopped.is_set():
+                raise UserError("stopped")
+            bar.update(count)
+
+        return advance
 
     def _bar(self, upscaler: Upscaler, picture: Picture, to: Enlargement) -> tqdm:
         alone = len(self.jobs) == 1
@@ -224,6 +249,8 @@ def upscale_files(
       UserError: at least one file could not be upscaled; with several files the message is the summary.
     """
     jobs = list_jobs(images, output, options.form)
+    if report and report.resolve() in {path.resolve() for job in jobs for path in (job.image, job.target)}:
+        raise UserError(f"--report {report} is an image: choose another name for the report")
     batch = _Batch(model, jobs, options)
     results: list[dict[str, Any]] = []
     failures: list[UserError] = []
@@ -239,7 +266,10 @@ def upscale_files(
                 job = futures.pop(future)
                 try:
                     results.append(future.result())
-                except UserError as error:
+                except Exception as unexpected:  # one image must not stop the others, whatever it is
+                    error = unexpected
+                    if not isinstance(error, UserError):
+                        error = UserError(f"{job.image}: {type(error).__name__}: {' '.join(str(error).split())}")
                     failures.append(error)
                     about = {"image": str(job.image), "output": str(job.target)}
                     results.append({**about, "status": "failed", "error": str(error)})
@@ -247,6 +277,7 @@ def upscale_files(
                         tqdm.write(f"a2f: {error}", file=sys.stderr)
                 bar.update()
         except BaseException:
+            batch.stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
     seconds = time.perf_counter() - start

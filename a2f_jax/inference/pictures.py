@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pathlib
+import re
 import sys
 from typing import Any, BinaryIO
 
@@ -21,6 +22,8 @@ PIXEL_LIMIT = 200_000_000
 """Most pixels that an image may claim to have; more are taken for an attack on memory."""
 
 _ORIENTATION = 0x0112
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[1-8]")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # of TIFF
 
 _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
 
@@ -36,7 +39,7 @@ class Picture:
       format: Pillow's name of the file's format, such as "PNG".
       icc_profile: the colour profile, or None.
       exif: the EXIF block without the orientation, or None.
-      xmp: the XMP packet, or None.
+      xmp: the XMP packet, upright too, or None.
       dpi: dots per inch in x and y, or None.
     """
 
@@ -120,6 +123,8 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Picture:
     grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
     if image.mode.startswith("I;16"):
         samples = np.asarray(image).astype(np.uint16)[..., None]
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds in 8 bits only
+            samples = 65535 - samples
     elif _is_deep(image):
         samples = _deep_colours(image, file, name)
     elif image.mode == "CMYK":
@@ -132,6 +137,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Picture:
         raise UserError(f"{name} is a {image.mode} image: convert it to RGB of 8 or 16 bits first")
     exif = image.getexif()  # only now: in a PNG it may come after the pixels
     orientation = exif.pop(_ORIENTATION, 1)
+    xmp = image.info.get("xmp")
     alpha = None
     if samples.shape[-1] in (2, 4):
         alpha, samples = samples[..., -1], samples[..., :-1]
@@ -144,7 +150,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Picture:
         format="JPEG" if image.format == "MPO" else str(image.format),
         icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
         exif=exif.tobytes() if len(exif) else None,
-        xmp=image.info.get("xmp"),
+        xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None,
         dpi=_resolution(image),
     )
 

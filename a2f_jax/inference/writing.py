@@ -66,6 +66,9 @@ def check_format(name: str, target: str, picture: Picture, height: int, width: i
         raise UserError(f"{target} cannot be transparent, as its original is: choose PNG, WebP or TIFF")
 
 
+_JPEG_SEGMENT = 65_000
+"""Most bytes of EXIF or XMP in a JPEG, less what announces them."""
+
 _TEXT_TAGS = (270, 271, 272, 306, 315, 33432)
 """ImageDescription, Make, Model, DateTime, Artist, Copyright: what of EXIF is text in TIFF itself."""
 
@@ -148,6 +151,8 @@ def write_picture(
         "BMP": {},
     }[form]
     about = {key: getattr(picture, key) for key in ("icc_profile", "exif", "xmp", "dpi")} if form != "BMP" else {}
+    if form == "JPEG":  # each has to fit into one segment of 64 KB; the image matters more
+        about |= {key: None for key in ("exif", "xmp") if len(about[key] or b"") > _JPEG_SEGMENT}
     options |= {key: value for key, value in about.items() if value}
     pixels = np.concatenate(list(strips))
     Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).save(file, form, **options)

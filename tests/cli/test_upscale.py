@@ -62,3 +62,33 @@ def test_verbose_says_how_it_is_computed(weights, photo, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "44×40 pixels in tiles of 64, states in device memory" in err
     assert "programs compiled" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--scale", "nan"],
+        ["--scale", "0"],
+        ["--scale", "inf"],
+        ["--tile", "0"],
+        ["--size", "100"],
+        ["--pixel-limit", "-1"],
+    ],
+)
+def test_impossible_numbers_are_refused(photo, argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["upscale", photo, *argv])
+    assert stop.value.code == 2
+    assert argv[1] in capsys.readouterr().err
+
+
+def test_an_empty_name_is_not_the_current_folder(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["upscale", ""])
+    assert "the name is empty" in capsys.readouterr().err
+
+
+def test_a_model_can_be_named_as_it_is_listed(tmp_path):
+    Image.new("RGB", (24, 16), (10, 90, 200)).save(tmp_path / "photo.png")
+    assert cli.main(["upscale", str(tmp_path / "photo.png"), "--model", "a2f-sd-x2"]) == 0
+    assert size(tmp_path / "photo-x2.png") == ("PNG", (48, 32))

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from a2f_jax.errors import UserError
-from a2f_jax.inference.files import Options, list_jobs, upscale_files
+from a2f_jax.inference.files import Job, Options, _Batch, list_jobs, upscale_files
+from a2f_jax.inference.pictures import read_picture
 
 
 @pytest.fixture
@@ -208,3 +209,52 @@ def test_every_local_device_takes_images(tmp_path):
     )
     assert done.stdout.strip() == "2"
     assert "6 images" in done.stderr
+
+
+def test_originals_are_never_replaced(model, photo, tmp_path):
+    for output in (photo, tmp_path):
+        with pytest.raises(UserError, match=r"photo\.png would replace an original"):
+            upscale_files(model, [tmp_path if output == tmp_path else photo], output, Options(overwrite=True))
+    with pytest.raises(UserError, match="is an image: choose another name for the report"):
+        upscale_files(model, [photo], tmp_path / "out.png", report=tmp_path / "out.png")
+    assert Image.open(photo).size == (12, 9)
+
+
+def test_results_inside_the_folder_are_no_originals_of_the_next_run(photo, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo.png").write_bytes(photo.read_bytes())
+    assert [job.image for job in list_jobs([tmp_path], tmp_path / "out")] == [photo]
+
+
+def test_what_can_be_read_but_not_written_becomes_a_png(tmp_path):
+    (tmp_path / "old.gif").touch()
+    (job,) = list_jobs([tmp_path], tmp_path / "out")
+    assert job.target == tmp_path / "out" / "old.png"
+
+
+def test_metadata_that_a_jpeg_cannot_hold_do_not_keep_the_image_from_it(model, photo, tmp_path):
+    Image.open(photo).save(tmp_path / "in.webp", lossless=True, xmp=b"<x>" + b" " * 70_000)
+    upscale_files(model, [tmp_path / "in.webp"], tmp_path / "out.jpg")
+    assert Image.open(tmp_path / "out.jpg").size == (24, 18)
+
+
+def test_whatever_an_image_raises_the_others_are_done(model, photo, tmp_path, monkeypatch):
+    def broken(source, limit):
+        if source.name == "bad.png":
+            raise ZeroDivisionError("on purpose")
+        return read_picture(source, limit)
+
+    (tmp_path / "bad.png").write_bytes(photo.read_bytes())
+    monkeypatch.setattr("a2f_jax.inference.files.read_picture", broken)
+    with pytest.raises(UserError, match="1 of 2 images failed"):
+        upscale_files(model, [tmp_path], tmp_path / "out", report=tmp_path / "report.json")
+    assert (tmp_path / "out" / "photo.png").is_file()
+    assert "ZeroDivisionError: on purpose" in (tmp_path / "report.json").read_text()
+
+
+def test_a_stopped_batch_ends_in_the_middle_of_an_image(model, photo, tmp_path):
+    batch = _Batch(model, [Job(photo, tmp_path / "out.png")], Options(tile=8))
+    batch.stopped.set()
+    with pytest.raises(UserError, match="stopped"):
+        batch.run(batch.jobs[0])
+    assert list(tmp_path.iterdir()) == [photo]

@@ -142,3 +142,21 @@ def test_broken_files_are_refused_in_one_line_or_read(kind):
             assert picture.pixels.ndim == 3
             outcomes["read"] += 1
     assert outcomes["refused"] > 20
+
+
+def test_xmp_of_an_upright_image_says_so_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 9)).save(buffer, "JPEG", exif=exif, xmp=xmp)
+    picture = read_picture(buffer.getvalue())
+    assert picture.pixels.shape == (12, 9, 3)
+    assert picture.xmp == xmp.replace(b'"6"', b'"1"')
+
+
+def test_16_bits_with_white_as_zero():
+    grey = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, 65535 - grey, photometric="miniswhite")
+    np.testing.assert_array_equal(read_picture(buffer.getvalue()).pixels[..., 0], grey)
