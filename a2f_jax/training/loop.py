@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import flax.traverse_util
@@ -197,8 +197,6 @@ def train(
             stack.enter_context(_alone(workdir))
         if not jax.config.values["jax_compilation_cache_dir"]:  # which users may have set for all they run
             jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
-        if config.checks:
-            stack.enter_context(jax.debug_nans(True))
 
         data_dir = config.data.dir or None
         # Files that one machine writes and all share cannot be locked everywhere: the first process decodes alone.
@@ -271,8 +269,8 @@ def train(
         for count in counts:
             with monitor.waiting_for_data():
                 batches = spmd.put_inputs(next(inputs))
-            with _tracing(workdir, profile, step, count) as traced, _checking(config, step):
-                state, metrics = spmd.step(state, batches)
+            with _tracing(workdir, profile, step, count) as traced:
+                state, metrics = (_checked(spmd.step, step) if config.checks else spmd.step)(state, batches)
                 if traced:
                     jax.block_until_ready(metrics)
             figures.add(step, metrics)
@@ -332,17 +330,20 @@ def _tracing(workdir: pathlib.Path, profile: int | None, step: int, count: int) 
         yield traced
 
 
-@contextlib.contextmanager
-def _checking(config: ConfigDict, step: int) -> Iterator[None]:
-    """With `config.checks`, nothing moves between host and devices unasked, and a NaN is traced to its origin."""
-    if not config.checks:
-        yield
-        return
-    try:
-        with jax.transfer_guard("disallow"):
-            yield
-    except FloatingPointError as error:
-        raise UserError(f"config.checks found the origin of a NaN at step {step}: {error}") from error
+def _checked(run: Callable[[Any, Any], Any], step: int) -> Callable[[Any, Any], Any]:
+    """For `config.checks`: nothing may move between host and devices unasked, and a NaN is traced to its origin."""
+
+    def run_checked(state: Any, inputs: Any) -> Any:
+        try:
+            with jax.debug_nans(False), jax.transfer_guard("disallow"):
+                jax.block_until_ready(run(state, inputs))
+            # Again, since the search for a NaN's origin, operation by operation, moves constants.
+            with jax.debug_nans(True):
+                return run(state, inputs)
+        except FloatingPointError as error:
+            raise UserError(f"config.checks found a NaN at step {step}: {error}") from error
+
+    return run_checked
 
 
 def _explain_divergence(config: ConfigDict, patches: Patches, workdir: pathlib.Path, step: int, rate: float) -> Any:

@@ -202,6 +202,12 @@ def test_debugging_checks_do_not_change_the_run(config, whole, tmp_path):
     assert loss == pytest.approx(metrics_of(whole, "train")[2]["loss"], rel=1e-6)
 
 
+def test_debugging_checks_find_a_nan(config, tmp_path):
+    config.checks, config.optimizer.learning_rate, config.log_every = True, 1e38, 100
+    with pytest.raises(UserError, match="found a NaN at step 1"):
+        train(config, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
