@@ -38,11 +38,13 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.data.placement = "host"  # or "device": the decoded images lie in device memory and are cropped there
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # or "muon", which needs higher learning rates
     config.optimizer.schedule = "halving"  # or "cosine"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.halve_every = 200_000  # steps, of "halving"
     config.optimizer.warmup = 0  # steps of linear increase from 0
-    config.optimizer.b1 = 0.9
+    config.optimizer.momentum = 0.95  # of "muon"
+    config.optimizer.b1 = 0.9  # of "adam", and of what "muon" leaves to Adam
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
     config.optimizer.clip_norm = 0.0  # global gradient norm to clip at; 0: never

@@ -1,12 +1,15 @@
-"""Learning rates against the formulas they are named after."""
+"""Learning rates and optimizers against the formulas they are named after."""
 
 import math
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from a2f_jax.configs import a2f
 from a2f_jax.errors import UserError
-from a2f_jax.training.optimizer import learning_rate
+from a2f_jax.training.optimizer import learning_rate, make_optimizer
 
 
 def test_the_papers_learning_rate_is_halved_every_200000_steps():
@@ -31,3 +34,37 @@ def test_an_unknown_schedule_is_refused_by_name():
     config.optimizer.schedule = "linear"
     with pytest.raises(UserError, match="'linear' is unknown"):
         learning_rate(config)
+
+
+def _muon():
+    config = a2f.get_config("sd_x4")
+    config.optimizer.name, config.optimizer.learning_rate = "muon", 2e-2
+    return make_optimizer(config)
+
+
+def test_muon_orthogonalizes_kernels_as_matrices_of_inputs_by_outputs():
+    """Momentum's singular values become nearly equal: five Newton-Schulz steps bring them to 0.7..1.2 (Jordan, 2024)."""
+    params = {"kernel": jnp.zeros((3, 3, 4, 16))}
+    grads = {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 16)) * jnp.logspace(-1, 1, 16)}
+    optimizer = _muon()
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    values = np.linalg.svd(np.asarray(updates["kernel"]).reshape(36, 16), compute_uv=False) / 2e-2
+    assert 0.6 < values.min() and values.max() < 1.3
+
+
+def test_muon_leaves_gains_and_scalars_to_adam():
+    params = {"g": jnp.ones(16), "lambda_x": jnp.ones(())}
+    optimizer = _muon()
+    updates, _ = optimizer.update(jax.tree.map(lambda x: -3.0 * x, params), optimizer.init(params), params)
+    # The first step of Adam with Nesterov momentum (Dozat, 2016), whatever the gradient's size: the gradient's sign
+    # times 1 + b1 · (1 − b1) / (1 − b1²).
+    first = 2e-2 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
+    np.testing.assert_allclose(updates["g"], first, rtol=1e-5)
+    np.testing.assert_allclose(updates["lambda_x"], first, rtol=1e-5)
+
+
+def test_an_unknown_optimizer_is_refused_by_name():
+    config = a2f.get_config("sd_x4")
+    config.optimizer.name = "sgd"
+    with pytest.raises(UserError, match="'sgd' is unknown"):
+        make_optimizer(config)
