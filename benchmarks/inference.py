@@ -33,8 +33,8 @@ def _model(variant: str, scale: int):
     """A model with random weights, drawn by NumPy: compiling the real initialisation takes longer than measuring."""
     import jax
 
+    from a2f_jax.model import Model
     from a2f_jax.models.a2f import build
-    from a2f_jax.models.model import Model
 
     network, rng = build(variant, scale), np.random.default_rng(0)
     shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]
@@ -43,7 +43,7 @@ def _model(variant: str, scale: int):
         fan_in = float(np.prod(shape[:-1])) if len(shape) > 1 else 1.0
         return np.float32(rng.normal(0 if len(shape) > 1 else 0.5, fan_in**-0.5 / 4, shape))
 
-    return Model(network, jax.tree.map(lambda x: draw(x.shape), shapes))
+    return Model.from_params(jax.tree.map(lambda x: draw(x.shape), shapes))
 
 
 def _tiles(variant: str, scale: int) -> Callable[[], np.ndarray]:

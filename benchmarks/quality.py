@@ -10,7 +10,7 @@ import numpy as np
 
 import a2f_jax
 from a2f_jax.evaluation.benchmark import evaluate
-from a2f_jax.inference.upscaler import Upscaler
+from a2f_jax.upscaling.upscaler import Upscaler
 
 
 @dataclasses.dataclass
@@ -26,9 +26,9 @@ class _Variation:
 def main(weights: str, data: str, dataset: str) -> None:
     model = a2f_jax.load(weights)
     upscalers = {
-        "float32": Upscaler(model),
-        "bfloat16": Upscaler(model.with_dtype("bfloat16")),
-        "ensemble": Upscaler(model, ensemble=True),
+        "float32": model.upscaler(),
+        "bfloat16": model.with_dtype("bfloat16").upscaler(),
+        "ensemble": model.upscaler(ensemble=True),
     }
     print(f"| {model.variant} ×{model.scale} on {dataset} | PSNR | SSIM |\n|---|---|---|")
     for name, upscaler in upscalers.items():

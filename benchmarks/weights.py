@@ -17,7 +17,8 @@ from pages import write_between
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import Bicubic, evaluate
 from a2f_jax.evaluation.paper import PUBLISHED
-from a2f_jax.models.weights import load, save, shipped
+from a2f_jax.model import load, save
+from a2f_jax.weights import shipped_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 WEIGHTS = ROOT / "a2f_jax/weights"
@@ -65,7 +66,7 @@ def main() -> None:
         add(run, args.trained_on)
 
     lines = [f"| weights | {' | '.join(SETS.values())} |", "|---|---|---|---|"]
-    for name, file in sorted(shipped().items(), key=lambda item: (item[0][-1], item[0])):
+    for name, file in sorted(shipped_weights().items(), key=lambda item: (item[0][-1], item[0])):
         model = load(file)
         found = scores(model, args.data)
         if not found:

@@ -43,13 +43,12 @@ class Upscale(beam.DoFn):
     def setup(self) -> None:
         """Loads the weights once per worker."""
         import a2f_jax
-        from a2f_jax.inference.upscaler import Upscaler
 
         with tempfile.TemporaryDirectory() as folder:
             local = pathlib.Path(folder, posixpath.basename(self._weights))
             with FileSystems.open(self._weights) as file:
                 local.write_bytes(file.read())
-            self._upscaler = Upscaler(a2f_jax.load(local))
+            self._upscaler = a2f_jax.load(local).upscaler()
 
     def process(self, path: str) -> Iterator[Any]:
         """Upscales one image."""
@@ -63,18 +62,19 @@ class Upscale(beam.DoFn):
             yield beam.pvalue.TaggedOutput(FAILED, {"image": path, "error": reason})
 
     def _upscale(self, path: str, target: str) -> dict[str, Any]:
-        from a2f_jax.inference.enlarge import enlarge, enlargement_of
-        from a2f_jax.inference.pictures import read_picture
-        from a2f_jax.inference.writing import FORMATS, check_format, format_of, write_picture
+        from a2f_jax.catalogue import FORMATS
+        from a2f_jax.images.reading import read_picture
+        from a2f_jax.images.writing import check_format, format_of, write_picture
+        from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 
         if self._form:
-            target = posixpath.splitext(target)[0] + FORMATS[self._form].endings[0]
+            target = posixpath.splitext(target)[0] + FORMATS[self._form].suffixes[0]
         form = format_of(pathlib.PurePosixPath(target))
         if FileSystems.exists(target):
             return {"image": path, "output": target, "status": "skipped"}
         with FileSystems.open(path, mime_type="application/octet-stream") as file:
             picture = read_picture(file.read())
-        to = enlargement_of(picture, self._upscaler.model.scale, None, FORMATS[form].deep)
+        to = enlargement_of(picture, self._upscaler.scale, None, FORMATS[form].sixteen_bit)
         check_format(form, target, picture, to.height, to.width)
         content = io.BytesIO()
         strips = enlarge(self._upscaler, picture, to, lambda _: None)

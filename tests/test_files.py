@@ -1,9 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Paths as users write them, files that appear whole or not at all, and locks."""
+
+import pathlib
+import threading
+import time
 
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import replacing
+from a2f_jax.files import local_path, locked, replacing
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -30,3 +34,38 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/below"), replacing(tmp_path / "file" / "below"):
         pass
+
+
+def test_lock_lets_in_one_at_a_time(tmp_path, capsys):
+    inside = []
+
+    def enter(i):
+        with locked(tmp_path / "lock"):
+            inside.append(("in", i))
+            time.sleep(0.05)
+            inside.append(("out", i))
+
+    threads = [threading.Thread(target=enter, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [what for what, _ in inside] == ["in", "out"] * 3
+    assert [i for _, i in inside[::2]] == [i for _, i in inside[1::2]]
+    assert "Waiting for another process" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert local_path("~/runs") == pathlib.Path("/home/ada/runs")
+    assert local_path(pathlib.Path("runs/~backup")) == pathlib.Path("runs/~backup")
+    with pytest.raises(UserError, match="~nobody-at-all/x: there is no such user"):
+        local_path("~nobody-at-all/x")
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket", "file:/run"])
+def test_the_address_of_a_bucket_is_refused(address):
+    with pytest.raises(UserError, match="not a local path, and buckets are not supported"):
+        local_path(address)
+    with pytest.raises(UserError):
+        local_path(pathlib.Path(address))  # which turns // into /

@@ -27,11 +27,11 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Does it."""
-    from a2f_jax.data import read_rgb, write_image
-    from a2f_jax.evaluation.compare import compare
-    from a2f_jax.models.weights import load_labelled
+    from a2f_jax.evaluation.comparison import compare
+    from a2f_jax.images import read_rgb, write_rgb
+    from a2f_jax.model import load_labelled
 
     if pathlib.Path(args.output).resolve() == args.truth.resolve():
         raise UserError(f"{args.output} would replace the original: choose another output")
-    write_image(args.output, compare(load_labelled(args.weights), read_rgb(args.truth), args.crop))
+    write_rgb(args.output, compare(load_labelled(args.weights), read_rgb(args.truth), args.crop))
     print(args.output)

@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Does it."""
-    from a2f_jax.models.weights import load, save
+    from a2f_jax.model import load, save
 
     model = load(args.source)
     save(model, args.target)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from a2f_jax.catalogue import BENCHMARK_SETS, SCALES
 from a2f_jax.cli.commands import add_command
 
 
@@ -21,10 +22,8 @@ def add(commands: Any) -> None:
         "  a2f data prepare set5 --source benchmark/              SelfExSR's or the EDSR benchmark's layout\n"
         "  a2f data prepare my_photos --source photos/ --validation 24\n",
     )
-    parser.add_argument(
-        "name", metavar="NAME", help="sample, div2k, set5, set14, b100, urban100, manga109, or a new one"
-    )
-    parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4, help="of the pairs (default: 4)")
+    parser.add_argument("name", metavar="NAME", help=f"sample, div2k, {', '.join(BENCHMARK_SETS)}, or a new one")
+    parser.add_argument("--scale", type=int, choices=SCALES, default=4, help="of the pairs (default: 4)")
     parser.add_argument("--source", metavar="DIR", help="folder with the images or the official archives")
     parser.add_argument(
         "--data-dir",

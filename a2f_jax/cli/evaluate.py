@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from a2f_jax.catalogue import SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names
 
 
@@ -20,7 +21,7 @@ def add(commands: Any) -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--weights", metavar="PATH", help=WEIGHTS_HELP)
-    what.add_argument("--bicubic", type=int, choices=(2, 3, 4), metavar="SCALE", help="measure bicubic interpolation")
+    what.add_argument("--bicubic", type=int, choices=SCALES, metavar="SCALE", help="measure bicubic interpolation")
     parser.add_argument("--data", metavar="DIR", help="prepared datasets, or the folder that holds Set5/, Set14/, ...")
     parser.add_argument(
         "--datasets", required=True, type=names, metavar="A,B", help="for instance set5,set14,b100,urban100,manga109"
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Does it."""
     from a2f_jax.evaluation.benchmark import Bicubic, evaluate
     from a2f_jax.evaluation.tables import terminal_table
-    from a2f_jax.models.weights import load
+    from a2f_jax.model import load
 
     model = load(args.weights) if args.weights else Bicubic(args.bicubic)
     result = evaluate(

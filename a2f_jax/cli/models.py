@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from a2f_jax.catalogue import BENCHMARK_SETS
 from a2f_jax.cli.commands import add_command
 
 
@@ -21,11 +22,11 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Does it."""
-    from a2f_jax.models.weights import read_metadata, shipped
+    from a2f_jax.weights import read_metadata, shipped_weights
 
-    sets = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
+    sets = {name: BENCHMARK_SETS[name].title for name in ("set5", "set14", "b100")}
     print(f"{'name':10}  {'MB':>4}  " + "  ".join(f"{title:14}" for title in sets.values()).rstrip())
-    for name, file in shipped().items():
+    for name, file in shipped_weights().items():
         about = read_metadata(file)
         scores = json.loads(about["scores"])
         cells = [f"{scores[s]['psnr']:.2f} / {scores[s]['ssim']:.4f}" if s in scores else f"{'–':14}" for s in sets]

@@ -50,7 +50,7 @@ def _image_and_rectangle(text: str) -> tuple[str, tuple[int, ...]]:
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Does it."""
     from a2f_jax.evaluation.paper import SETS
-    from a2f_jax.report.report import report
+    from a2f_jax.report.build import report
 
     file = report(
         args.output,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from a2f_jax.catalogue import FORMATS, SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command
 from a2f_jax.errors import UserError
 
@@ -53,9 +54,7 @@ def add(commands: Any) -> None:
     size.add_argument("--size", type=_size, metavar="WxH", help="fill this box without changing proportions")
     parser.add_argument("--ensemble", action="store_true", help="average 8 flips and transpositions: better, 8× slower")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32")
-    parser.add_argument(
-        "--format", choices=("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"), type=str.upper, help="of results"
-    )
+    parser.add_argument("--format", choices=tuple(FORMATS), type=str.upper, help="of results")
     parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1..100", help="of JPEG, WebP and AVIF")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--resume", action="store_true", help="skip images whose results exist")
@@ -99,20 +98,18 @@ def _size(text: str) -> tuple[int, int]:
 
 def _weights(args: argparse.Namespace) -> str:
     """Which weights to take: of the package's those of the next larger scale, unless others are named."""
-    from a2f_jax.models.a2f import SCALES
-    from a2f_jax.models.weights import shipped
+    from a2f_jax.weights import shipped_weights
 
     if args.weights:
         return args.weights
-    if args.model in shipped():
+    if args.model in shipped_weights():
         return args.model
     return f"{args.model}-x{next((s for s in SCALES if s >= (args.scale or _SCALE)), SCALES[-1])}"
 
 
 def _output(args: argparse.Namespace, scale: int) -> pathlib.Path:
     """Where the result of one image, or of one folder, goes if the user does not say."""
-    from a2f_jax.inference.files import PIPE
-    from a2f_jax.inference.writing import FORMATS
+    from a2f_jax.upscaling.batch import PIPE
 
     if args.output:
         return args.output
@@ -123,9 +120,9 @@ def _output(args: argparse.Namespace, scale: int) -> pathlib.Path:
     if image.is_dir():
         return image.resolve().with_name(image.resolve().name + suffix)
     if args.format:
-        ending = FORMATS[args.format].endings[0]
+        ending = FORMATS[args.format].suffixes[0]
     else:
-        writable = any(image.suffix.lower() in form.endings for form in FORMATS.values())
+        writable = any(image.suffix.lower() in form.suffixes for form in FORMATS.values())
         ending = image.suffix if writable else ".png"
     return image.with_name(image.stem + suffix + ending)
 
@@ -150,16 +147,16 @@ def _terminable() -> Iterator[None]:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Does it."""
-    from a2f_jax.inference.compilations import count_compilations, keep_compilations
-    from a2f_jax.inference.files import PIPE, Options, upscale_files
-    from a2f_jax.inference.memory import parse_bytes
-    from a2f_jax.inference.pictures import PIXEL_LIMIT
-    from a2f_jax.models.weights import load
+    from a2f_jax.images.reading import PIXEL_LIMIT
+    from a2f_jax.model import load
+    from a2f_jax.upscaling.batch import PIPE, Options, upscale_files
+    from a2f_jax.upscaling.compilations import count_compilations, keep_compilations
+    from a2f_jax.upscaling.plan import parse_bytes
 
     weights = _weights(args)
-    model = load(weights)
+    model = load(weights).with_dtype(args.dtype)
     # Another of the published scales has weights of its own, which do it better.
-    if args.scale in (2, 3, 4) and args.scale != model.scale:
+    if args.scale in SCALES and args.scale != model.scale:
         raise UserError(f"{weights} upscales by {model.scale}, not by --scale {args.scale:g}: choose other weights")
     options = Options(
         overwrite=args.overwrite,
@@ -177,7 +174,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     keep_compilations()
     with _terminable(), count_compilations() as count:
         try:
-            upscale_files(model.with_dtype(args.dtype), args.images, output, options, args.report)
+            upscale_files(model.inference_network, model.folded, args.images, output, options, args.report)
         finally:
             if args.verbose:
                 print(

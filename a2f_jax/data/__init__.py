@@ -1,8 +1,7 @@
-"""Datasets, decoded cache, patches and augmentation, MATLAB resize, image files."""
+"""Datasets, decoded cache, patches and augmentation, MATLAB resize."""
 
 from a2f_jax.data.cache import Cache, open_cache
 from a2f_jax.data.datasets import default_data_dir, open_pairs, prepare
-from a2f_jax.data.image_files import read_rgb, write_image
 from a2f_jax.data.matlab_bicubic import matlab_bicubic
 from a2f_jax.data.patches import Patches
 from a2f_jax.data.sources import Pair
@@ -16,6 +15,4 @@ __all__ = [
     "open_cache",
     "open_pairs",
     "prepare",
-    "read_rgb",
-    "write_image",
 ]

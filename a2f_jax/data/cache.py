@@ -16,9 +16,10 @@ import numpy as np
 import tqdm
 
 from a2f_jax.data.datasets import dataset_folder, open_pairs
-from a2f_jax.data.parallel import in_order, locked
+from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import dataset_name
 from a2f_jax.errors import UserError
+from a2f_jax.files import locked
 
 CHUNK = 128
 """Bytes."""

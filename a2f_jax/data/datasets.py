@@ -16,12 +16,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import platformdirs
 import tqdm
 from PIL import Image
 
-from a2f_jax.data.parallel import in_order, locked
-from a2f_jax.data.sources import BENCHMARKS, Pair, Source, Splits, benchmark, dataset_name, find, fingerprint
+from a2f_jax.catalogue import BENCHMARK_SETS
+from a2f_jax.data.parallel import in_order
+from a2f_jax.data.sources import Pair, Source, Splits, benchmark, dataset_name, find, fingerprint
 from a2f_jax.errors import UserError
+from a2f_jax.files import locked
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -31,8 +34,10 @@ _DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 
 
 def default_data_dir() -> pathlib.Path:
-    """Returns where prepared datasets are kept: `$A2F_DATA_DIR`, or `~/.cache/a2f_jax/data`."""
-    return pathlib.Path(os.environ.get("A2F_DATA_DIR") or "~/.cache/a2f_jax/data").expanduser()
+    """Returns where prepared datasets are kept: `$A2F_DATA_DIR`, or `data` in the user's cache folder for `a2f_jax`."""
+    if folder := os.environ.get("A2F_DATA_DIR"):
+        return pathlib.Path(folder).expanduser()
+    return platformdirs.user_cache_path("a2f_jax", appauthor=False) / "data"
 
 
 def _encode(source: Source, scale: int, folder: pathlib.Path) -> dict[str, str]:
@@ -301,7 +306,7 @@ def open_pairs(
     """
     name = dataset_name(name)
     root = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
-    if name not in BENCHMARKS:
+    if name not in BENCHMARK_SETS:
         return _Stored(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)
     if split not in (None, "test"):
         raise UserError(f"{name} has no split {split!r}: it is for measuring, with the split 'test'")

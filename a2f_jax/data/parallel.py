@@ -1,12 +1,8 @@
-"""Several threads, and several processes, at one task."""
+"""Several threads at one task."""
 
-import contextlib
-import fcntl
 import os
-import pathlib
-import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -30,22 +26,3 @@ def in_order(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
-    """Holds a lock among processes; the operating system takes it back from a process that dies.
-
-    Args:
-      path: the file to lock, which stays.
-      wait: whether to wait for another process that holds it; if not, `BlockingIOError` is raised.
-    """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
-            print(f"Waiting for another process that works in {path.parent}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -15,7 +15,7 @@ import numpy as np
 from a2f_jax.data.cache import Cache
 from a2f_jax.errors import UserError
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 
 _GOLDEN = 0x9E3779B9
 
@@ -138,7 +138,7 @@ class Patches:
         with np.errstate(over="ignore"):  # uint32 is meant to wrap around
             return choose(self._seed, np.uint32(step), self.rows, self.cache.sizes, self.patch_size)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> HostBatch:
         """Cuts this process's share of a step's batch: `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`."""
         p, s = self.patch_size, self.cache.scale
         b = len(self.rows)
@@ -149,12 +149,12 @@ class Patches:
             _orient(batch["hr"][i], hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
         return batch
 
-    def prefetch(self, start: int) -> Generator[Batch, None, None]:
+    def prefetch(self, start: int) -> Generator[HostBatch, None, None]:
         """Yields the batches from a step on, while a thread cuts the next ones; closing the iterator ends it."""
         # One thread, since a second would mostly fight it for the interpreter's lock, and the plainest of queues: what
         # it costs to hand over a batch is time that the devices wait.
         steps: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        ready: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[HostBatch | BaseException] = queue.SimpleQueue()
 
         def work() -> None:
             while (step := steps.get()) is not None:

@@ -9,18 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a2f_jax.data.image_files import READABLE, read_rgb
+from a2f_jax.catalogue import BENCHMARK_SETS, READABLE_SUFFIXES
 from a2f_jax.data.matlab_bicubic import matlab_bicubic
 from a2f_jax.errors import UserError
-
-# How the names of the sets are spelt, in lower case.
-BENCHMARKS = {
-    "set5": ("set5",),
-    "set14": ("set14",),
-    "b100": ("b100", "bsd100", "bsds100"),
-    "urban100": ("urban100",),
-    "manga109": ("manga109",),
-}
+from a2f_jax.images import read_rgb
 
 # The colour photographs that scikit-image installs (the others are downloaded on demand).
 _SAMPLE = (
@@ -105,7 +97,7 @@ Splits = dict[str, list[Source]]
 
 def _images(folder: AnyPath) -> dict[str, AnyPath]:
     """The image files directly in a folder by name, in order."""
-    files = [f for f in folder.iterdir() if f.is_file() and f.name.lower().endswith(READABLE)]
+    files = [f for f in folder.iterdir() if f.is_file() and f.name.lower().endswith(READABLE_SUFFIXES)]
     return {f.name: f for f in sorted(files, key=lambda f: f.name) if not f.name.startswith(".")}
 
 
@@ -115,9 +107,9 @@ def _stem(name: str) -> str:
 
 def _set_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
     """The set's own folder: the one given, or the one of the set's name inside it."""
-    if folder.name.lower() in BENCHMARKS[name]:
+    if folder.name.lower() in BENCHMARK_SETS[name].spellings:
         return folder
-    inside = [f for f in folder.iterdir() if f.is_dir() and f.name.lower() in BENCHMARKS[name]]
+    inside = [f for f in folder.iterdir() if f.is_dir() and f.name.lower() in BENCHMARK_SETS[name].spellings]
     return inside[0] if inside else folder
 
 
@@ -126,7 +118,7 @@ def benchmark(folder: pathlib.Path, name: str, scale: int) -> Splits:
 
     Args:
       folder: the set's folder, or one that holds it.
-      name: a key of `BENCHMARKS`.
+      name: a key of `BENCHMARK_SETS`.
       scale: the scale of the pairs.
 
     Returns:
@@ -232,12 +224,14 @@ def photographs(folder: pathlib.Path, validation: int) -> Splits:
     """
     if validation < 0:
         raise UserError(f"--validation {validation} is less than none: choose 0 or more")
-    files = {f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*")) if f.suffix.lower() in READABLE}
+    files = {
+        f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*")) if f.suffix.lower() in READABLE_SUFFIXES
+    }
     sources = [Source(name, file) for name, file in files.items() if "/." not in f"/{name}"]  # none that are hidden
     if len(sources) <= validation:
         raise UserError(
-            f"{folder} has {len(sources)} images ({', '.join(READABLE)}), of which {validation} are to be held out: "
-            "name a folder with more"
+            f"{folder} has {len(sources)} images ({', '.join(READABLE_SUFFIXES)}), of which {validation} are to "
+            "be held out: name a folder with more"
         )
     by_chance = sorted(sources, key=lambda s: hashlib.sha256(s.name.encode()).digest())
     held_out = {source.name for source in by_chance[:validation]}
@@ -271,14 +265,14 @@ def dataset_name(name: str) -> str:
     stored = name.lower().replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", stored):
         raise UserError(f"{name!r} cannot be a dataset's name: use letters, digits, - and _, a letter first")
-    return next((key for key, spellings in BENCHMARKS.items() if stored in spellings), stored)
+    return next((key for key, found in BENCHMARK_SETS.items() if stored in found.spellings), stored)
 
 
 def find(name: str, folder: pathlib.Path | None, scale: int, validation: int) -> Splits:
     """Finds the pairs of a dataset.
 
     Args:
-      name: `"sample"`, `"div2k"`, a key of `BENCHMARKS`, or any other name for a folder of photographs.
+      name: `"sample"`, `"div2k"`, a key of `BENCHMARK_SETS`, or any other name for a folder of photographs.
       folder: where its files are; not needed for `"sample"`.
       scale: the scale of the pairs.
       validation: images to hold out of a folder of photographs.
@@ -287,7 +281,7 @@ def find(name: str, folder: pathlib.Path | None, scale: int, validation: int) ->
       UserError: the folder is missing or not recognised, files share a name, or images are to be held out of a
         dataset that has its own split.
     """
-    if validation and name in ("sample", "div2k", *BENCHMARKS):
+    if validation and name in ("sample", "div2k", *BENCHMARK_SETS):
         raise UserError(f"--validation {validation} is for folders of photographs, and {name} has splits: leave it out")
     if name == "sample":
         return sample()
@@ -297,7 +291,7 @@ def find(name: str, folder: pathlib.Path | None, scale: int, validation: int) ->
         raise UserError(f"there is no folder {folder}: name the one that holds {name}")
     if name == "div2k":
         splits = div2k(folder, scale)
-    elif name in BENCHMARKS:
+    elif name in BENCHMARK_SETS:
         splits = benchmark(folder, name, scale)
     else:
         splits = photographs(folder, validation)

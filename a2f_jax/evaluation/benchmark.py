@@ -15,8 +15,8 @@ from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.tables import write_results
 
 
-class Upscaler(Protocol):
-    """What can be evaluated: `a2f_jax.models.model.Model`, `Bicubic`."""
+class Evaluable(Protocol):
+    """What can be evaluated: `a2f_jax.Model`, `Bicubic`."""
 
     @property
     def variant(self) -> str:
@@ -46,7 +46,7 @@ class Bicubic:
         return matlab_bicubic(image, self.scale)
 
 
-def _scores(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[str, float]:
+def _measure(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[str, float]:
     scores = {"psnr": psnr_y(sr, hr, scale), "ssim": ssim_y(sr, hr, scale)}
     if lpips:
         scores["lpips"] = lpips_distance(sr, hr)
@@ -54,7 +54,7 @@ def _scores(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[str
 
 
 def evaluate(
-    model: Upscaler,
+    model: Evaluable,
     datasets: Sequence[str],
     *,
     data_dir: str | os.PathLike[str] | None = None,
@@ -96,7 +96,7 @@ def evaluate(
             for pair in pairs:
                 sr = model.upscale(pair.lr)
                 try:
-                    images[pair.name] = _scores(sr, pair.hr, model.scale, lpips)
+                    images[pair.name] = _measure(sr, pair.hr, model.scale, lpips)
                 except ValueError as error:
                     raise UserError(f"{name}, image {pair.name}: {error}") from error
                 bar.update()

@@ -10,7 +10,9 @@ Manga109 with a head of 5×5, between 30.16 and 30.10; and SRDenseNet's multi-ad
 
 from typing import NamedTuple
 
-SETS = ("set5", "set14", "b100", "urban100", "manga109")
+from a2f_jax.catalogue import BENCHMARK_SETS
+
+SETS = tuple(BENCHMARK_SETS)
 """The benchmark sets, in the order of the tables' columns."""
 
 # Method, parameters, multi-adds, then PSNR/SSIM on each set.
@@ -87,7 +89,7 @@ class Row(NamedTuple):
     scores: dict[str, dict[str, float]]
 
 
-def _scores(metrics: tuple[str, ...], cells: list[str]) -> dict[str, dict[str, float]]:
+def _parse_cells(metrics: tuple[str, ...], cells: list[str]) -> dict[str, dict[str, float]]:
     """Reads a cell such as `37.91/0.9602` for each set; a dash is left out."""
     return {
         name: dict(zip(metrics, map(float, cell.split("/")), strict=True))
@@ -101,7 +103,7 @@ def _rows(metrics: tuple[str, ...], table: str) -> tuple[Row, ...]:
     for line in table.strip().splitlines():
         method, parameters, multiply_adds, *cells = line.split()
         size = None if multiply_adds == "-" else float(multiply_adds[:-1])
-        rows.append(Row(method, float(parameters[:-1]), size, _scores(metrics, cells)))
+        rows.append(Row(method, float(parameters[:-1]), size, _parse_cells(metrics, cells)))
     return tuple(rows)
 
 

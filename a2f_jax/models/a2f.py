@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.models.layers import Conv, Dtype, conv_init, pixel_shuffle, pointwise_conv
+from a2f_jax.catalogue import SCALES
+from a2f_jax.models.layers import Conv, Dtype, conv_init, normalised_kernel, pixel_shuffle, pointwise_conv
 
 Params = dict[str, Any]
 
@@ -47,7 +49,6 @@ VARIANTS = {
     "a2f-m": Variant(32, 12),
     "a2f-l": Variant(32, 16),
 }
-SCALES = (2, 3, 4)
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "baseline": {"auxiliary": False},
@@ -80,6 +81,7 @@ class Block(nn.Module):
       depthwise: whether a plain depthwise 3×3 convolution, without bias, comes before the projection.
       weight_norm: see `Conv`.
       dtype: computation dtype.
+      winograd: see `Conv`.
     """
 
     attention: bool = True
@@ -87,6 +89,7 @@ class Block(nn.Module):
     depthwise: bool = False
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
+    winograd: bool = False
 
     @nn.compact
     def __call__(self, states: Sequence[jax.Array]) -> jax.Array:
@@ -97,8 +100,10 @@ class Block(nn.Module):
         def weight(name: str) -> jax.Array:
             return self.param(name, nn.initializers.ones, ()).astype(self.dtype)
 
-        hidden = nn.relu(Conv(HIDDEN, weight_norm=self.weight_norm, dtype=self.dtype, name="expand")(s))
-        res = Conv(n, weight_norm=self.weight_norm, dtype=self.dtype, name="reduce")(hidden)
+        def conv(features: int, name: str) -> Conv:
+            return Conv(features, 3, self.weight_norm, self.dtype, self.winograd, name=name)
+
+        res = conv(n, "reduce")(nn.relu(conv(HIDDEN, "expand")(s)))
         out = weight("lambda_x") * s + weight("lambda_res") * res
         if not self.auxiliary:
             return out
@@ -137,6 +142,7 @@ class A2F(nn.Module):
       dtype: computation dtype; parameters and output are float32.
       remat: whether training computes each block again in the backward pass instead of keeping what is inside it,
         to save memory.
+      winograd: how the wide 3×3 convolutions are computed, see `a2f_jax.models.convolution`.
     """
 
     scale: int
@@ -149,6 +155,7 @@ class A2F(nn.Module):
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
     remat: bool = False
+    winograd: bool = False
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
@@ -162,14 +169,20 @@ class A2F(nn.Module):
         """
 
         def conv(features: int, name: str, kernel_size: int = 3) -> Conv:
-            return Conv(features, kernel_size, self.weight_norm, self.dtype, name=name)
+            return Conv(features, kernel_size, self.weight_norm, self.dtype, self.winograd, name=name)
 
         x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
         states = [conv(self.features, "head", self.head_kernel)(x)]
         block_type = nn.remat(Block) if self.remat else Block
         for i in range(self.blocks):
             block = block_type(
-                self.attention, self.auxiliary, self.depthwise, self.weight_norm, self.dtype, name=f"block_{i:02d}"
+                self.attention,
+                self.auxiliary,
+                self.depthwise,
+                self.weight_norm,
+                self.dtype,
+                self.winograd,
+                name=f"block_{i:02d}",
             )
             states.append(block(states))
         # Tail and skip are added before the shuffle, which only moves values: one shuffle instead of two.
@@ -193,3 +206,71 @@ def build(variant: str, scale: int, **options: Any) -> A2F:
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}: choose one of {', '.join(map(str, SCALES))}")
     return A2F(**{"scale": scale, **dataclasses.asdict(VARIANTS[variant]), **options})
+
+
+def fold_weight_norm(params: Params) -> Params:
+    """Computes every weight-normalised kernel once, for inference.
+
+    Args:
+      params: the tree of `A2F`, whose k×k convolutions are given by direction `v` and gain `g`.
+
+    Returns:
+      The tree of `A2F(weight_norm=False)`: `kernel` in the place of `v` and `g`.
+    """
+    flat = flax.traverse_util.flatten_dict(params)
+    folded = {}
+    for path, value in flat.items():
+        if path[-1] == "v":
+            folded[*path[:-1], "kernel"] = normalised_kernel(value, flat[*path[:-1], "g"])
+        elif path[-1] != "g":
+            folded[path] = value
+    return flax.traverse_util.unflatten_dict(folded)
+
+
+def network_of(params: Params) -> A2F:
+    """Finds the network that a parameter tree belongs to, from the names and shapes in it.
+
+    Args:
+      params: the tree of `A2F`, not folded.
+
+    Returns:
+      The network, computing in float32.
+
+    Raises:
+      ValueError: the tree is not A2F's; the message names the first parameter that does not fit.
+    """
+    try:
+        head_kernel, _, _, features = params["head"]["v"].shape
+        scale = round((params["tail"]["bias"].shape[0] / 3) ** 0.5)
+        block = params["block_00"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError("there are no head, blocks and tail of A2F") from None
+    network = A2F(
+        scale=scale,
+        features=features,
+        blocks=sum(name.startswith("block_") for name in params),
+        head_kernel=head_kernel,
+        attention="attention" in block,
+        auxiliary="projection" in block,
+        depthwise="depthwise" in block,
+    )
+    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    want, have = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (expected, params))
+    for name in sorted({*want, *have}):
+        shapes = tuple(tree[name].shape if name in tree else "nothing" for tree in (want, have))
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"parameter {name} should be {shapes[0]} but is {shapes[1]}")
+    return network
+
+
+def variant_of(network: A2F) -> str:
+    """Returns the name of a network's variant, such as `"a2f-sd"`; `"a2f-24x6"` if it has none of its own."""
+    size = Variant(network.features, network.blocks)
+    name = {v: k for k, v in VARIANTS.items()}.get(size, f"a2f-{size.features}x{size.blocks}")
+    if not network.auxiliary:
+        name += "-baseline"
+    elif not network.attention:
+        name += "-noca"
+    if network.depthwise:
+        name += "-depthwise"
+    return name if network.head_kernel == 3 else f"{name}-head{network.head_kernel}"

@@ -1,6 +1,5 @@
 """Sizes of networks: parameters and multi-adds."""
 
-import json
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 
-from a2f_jax.models.a2f import A2F, SCALES, VARIANTS, build
-from a2f_jax.models.model import Model
+from a2f_jax.catalogue import SCALES
+from a2f_jax.models.a2f import A2F, VARIANTS, build
 
 PAPER_OUTPUT = (720, 1280)
 """Height and width of the output for which papers give multi-adds."""
@@ -55,8 +54,7 @@ def count(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> Counts:
       output: height and width of the result in pixels; the input is the scale-th part of it, rounded down.
     """
     height, width = (size // network.scale for size in output)
-    # In bfloat16 the program has the convolutions as they are defined, on a CPU too, see `convolution`.
-    network = network.clone(dtype=jnp.bfloat16)
+    network = network.clone(winograd=False)  # which needs fewer multiplications than papers count
     lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     traced, shapes = jax.make_jaxpr(network.init_with_output, return_shape=True)(jax.random.key(0), lr)
     return Counts(sum(x.size for x in jax.tree.leaves(shapes[1])), _multiply_adds(traced.jaxpr))
@@ -74,21 +72,3 @@ def overview() -> str:
             )
     height, width = PAPER_OUTPUT
     return "\n".join([*lines, f"multi-adds of convolutions and matrix products, for an output of {width}×{height}"])
-
-
-def describe(model: Model) -> str:
-    """Returns what there is to know of a model's weights, a line each."""
-    network = model.network
-    counts = count(network)
-    facts = {
-        "variant": model.variant,
-        "scale": f"×{model.scale}",
-        "size": f"{network.features} features, {network.blocks} blocks",
-        "parameters": f"{counts.parameters:,}",
-        "multi-adds": f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720",
-        **{key: value for key, value in sorted(model.metadata.items()) if key not in ("variant", "scale", "scores")},
-    }
-    for name, score in json.loads(model.metadata.get("scores", "{}")).items():
-        facts[name] = f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
-    width = max(map(len, facts))
-    return "\n".join(f"{key:{width}}  {value}" for key, value in facts.items())

@@ -47,12 +47,14 @@ class Conv(nn.Module):
       kernel_size: k, odd.
       weight_norm: whether the kernel is given by direction `v` and gain `g`.
       dtype: computation dtype; parameters are always float32.
+      winograd: see `a2f_jax.models.convolution.convolve`.
     """
 
     features: int
     kernel_size: int = 3
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
+    winograd: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -65,7 +67,7 @@ class Conv(nn.Module):
         else:
             kernel = self.param("kernel", conv_init, shape)
         bias = self.param("bias", bias_init(shape[0] * shape[1] * shape[2]), (self.features,))
-        return convolve(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        return convolve(x, kernel.astype(self.dtype), winograd=self.winograd) + bias.astype(self.dtype)
 
 
 def pointwise_conv(features: int, fan_in: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:

@@ -40,9 +40,9 @@ _POINTS = 6
 
 
 def transform_kernel(kernel: Any) -> Any:
-    """Applies G for `convolve`: float32 `[3, 3, in, out]`, of NumPy or JAX → `[6, 3, in, out]` of the same."""
-    numpy = kernel.__array_namespace__()
-    return numpy.einsum("tj,ijco->tico", numpy.asarray(_G, dtype=kernel.dtype), kernel)
+    """Applies G for `convolve_valid`: float32 `[3, 3, in, out]`, of NumPy or JAX → `[6, 3, in, out]` of the same."""
+    xp = kernel.__array_namespace__()
+    return xp.einsum("tj,ijco->tico", xp.asarray(_G, dtype=kernel.dtype), kernel)
 
 
 def _combine(row: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
@@ -56,7 +56,7 @@ def _combine(row: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
     return total
 
 
-def convolve(x: jax.Array, transformed: jax.Array) -> jax.Array:
+def convolve_valid(x: jax.Array, transformed: jax.Array) -> jax.Array:
     """Convolves without padding.
 
     Args:

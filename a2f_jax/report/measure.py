@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.data.sources import sample
+from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F, HIDDEN
 from a2f_jax.models.counts import PAPER_OUTPUT, count
-from a2f_jax.models.model import Model
 
 _PATCH = 240
 """Side in HR pixels of the photographs' parts that block weights are measured on; a multiple of every scale."""
@@ -102,10 +102,10 @@ def block_weights(model: Model, images: np.ndarray) -> BlockWeights:
       images: uint8 `[N, H, W, 3]`, LR.
     """
     network = model.inference_network
-    kept = ("head", "reduce", "projection", "attention")
+    captured = ("head", "reduce", "projection", "attention")
 
     def wanted(module: Any, _: str) -> bool:
-        return module.name is not None and (module.name in kept or module.name.startswith("block_"))
+        return module.name is not None and (module.name in captured or module.name.startswith("block_"))
 
     @jax.jit
     def branches(params: Any, lr: jax.Array) -> dict[str, list[jax.Array]]:

@@ -33,7 +33,7 @@ class Table(NamedTuple):
     text_columns: int = 1
 
 
-class Picture(NamedTuple):
+class PageFigure(NamedTuple):
     """A figure.
 
     Attributes:
@@ -52,7 +52,7 @@ class Picture(NamedTuple):
         return f"figures/{self.name}.png"
 
 
-Part = str | Table | Picture
+Part = str | Table | PageFigure
 
 
 class Section(NamedTuple):
@@ -74,14 +74,14 @@ def _markdown_table(table: Table) -> str:
 
 
 def markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Writes a report as Markdown; its figures are the files `Picture.path`, and measured rows are bold."""
+    """Writes a report as Markdown; its figures are the files `PageFigure.path`, and measured rows are bold."""
     blocks = [f"# {title}", lead]
     for section in sections:
         blocks.append(f"## {section.title}")
         for part in section.parts:
             if isinstance(part, Table):
                 blocks.append(_markdown_table(part))
-            elif isinstance(part, Picture):
+            elif isinstance(part, PageFigure):
                 blocks.append(f"![{part.caption}]({part.path})\n\n*{part.caption}*")
             else:
                 blocks.append(part)
@@ -128,7 +128,7 @@ def _html_table(table: Table) -> str:
     return f'<div class="table"><table>\n<thead>{heading}</thead>\n<tbody>\n{rows}\n</tbody></table></div>'
 
 
-def _html_picture(picture: Picture) -> str:
+def _html_picture(picture: PageFigure) -> str:
     source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
     caption = _inline(picture.caption)
     return f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
@@ -143,7 +143,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
         for part in section.parts:
             if isinstance(part, Table):
                 blocks.append(_html_table(part))
-            elif isinstance(part, Picture):
+            elif isinstance(part, PageFigure):
                 blocks.append(_html_picture(part))
             else:
                 blocks.append(f"<p>{_inline(part)}</p>")

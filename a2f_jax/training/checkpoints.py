@@ -3,10 +3,8 @@
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,35 +15,9 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 import a2f_jax
 from a2f_jax.errors import UserError
-from a2f_jax.models import checkpoint as layout
+from a2f_jax.training.settings import changed_settings
 from a2f_jax.training.state import TrainState
-
-# Settings that do not change what a run computes: a run may go on with others.
-_FREE = {
-    "steps",
-    "spmd",
-    "steps_per_dispatch",
-    "checks",
-    "log_every",
-    "checkpoint_every",
-    "validate_every",
-    "validation_images",
-    "keep_checkpoints",
-    "data.dir",
-    "data.placement",
-    "model.remat",
-    "init",
-}
-
-
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Settings that differ and matter, as `key: before → now`."""
-    old, new = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (before, now))
-    # The cosine comes down over all steps.
-    free = _FREE - {"steps"} if new["optimizer.schedule"] == "cosine" else _FREE
-    for key in sorted({*old, *new} - free):
-        if old.get(key) != new.get(key):
-            yield f"{key}: {old.get(key)} → {new.get(key)}"
+from a2f_jax.weights import training_run as layout
 
 
 def state_bytes(state: TrainState) -> int:
@@ -135,7 +107,7 @@ class Checkpoints:
         for step in steps:
             try:
                 about = layout.read_about(self._folder / str(step))
-                changes = list(_changes(about["config"], self._config.to_dict()))
+                changes = list(changed_settings(about["config"], self._config.to_dict()))
                 if changes and not accept_changes:
                     raise UserError(
                         f"{self._folder.parent} holds a run with other settings ({'; '.join(changes)}): choose a new "

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from a2f_jax.data import write_image
 from a2f_jax.errors import UserError
+from a2f_jax.images import write_rgb
 
 
 def _tensorboard_writer(workdir: pathlib.Path) -> Any:
@@ -132,7 +132,7 @@ class Monitor:
         self.record("validation", scores)
         self.say(f"step {self._step}: validation PSNR {scores['psnr']:.3f} dB, SSIM {scores['ssim']:.4f}")
         if self._active and picture is not None:
-            write_image(self._workdir / "samples" / f"result-and-truth-{self._step:07d}.png", picture)
+            write_rgb(self._workdir / "samples" / f"result-and-truth-{self._step:07d}.png", picture)
             if self._writer:
                 self._writer.write_images(self._step, {"result and truth": picture[None]})
 

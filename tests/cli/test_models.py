@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 from a2f_jax import cli
-from a2f_jax.models.weights import load, read_metadata, shipped
+from a2f_jax.model import load
+from a2f_jax.weights import read_metadata, shipped_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -14,13 +15,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 def test_every_shipped_weights_are_listed_with_their_scores(capsys):
     assert cli.main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == list(shipped())
+    assert [line.split()[0] for line in lines[1:-1]] == list(shipped_weights())
     for line in lines[1:-1]:
         assert line.count(" / 0.") >= 2  # sets
 
 
 def test_names_say_what_the_weights_are():
-    for name in shipped():
+    for name in shipped_weights():
         model = load(name)
         assert f"{model.variant}-x{model.scale}" == name
         assert {"data", "step", "licence", "commit", "scores"} <= set(model.metadata)
@@ -29,7 +30,7 @@ def test_names_say_what_the_weights_are():
 @pytest.mark.parametrize("page", ["README.md", "docs/weights.md"])
 def test_the_pages_give_the_scores_of_the_weights_themselves(page):
     lines = (ROOT / page).read_text().split("weights -->")[1].splitlines()
-    for name, file in shipped().items():
+    for name, file in shipped_weights().items():
         (line,) = [line for line in lines if line.startswith(f"| `{name}` |")]
         for score in json.loads(read_metadata(file)["scores"]).values():
             assert f"{score['psnr']:.2f} / {score['ssim']:.4f}" in line

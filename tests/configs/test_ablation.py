@@ -6,9 +6,9 @@ import pytest
 
 from a2f_jax.configs import a2f, ablation
 from a2f_jax.evaluation.paper import ABLATION, HEAD_KERNELS
+from a2f_jax.model import network_of, variant_of
 from a2f_jax.models.a2f import ABLATIONS
-from a2f_jax.models.model import network_of, variant_of
-from a2f_jax.training.loop import make_network
+from a2f_jax.training.settings import make_network
 
 NAMES = [*ABLATIONS, "head1", "head5", "head7"]
 THOUSANDS = [row.parameters for row in ABLATION[:4]] + [HEAD_KERNELS[i].parameters for i in (0, 2, 3)]
@@ -16,7 +16,7 @@ THOUSANDS = [row.parameters for row in ABLATION[:4]] + [HEAD_KERNELS[i].paramete
 
 @pytest.mark.parametrize(("name", "thousands"), zip(NAMES, THOUSANDS, strict=True))
 def test_the_configs_network_has_the_published_parameters_and_is_recognised(name, thousands):
-    network = make_network(ablation.get_config(name)).clone(dtype=jnp.float32)
+    network = make_network(ablation.get_config(name), "cpu").clone(dtype=jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) / 1e3 == pytest.approx(thousands, abs=0.5)
     attention = network.attention and network.auxiliary
@@ -33,7 +33,7 @@ def test_the_configs_network_has_the_published_parameters_and_is_recognised(name
     ],
 )
 def test_every_ablation_has_a_name_of_its_own(name, variant):
-    assert variant_of(make_network(ablation.get_config(name))) == variant
+    assert variant_of(make_network(ablation.get_config(name), "cpu")) == variant
 
 
 def test_an_ablation_changes_the_network_only():

@@ -5,7 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from a2f_jax.data import Cache, matlab_bicubic, write_image
+from a2f_jax.data import Cache, matlab_bicubic
+from a2f_jax.images import write_rgb
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def photos(tmp_path, picture):
     """A folder with ten photographs of different sizes; each knows its own number by its name."""
     folder = tmp_path / "photos"
     for i in range(10):
-        write_image(folder / f"{i}.png", picture(i, 24 + i, 40 - i))
+        write_rgb(folder / f"{i}.png", picture(i, 24 + i, 40 - i))
     return folder
 
 
@@ -47,11 +48,11 @@ def div2k(tmp_path, picture):
                     images[f"DIV2K_{part}_LR_bicubic_X{scale}.zip", name] = 255 - matlab_bicubic(hr, 1 / scale)
             for (archive, name), pixels in images.items():
                 if packed:
-                    write_image(tmp_path / "image.png", pixels)
+                    write_rgb(tmp_path / "image.png", pixels)
                     with zipfile.ZipFile(folder / archive, "a") as packing:
                         packing.write(tmp_path / "image.png", name)
                 else:
-                    write_image(folder / name, pixels)
+                    write_rgb(folder / name, pixels)
         return folder
 
     return make

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from a2f_jax.data import cache, open_cache, open_pairs, prepare, write_image
+from a2f_jax.data import cache, open_cache, open_pairs, prepare
 from a2f_jax.errors import UserError
+from a2f_jax.images import write_rgb
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_holds_the_pixels_of_all_pairs(data_dir, split):
 def test_every_row_starts_at_a_chunk(tmp_path, picture):
     # 43 pixels are 129 bytes, one more than a chunk; 128 are three chunks to the byte.
     for i, width in enumerate((42, 43, 128)):
-        write_image(tmp_path / "wide" / f"{i}.png", picture(i, 10, width))
+        write_rgb(tmp_path / "wide" / f"{i}.png", picture(i, 10, width))
     prepare("wide", scale=1, data_dir=tmp_path, source=tmp_path / "wide")
     opened = open_cache("wide", scale=1, data_dir=tmp_path)
     assert opened.hr_start.tolist() == opened.lr_start.tolist() == [0, 10, 30]
@@ -61,7 +62,7 @@ def test_decodes_once(data_dir, monkeypatch):
 
 def test_dataset_that_was_prepared_anew_is_decoded_anew(photos, data_dir, picture):
     old = open_cache("photos", scale=2, data_dir=data_dir)
-    write_image(photos / f"{old.names[0]}", picture(100))
+    write_rgb(photos / f"{old.names[0]}", picture(100))
     prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=2, overwrite=True)
     new = open_cache("photos", scale=2, data_dir=data_dir)
     np.testing.assert_array_equal(new.images(0)[1], picture(100))

@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from a2f_jax.data import datasets, matlab_bicubic, open_pairs, prepare, write_image
+from a2f_jax.data import datasets, matlab_bicubic, open_pairs, prepare
 from a2f_jax.data.sources import Source, find
 from a2f_jax.errors import UserError
+from a2f_jax.images import write_rgb
 
 
 def _assert_same(pairs, sources, scale):
@@ -42,8 +43,8 @@ def set5(tmp_path, picture):
     """A folder with a `Set5` of two images in SelfExSR's layout, ×2."""
     for i in (1, 2):
         name = tmp_path / "benchmarks" / "Set5" / "image_SRF_2" / f"img_{i:03}_SRF_2"
-        write_image(f"{name}_HR.png", picture(i))
-        write_image(f"{name}_LR.png", picture(10 + i, 12, 18))
+        write_rgb(f"{name}_HR.png", picture(i))
+        write_rgb(f"{name}_LR.png", picture(10 + i, 12, 18))
     return tmp_path / "benchmarks"
 
 
@@ -188,7 +189,7 @@ def test_repeating_keeps_what_is_there(photos, data_dir):
 def test_changed_files_are_prepared_anew_only_when_asked(photos, data_dir, picture):
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos}
     before = _files(prepare("photos", **arguments))
-    write_image(photos / "0.png", picture(100))
+    write_rgb(photos / "0.png", picture(100))
     with pytest.raises(UserError, match=r"was prepared from other files.*--overwrite"):
         prepare("photos", **arguments)
     assert _files(data_dir / "photos/x2/1.0.0") == before
@@ -329,8 +330,8 @@ def tfds_div2k(tmp_path, picture):
         def _generate_examples(self, numbers):
             for i in numbers:
                 files = {"lr": tmp_path / f"{i:04}x4.png", "hr": tmp_path / f"{i:04}.png"}
-                write_image(files["lr"], 255 - matlab_bicubic(picture(i), 1 / 4))
-                write_image(files["hr"], picture(i))
+                write_rgb(files["lr"], 255 - matlab_bicubic(picture(i), 1 / 4))
+                write_rgb(files["hr"], picture(i))
                 yield f"{i:04}x4.png", files
 
     Div2k.name = "div2k"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from a2f_jax.data.parallel import in_order, locked
+from a2f_jax.data.parallel import in_order
 
 
 def test_results_come_in_order_although_work_ends_in_another():
@@ -43,18 +43,3 @@ def test_closing_ends_the_threads():
     assert threading.active_count() > before
     results.close()
     assert threading.active_count() == before
-
-
-def test_lock_lets_in_one_at_a_time(tmp_path, capsys):
-    inside = []
-
-    def enter(i):
-        with locked(tmp_path / "lock"):
-            inside.append(("in", i))
-            time.sleep(0.05)
-            inside.append(("out", i))
-
-    list(in_order(enter, range(3), threads=3))
-    assert [what for what, _ in inside] == ["in", "out"] * 3
-    assert [i for _, i in inside[::2]] == [i for _, i in inside[1::2]]
-    assert "Waiting for another process" in capsys.readouterr().err

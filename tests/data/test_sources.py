@@ -4,17 +4,18 @@ import shutil
 import numpy as np
 import pytest
 
-from a2f_jax.data import matlab_bicubic, read_rgb, write_image
+from a2f_jax.data import matlab_bicubic
 from a2f_jax.data.sources import Source, benchmark, dataset_name, find, fingerprint, sample
 from a2f_jax.errors import UserError
+from a2f_jax.images import read_rgb, write_rgb
 
 
 @pytest.fixture
 def selfexsr(tmp_path, picture):
     folder = tmp_path / "benchmarks" / "BSD100" / "image_SRF_4"
     for i in (1, 2):
-        write_image(folder / f"img_{i:03}_SRF_4_HR.png", picture(i))
-        write_image(folder / f"img_{i:03}_SRF_4_LR.png", picture(10 + i, 6, 9))
+        write_rgb(folder / f"img_{i:03}_SRF_4_HR.png", picture(i))
+        write_rgb(folder / f"img_{i:03}_SRF_4_LR.png", picture(10 + i, 6, 9))
     return folder.parent
 
 
@@ -22,8 +23,8 @@ def selfexsr(tmp_path, picture):
 def edsr(tmp_path, picture):
     folder = tmp_path / "benchmark" / "B100"
     for i, name in enumerate(("bird", "lenna")):
-        write_image(folder / "HR" / f"{name}.png", picture(i))
-        write_image(folder / "LR_bicubic" / "X4" / f"{name}x4.png", picture(10 + i, 6, 9))
+        write_rgb(folder / "HR" / f"{name}.png", picture(i))
+        write_rgb(folder / "LR_bicubic" / "X4" / f"{name}x4.png", picture(10 + i, 6, 9))
     return folder
 
 
@@ -63,20 +64,20 @@ def test_unknown_layout_says_what_was_looked_for_and_what_was_found(selfexsr):
 
 
 def test_hr_is_cropped_to_a_multiple_of_the_scale(tmp_path, picture):
-    write_image(tmp_path / "image.png", picture(0, 23, 30))
+    write_rgb(tmp_path / "image.png", picture(0, 23, 30))
     pair = Source("image", tmp_path / "image.png").read(4)
     np.testing.assert_array_equal(pair.hr, picture(0, 23, 30)[:20, :28])
     np.testing.assert_array_equal(pair.lr, matlab_bicubic(pair.hr, 1 / 4))
 
 
 def test_lr_of_another_size_is_refused(selfexsr, picture):
-    write_image(selfexsr / "image_SRF_4/img_001_SRF_4_LR.png", picture(0, 6, 8))
+    write_rgb(selfexsr / "image_SRF_4/img_001_SRF_4_LR.png", picture(0, 6, 8))
     with pytest.raises(UserError, match=r"img_001_SRF_4_LR\.png is 8×6, but .*_HR\.png ×1/4 would be 9×6: replace"):
         benchmark(selfexsr, "b100", 4)["test"][0].read(4)
 
 
 def test_image_smaller_than_the_scale_is_refused(tmp_path, picture):
-    write_image(tmp_path / "image.png", picture(0, 40, 3))
+    write_rgb(tmp_path / "image.png", picture(0, 40, 3))
     with pytest.raises(UserError, match=r"image\.png is too small"):
         Source("image", tmp_path / "image.png").read(4)
 
@@ -128,9 +129,9 @@ def test_damaged_image_in_an_archive_is_named(div2k):
 
 
 def test_photographs_in_folders_of_folders(photos, picture):
-    write_image(photos / "more" / "deep.JPG", picture(0))
-    write_image(photos / ".hidden.png", picture(0))
-    write_image(photos / ".thumbnails" / "0.png", picture(0))
+    write_rgb(photos / "more" / "deep.JPG", picture(0))
+    write_rgb(photos / ".hidden.png", picture(0))
+    write_rgb(photos / ".thumbnails" / "0.png", picture(0))
     (photos / "notes.txt").write_text("no photograph")
     splits = find("photos", photos, 4, 0)
     assert list(splits) == ["train"]
@@ -174,7 +175,7 @@ def test_folder_without_images_is_refused(tmp_path):
 
 
 def test_images_that_share_a_name_are_refused(edsr, picture):
-    write_image(edsr / "HR" / "bird.bmp", picture(0))
+    write_rgb(edsr / "HR" / "bird.bmp", picture(0))
     with pytest.raises(UserError, match=r"bird\.\w+ and .*bird\.\w+ share a name"):
         find("b100", edsr, 4, 0)
 
@@ -220,7 +221,7 @@ def test_fingerprint_tells_files_apart(photos, tmp_path, picture):
     assert of(elsewhere) == first
     (elsewhere / "0.png").rename(elsewhere / "zero.png")
     assert of(elsewhere) != first
-    write_image(photos / "0.png", picture(100, 24, 40))
+    write_rgb(photos / "0.png", picture(100, 24, 40))
     assert of(photos) != first
 
 

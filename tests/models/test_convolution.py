@@ -1,5 +1,7 @@
 """When a convolution takes the CPU's form, and that it is the same then, gradients included."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ def test_result_and_gradients_are_those_of_a_convolution(fan_in, out, size):
         rng.standard_normal(shape, np.float32) for shape in ((2, *size, fan_in), (3, 3, fan_in, out), (2, *size, out))
     )
     want, want_back = jax.vjp(native, x, kernel)
-    have, have_back = jax.vjp(convolution.convolve, x, kernel)
+    have, have_back = jax.vjp(functools.partial(convolution.convolve, winograd=True), x, kernel)
     # Sums of up to 1152 products of size 1, in another order and with Winograd's factors of up to 8.
     np.testing.assert_allclose(have, want, atol=5e-4)
     for have_part, want_part in zip(have_back(cotangent), want_back(cotangent), strict=True):
@@ -29,15 +31,20 @@ def test_result_and_gradients_are_those_of_a_convolution(fan_in, out, size):
 
 def test_narrow_images_keep_their_zero_padding():
     x, kernel = jnp.ones((1, 1, 1, 16)), jnp.ones((3, 3, 16, 128))
-    np.testing.assert_allclose(convolution.convolve(x, kernel), 16, rtol=1e-6)  # the 8 neighbours are zero
+    np.testing.assert_allclose(
+        convolution.convolve(x, kernel, winograd=True), 16, rtol=1e-6
+    )  # the 8 neighbours are zero
 
 
 @pytest.mark.parametrize(
     ("platform", "dtype", "taken"), [("cpu", "float32", True), ("cpu", "bfloat16", False), ("gpu", "float32", False)]
 )
-def test_only_float32_on_a_cpu_takes_the_form_with_fewer_products(monkeypatch, platform, dtype, taken):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    # A new function for each trace: JAX would remember the first.
-    trace = jax.make_jaxpr(lambda *args: convolution.convolve(*args))  # noqa: PLW0108
-    program = str(trace(jnp.ones((1, 4, 4, 16), dtype), jnp.ones((3, 3, 16, 128), dtype)))
-    assert ("conv_general_dilated" not in program) == taken
+def test_only_float32_on_a_cpu_prefers_winograds_form(platform, dtype, taken):
+    assert convolution.prefers_winograd(platform, dtype) == taken
+
+
+@pytest.mark.parametrize("winograd", [True, False])
+def test_the_form_is_the_callers_choice_and_not_the_backends(winograd):
+    trace = jax.make_jaxpr(lambda x, kernel: convolution.convolve(x, kernel, winograd=winograd))
+    program = str(trace(jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 16, 128))))
+    assert ("conv_general_dilated" not in program) == winograd

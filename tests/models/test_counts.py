@@ -3,8 +3,7 @@
 import pytest
 
 from a2f_jax.models.a2f import VARIANTS, build
-from a2f_jax.models.counts import count, describe, overview
-from a2f_jax.models.model import Model
+from a2f_jax.models.counts import count, overview
 
 
 def by_hand(features, blocks, scale):
@@ -38,13 +37,3 @@ def test_tables_name_every_variant_and_scale(monkeypatch):
     assert "a2f-m" in lines[7]
     assert "×2" in lines[7]
     assert "123,456       7.8 G" in lines[7]
-
-
-def test_description_holds_counts_and_metadata(random_params):
-
-    params = random_params(build("a2f-sd", 4))
-    text = describe(Model.from_params(params, {"step": "77"}))
-    assert "319,672" in text
-    assert "×4" in text
-    assert "step" in text
-    assert "77" in text

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from a2f_jax.data import matlab_bicubic, read_rgb
+from a2f_jax.data import matlab_bicubic
+from a2f_jax.images import read_rgb
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from a2f_jax.evaluation.benchmark import Bicubic, evaluate
 from a2f_jax.evaluation.paper import PUBLISHED
-from a2f_jax.models.weights import load
+from a2f_jax.model import load
 
 # To one more decimal than the paper prints. B100 would take minutes and goes through the same code.
 TABLE = [

@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("matplotlib", reason="needs the extra [report]")
 
 from a2f_jax.evaluation import paper
-from a2f_jax.models.torch_file import read_state_dict
-from a2f_jax.models.weights import load
+from a2f_jax.model import load
 from a2f_jax.report import sections
 from a2f_jax.report.sections import Measured
+from a2f_jax.weights.torch_file import read_state_dict
 
 
 @pytest.fixture(scope="module")

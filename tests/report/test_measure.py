@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from a2f_jax.evaluation.paper import ABLATION, COMPARISON, HEAD_KERNELS
+from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F, ABLATIONS, HALF_RANGE, RGB_MEAN, build
-from a2f_jax.models.model import Model
 from a2f_jax.report import measure
 
 A2F_ROWS = [(scale, row) for scale, rows in COMPARISON.items() for row in rows if row.method.startswith("A2F")]

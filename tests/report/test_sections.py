@@ -3,13 +3,14 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="needs the extra [report]")
 
-from a2f_jax.data import matlab_bicubic, write_image
+from a2f_jax.data import matlab_bicubic
 from a2f_jax.data.sources import Pair, Source
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.paper import COMPARISON
+from a2f_jax.images import write_rgb
+from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F, build
-from a2f_jax.models.model import Model
 from a2f_jax.report import sections
 from a2f_jax.report.page import Picture, Table
 from a2f_jax.report.sections import Example, Measured, scores
@@ -144,7 +145,7 @@ def test_examples_are_barbara_and_a_facade_or_photographs(tmp_path, hr):
     folder = tmp_path / "Set14" / "image_SRF_4"
     big = np.tile(hr, (2, 2, 1))
     for i in range(2):
-        write_image(folder / f"img_00{i + 1}_SRF_4_HR.png", big + np.uint8(i))
+        write_rgb(folder / f"img_00{i + 1}_SRF_4_HR.png", big + np.uint8(i))
     found = sections.default_examples(4, tmp_path)
     assert [example.name for example in found] == ["barbara", "rocket"]
     np.testing.assert_array_equal(found[0].pair.hr, big + np.uint8(1))
@@ -157,7 +158,7 @@ def test_photographs_hold_their_crops(scale):
 
 
 def test_a_crop_outside_is_refused(tmp_path, hr):
-    write_image(tmp_path / "a.png", hr)
+    write_rgb(tmp_path / "a.png", hr)
     source = Source("a", tmp_path / "a.png")
     assert sections.example_from_file(source, (0, 0, 96, 72), 4).name == "a"
     with pytest.raises(UserError, match=r"a\.png: 0,0,97,72 is not inside the image of 96×72"):

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from a2f_jax.data import prepare, write_image
+from a2f_jax.data import prepare
+from a2f_jax.images import write_rgb
 from a2f_jax.models.a2f import A2F
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
@@ -28,7 +29,7 @@ def data_dir(tmp_path_factory):
     rng = np.random.default_rng(0)
     for i in range(6):
         coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-        write_image(source / f"{i}.png", coarse.repeat(8, 0).repeat(8, 1))
+        write_rgb(source / f"{i}.png", coarse.repeat(8, 0).repeat(8, 1))
     for scale in (2, 3, 4):
         prepare("tiny", scale=scale, data_dir=target, source=source, validation=2)
     return target

@@ -7,10 +7,10 @@ import jax
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.models.checkpoint import read_about, read_checkpoint
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.optimizer import make_optimizer
 from a2f_jax.training.state import TrainState
+from a2f_jax.weights.training_run import read_about, read_checkpoint
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import pytest
 
 from a2f_jax.configs import a2f, ablation, finetune, sample
+from a2f_jax.model import load
 from a2f_jax.models.a2f import ABLATIONS
-from a2f_jax.models.checkpoint import read_checkpoint
-from a2f_jax.models.weights import load
-from a2f_jax.training.loop import make_network, train
+from a2f_jax.training.loop import train
+from a2f_jax.training.settings import make_network
+from a2f_jax.weights.training_run import read_checkpoint
 
 PAPER = [f"{size}_x{scale}" for size in ("s", "sd", "m", "l") for scale in (2, 3, 4)]
 CONFIGS = {
@@ -34,6 +35,6 @@ def test_every_config_trains(name, data_dir, tmp_path):
 
 def test_fine_tuning_starts_from_all_of_the_shipped_weights():
     config = finetune.get_config("sd_x4")
-    network, weights = make_network(config), load(config.init).params
+    network, weights = make_network(config, "cpu"), load(config.init).params
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert jax.tree.map(jnp.shape, weights) == jax.tree.map(jnp.shape, params)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import a2f_jax
-from a2f_jax.data.parallel import locked
 from a2f_jax.errors import UserError
+from a2f_jax.files import locked
 from a2f_jax.models.a2f import A2F
-from a2f_jax.models.checkpoint import read_checkpoint
 from a2f_jax.training import loop
-from a2f_jax.training.loop import train, warm_start
+from a2f_jax.training.loop import train
+from a2f_jax.training.warm_start import warm_start
+from a2f_jax.weights.training_run import read_checkpoint
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
 

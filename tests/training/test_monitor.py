@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from a2f_jax.data import read_rgb
+from a2f_jax.images import read_rgb
 from a2f_jax.training.monitor import Monitor
 
 FIGURES = {"loss": 7.25, "grad_norm": 1.0, "learning_rate": 1e-3}

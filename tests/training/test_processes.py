@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from a2f_jax.models.checkpoint import read_checkpoint
+from a2f_jax.weights.training_run import read_checkpoint
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
 A2F = str(pathlib.Path(sys.executable).parent / "a2f")

@@ -1,7 +1,7 @@
 """The report's sections: each function measures what its section shows and returns it with the numbers behind it."""
 
+from a2f_jax.report.sections.common import Measured, measure_weights
 from a2f_jax.report.sections.components import component_weights
-from a2f_jax.report.sections.measured import Measured, measure_weights
 from a2f_jax.report.sections.scores import comparison, lpips, running_time
 from a2f_jax.report.sections.sizes import ablation, head_kernels, model_sizes
 from a2f_jax.report.sections.visual import Example, default_examples, example_from_file, visual_comparison

@@ -7,8 +7,8 @@ import tqdm
 from a2f_jax.models.a2f import SCALES, VARIANTS
 from a2f_jax.report import measure
 from a2f_jax.report.figures import block_weights_figure
-from a2f_jax.report.page import Cells, Part, Picture, Section, Table
-from a2f_jax.report.sections.measured import NONE, Measured, Numbers
+from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
+from a2f_jax.report.sections.common import NONE, Measured, Numbers
 
 
 def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
@@ -52,7 +52,7 @@ def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
             rows.append(Cells(cells, measured=True))
         names = ", ".join(panels)
         caption = f"Weights of the three components in each block, and their effective magnitudes: {names}."
-        parts.append(Picture(f"block-weights-x{scale}", caption.replace("\n", " "), block_weights_figure(panels)))
+        parts.append(PageFigure(f"block-weights-x{scale}", caption.replace("\n", " "), block_weights_figure(panels)))
         heading = [
             "Model",
             "Weights",

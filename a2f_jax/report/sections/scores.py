@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import jax
 import tqdm
 
+from a2f_jax.catalogue import BENCHMARK_SETS
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.paper import SETS, Row
 from a2f_jax.models.a2f import SCALES, VARIANTS, build
 from a2f_jax.models.counts import count
 from a2f_jax.report import measure
 from a2f_jax.report.figures import Point, tradeoff_figure
-from a2f_jax.report.page import Cells, Part, Picture, Section, Table
-from a2f_jax.report.sections.measured import (
+from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
+from a2f_jax.report.sections.common import (
     NONE,
-    TITLES,
     Measured,
     Numbers,
     billions,
@@ -45,7 +45,7 @@ def comparison(measured: Sequence[Measured], dataset: str = "set14") -> tuple[Se
         "are counted as the authors do. The slides print 0.7373 as the SSIM of A2F-SD ×4 on B100, and 389.9K as the "
         "multi-adds of SRDenseNet, which can only be 389.9G."
     ]
-    heading = ["Model", "Source", "Parameters", "Multi-adds", *(TITLES[name] for name in SETS)]
+    heading = ["Model", "Source", "Parameters", "Multi-adds", *(BENCHMARK_SETS[name].title for name in SETS)]
     for scale in SCALES:
         cited = paper.COMPARISON.get(scale, ())
         rows = _with_measured(cited, [m for m in measured if m.model.scale == scale])
@@ -73,9 +73,9 @@ def comparison(measured: Sequence[Measured], dataset: str = "set14") -> tuple[Se
                 for row, label in rows
                 if dataset in row.scores
             ]
-            caption = f"PSNR on {TITLES[dataset]} ×{scale} against parameters and multi-adds."
-            picture = tradeoff_figure(points, f"{TITLES[dataset]} ×{scale}")
-            parts.append(Picture(f"tradeoff-x{scale}", caption, picture))
+            caption = f"PSNR on {BENCHMARK_SETS[dataset].title} ×{scale} against parameters and multi-adds."
+            picture = tradeoff_figure(points, f"{BENCHMARK_SETS[dataset].title} ×{scale}")
+            parts.append(PageFigure(f"tradeoff-x{scale}", caption, picture))
     return Section("Comparison with other networks", parts), numbers
 
 
@@ -106,7 +106,7 @@ def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
         }
         for source, scores in (sources or {"counted": {}}).items():
             rows.append(Cells([variant.upper(), source, *sizes, *score_cells(scores, "lpips")], measured=True))
-    heading = ["Model", "Source", "Parameters", "GFLOPs, 32×32", *(TITLES[name] for name in SETS)]
+    heading = ["Model", "Source", "Parameters", "GFLOPs, 32×32", *(BENCHMARK_SETS[name].title for name in SETS)]
     parts: list[Part] = [
         "LPIPS (AlexNet, version 0.1), lower being better, on the whole RGB image. What the slides call GFLOPs are "
         "multi-adds in units of 1e9, for an input of 32×32; ours are those of convolutions and matrix products.",

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import tqdm
 
+from a2f_jax.catalogue import BENCHMARK_SETS
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.paper import SETS
+from a2f_jax.model import variant_of
 from a2f_jax.models.a2f import ABLATIONS, SCALES, VARIANTS, build
-from a2f_jax.models.model import variant_of
 from a2f_jax.report import measure
 from a2f_jax.report.page import Cells, Part, Section, Table
-from a2f_jax.report.sections.measured import (
+from a2f_jax.report.sections.common import (
     NONE,
-    TITLES,
     Measured,
     Numbers,
     billions,
@@ -94,7 +94,7 @@ def ablation(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
                     *score_cells(m.datasets, "psnr"),
                 ]
                 rows.append(Cells(cells, measured=True))
-    sets = [TITLES[name] for name in SETS]
+    sets = [BENCHMARK_SETS[name].title for name in SETS]
     heading = ["Model", "Run", "PU", "CA", "Parameters", "slides", "Multi-adds", "slides", *sets]
     parts: list[Part] = [
         "PU is the projection unit, CA channel attention; -MP means more parameters: 18 instead of 16 blocks without "
@@ -123,7 +123,7 @@ def head_kernels(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
             if m.datasets and m.model.scale == 4 and m.model.variant == variant_of(network):
                 cells = [cited.method, measured_as(m), parameters, "", *score_cells(m.datasets, "psnr")]
                 rows.append(Cells(cells, measured=True))
-    heading = ["Kernel", "Run", "Parameters", "slides", *(TITLES[name] for name in SETS)]
+    heading = ["Kernel", "Run", "Parameters", "slides", *(BENCHMARK_SETS[name].title for name in SETS)]
     parts: list[Part] = [
         "PSNR in dB. The slides' 38.13 dB on Manga109 with 5×5 is printed so; its neighbours suggest 30.13.",
         Table(heading, rows, text_columns=2),

@@ -13,8 +13,8 @@ from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.benchmark import Bicubic
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.report.figures import Panel, visual_figure
-from a2f_jax.report.page import Cells, Part, Picture, Section, Table
-from a2f_jax.report.sections.measured import NONE, Measured, Numbers, billions, measured_as, thousands
+from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
+from a2f_jax.report.sections.common import NONE, Measured, Numbers, billions, measured_as, thousands
 
 
 class Example(NamedTuple):
@@ -110,7 +110,7 @@ def visual_comparison(
                 )  # fmt: skip
             picture = visual_figure(f"{example.name}, ×{scale}", hr, example.crop, panels)
             caption = f"{example.name} ×{scale}: {', '.join(panel.name for panel in panels)}."
-            parts.append(Picture(f"visual-x{scale}-{_file_name(example.name)}", caption, picture))
+            parts.append(PageFigure(f"visual-x{scale}-{_file_name(example.name)}", caption, picture))
             if scale == 4 and example.name in paper.VISUAL:
                 rows = [
                     Cells([name, "slides", f"{psnr:.3f}", f"{ssim:.4f}"])

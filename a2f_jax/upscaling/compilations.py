@@ -1,0 +1,64 @@
+"""Compilations: kept on disk for the next start, and counted."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import platformdirs
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_FROM_CACHE = "/jax/compilation_cache/cache_hits"
+
+
+def keep_compilations(folder: pathlib.Path | None = None) -> None:
+    """Keeps compiled programs on disk, so that the next start is fast.
+
+    Args:
+      folder: where; by default $JAX_COMPILATION_CACHE_DIR or ~/.cache/a2f_jax/compiled.
+    """
+    if folder or not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = folder or platformdirs.user_cache_path("a2f_jax", appauthor=False) / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@dataclasses.dataclass
+class Compilations:
+    """What was compiled.
+
+    Attributes:
+      programs: how many programs.
+      cached: how many of them were read from disk.
+      seconds: how long that took, all threads together.
+    """
+
+    programs: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def count_compilations() -> Iterator[Compilations]:
+    """Counts the programs that are compiled in the block, by any thread."""
+    count = Compilations()
+
+    def on_duration(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED:
+            count.programs += 1
+            count.seconds += duration_secs
+
+    def on_event(event: str, **_: str | int) -> None:
+        if event == _FROM_CACHE:
+            count.cached += 1
+
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
+    jax.monitoring.register_event_listener(on_event)
+    try:
+        yield count
+    finally:
+        jax.monitoring.unregister_event_duration_listener(on_duration)
+        jax.monitoring.unregister_event_listener(on_event)

@@ -1,0 +1,104 @@
+"""Exact tiling: the network over one image, block by block, each block tile by tile.
+
+A2F's attention takes means over the whole image, so tiles cannot be upscaled one after the other. Here every
+block goes over all tiles before the next one starts; the states wait in device memory, host memory or a file.
+The result is that of the whole image, up to rounding in float32.
+"""
+
+import concurrent.futures
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+
+from a2f_jax.upscaling.plan import Plan, workers
+from a2f_jax.upscaling.programs import STATES_AT_ONCE, Programs
+from a2f_jax.upscaling.states import DeviceStates, HostStates, States, Tile
+
+Progress = Callable[[int], object]
+"""Called with the number of tile programs that have run since the last call; see `tile_count`."""
+
+
+def _cut(image: np.ndarray, top: int, left: int, side: int, halo: int) -> np.ndarray:
+    """A square of the image with its surroundings as float32 0..255; what is beyond the border does not matter."""
+    pixels = np.zeros((side + 2 * halo, side + 2 * halo, 3), np.float32)
+    y, x = max(top - halo, 0), max(left - halo, 0)
+    part = image[y : top + side + halo, x : left + side + halo]
+    pixels[y - top + halo :, x - left + halo :][: part.shape[0], : part.shape[1]] = part
+    if image.dtype == np.uint16:
+        pixels /= 257
+    return pixels
+
+
+def strips(
+    programs: Programs, image: np.ndarray, plan: Plan, depth: str = "float32", progress: Progress = lambda _: None
+) -> Iterator[np.ndarray]:
+    """Upscales an image of any size, a strip at a time.
+
+    Args:
+      programs: of the network.
+      image: `[H, W, 3]`, uint8 or float32 on 0..255, or uint16 on 0..65535.
+      plan: tile size and place of the states.
+      depth: dtype of the result: uint8 and uint16, rounded and on their whole range, or float32 on 0..255, neither
+        clipped nor rounded.
+      progress: see `Progress`.
+
+    Yields:
+      `[scale · h, scale · W, 3]`: the result from top to bottom.
+    """
+    height, width = image.shape[:2]
+    network, side = programs.network, plan.side
+    grid = -(-height // side), -(-width // side)
+    tiles = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
+    zero = jax.device_put(np.zeros((side, side, network.features), network.dtype), programs.device)
+    states: States
+    if plan.place == "device":
+        states = DeviceStates(programs, zero)
+    else:
+        folder = None if plan.place == "host" else plan.folder or pathlib.Path(tempfile.gettempdir())
+        states = HostStates(network.blocks + 1, grid, np.asarray(zero), folder)
+
+    def frame(tile: Tile) -> np.ndarray:
+        return np.array([tile[0] * side, tile[1] * side, height, width], np.int32)
+
+    def pixels(tile: Tile) -> np.ndarray:
+        return _cut(image, tile[0] * side, tile[1] * side, side, programs.halo)
+
+    def head(tile: Tile) -> jax.Array:
+        return store(0, tile, programs.head(pixels(tile), frame(tile)))
+
+    def block(index: int, weights: jax.Array, tile: Tile) -> jax.Array:
+        residual = programs.residual[index](states.padded(index, tile), frame(tile))
+        inputs = [states.get(j, tile) for j in range(index + 1)]
+        inputs += [zero] * (-len(inputs) % STATES_AT_ONCE)
+        return store(index + 1, tile, programs.mix(weights, residual, inputs, frame(tile)))
+
+    def store(index: int, tile: Tile, result: tuple[jax.Array, jax.Array]) -> jax.Array:
+        states.put(index, tile, result[0])
+        progress(1)
+        return result[1]
+
+    def tail(tile: Tile) -> np.ndarray:
+        sr = programs.tail[depth](states.padded(network.blocks, tile), pixels(tile), frame(tile))
+        progress(1)
+        return np.asarray(sr)
+
+    def mean(sums: Iterable[jax.Array]) -> np.ndarray:
+        return np.sum([np.asarray(s, np.float64) for s in sums], 0) / (height * width)
+
+    with concurrent.futures.ThreadPoolExecutor(workers(programs.device.platform)) as pool:
+        means = [mean(pool.map(head, tiles))]
+        for index in range(network.blocks):
+            weights = programs.mix_weights(index, means)
+            means.append(mean(pool.map(lambda tile, i=index, w=weights: block(i, w, tile), tiles)))
+        scale = network.scale
+        for row in range(grid[0]):
+            strip = np.concatenate(list(pool.map(tail, [t for t in tiles if t[0] == row])), 1)
+            yield strip[: scale * min(side, height - row * side), : scale * width]
+
+
+def tile_count(programs: Programs, height: int, width: int, plan: Plan) -> int:
+    """The number of tile programs that `strips` runs."""
+    return -(-height // plan.side) * -(-width // plan.side) * (programs.network.blocks + 2)

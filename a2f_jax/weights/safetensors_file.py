@@ -1,0 +1,69 @@
+"""The package's own weights format: safetensors, float32, parameters by dotted name."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import flax.traverse_util
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from a2f_jax.errors import UserError
+from a2f_jax.files import replacing
+from a2f_jax.models.a2f import Params
+
+_T = TypeVar("_T")
+
+
+def _open_safetensors(path: pathlib.Path, read: Callable[[Any], _T]) -> _T:
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            return read(file)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a safetensors file or is damaged: {error}") from error
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, str]:
+    """Reads the metadata of a safetensors file.
+
+    Raises:
+      UserError: it is not a safetensors file.
+    """
+    return _open_safetensors(path, lambda file: dict(file.metadata() or {}))
+
+
+def read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
+    """Reads parameters, as float32, and metadata.
+
+    Raises:
+      UserError: it is not a safetensors file, or is damaged.
+    """
+    flat = _open_safetensors(
+        path,
+        lambda file: {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()},  # noqa: SIM118
+    )
+    return flax.traverse_util.unflatten_dict(flat, sep="."), read_metadata(path)
+
+
+def write_safetensors(path: str | os.PathLike[str], params: Params, metadata: Mapping[str, str]) -> None:
+    """Writes parameters, as float32, and metadata.
+
+    Args:
+      path: the file, ending in `.safetensors`; replaced at once, never left half-written.
+      params: the parameter tree.
+      metadata: strings by name.
+
+    Raises:
+      UserError: the file has another suffix or cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"cannot write weights to {path}: the name must end in .safetensors")
+    flat = flax.traverse_util.flatten_dict(params, sep=".")
+    tensors = {name: np.asarray(value, np.float32, order="C") for name, value in flat.items()}
+    with replacing(path) as file:
+        file.write(safetensors.numpy.save(tensors, dict(metadata)))

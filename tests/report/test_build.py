@@ -1,0 +1,106 @@
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("matplotlib", reason="needs the extra [report]")
+
+from a2f_jax.data import matlab_bicubic
+from a2f_jax.errors import UserError
+from a2f_jax.images import write_rgb
+from a2f_jax.model import Model, save
+from a2f_jax.models.a2f import build
+from a2f_jax.report import measure
+from a2f_jax.report.build import report
+
+
+@pytest.fixture
+def folders(tmp_path, random_params, monkeypatch):
+    """Weights, a benchmark set of one image, and a photograph; without what takes minutes."""
+    monkeypatch.setattr(measure, "xla_flops", lambda network: 2.1e9)
+    monkeypatch.setattr(measure, "running_time", lambda network: 0.25)
+    network = build("a2f-s", 4)
+    save(Model(network, random_params(network)), tmp_path / "runs/s.safetensors")
+    image = matlab_bicubic(np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8), 8)
+    write_rgb(tmp_path / "benchmark/Set5/image_SRF_4/img_001_SRF_4_HR.png", image)
+    write_rgb(tmp_path / "photo.png", image)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def a_folder_for_weights(tmp_path):
+    (tmp_path / "runs").mkdir()
+
+
+def test_a_report_has_all_its_files_and_marks_what_is_measured(folders):
+    page = report(
+        folders / "out",
+        weights=[folders / "runs/s.safetensors"],
+        data_dir=folders / "benchmark",
+        comparisons={folders / "photo.png": (8, 8, 30, 20)},
+    )
+    text = (folders / "out/report.md").read_text()
+    figures = re.findall(r"\]\((figures/.+?)\)", text)
+    assert figures == [
+        "figures/block-weights-x4.png",
+        "figures/tradeoff-x2.png",
+        "figures/tradeoff-x4.png",
+        "figures/visual-x4-photo.png",
+    ]
+    written = {path.relative_to(folders / "out").as_posix() for path in (folders / "out").rglob("*") if path.is_file()}
+    assert written == {"report.md", "report.html", "report.json", *figures}
+    for figure in figures:
+        assert Image.open(io.BytesIO((folders / "out" / figure).read_bytes())).width == pytest.approx(1536, abs=1)
+    assert page == folders / "out/report.html"
+    assert page.read_text().count('src="data:image/png;base64,') == len(figures)
+
+    numbers = json.loads((folders / "out/report.json").read_text())
+    psnr = numbers["benchmarks"]["s.safetensors"]["set5"]["psnr"]
+    assert f"| **A2F-S** | **measured: `s.safetensors`** | **331K** | **18.6G** | **{psnr:.2f}/" in text
+    assert len(numbers["model_sizes"]) == 12
+    assert {n["seconds"] for n in numbers["running_time"]} == {0.25}
+    assert [n["image"] for n in numbers["visual_comparison"]] == ["photo", "photo"]
+    # Wherever the report is made, it does not say where.
+    assert str(folders) not in text + page.read_text() + json.dumps(numbers)
+
+
+def test_with_nothing_at_hand_the_report_cites(folders):
+    report(folders / "out")
+    numbers = json.loads((folders / "out/report.json").read_text())
+    assert not numbers["benchmarks"]
+    assert not any(row["weights"] for row in numbers["comparison"])
+    assert "| A2F-SD | slides | 320K | 18.2G | 32.06/0.8928 |" in (folders / "out/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"datasets": ["set6"]}, "no column for set6"),
+        ({"data_dir": "nowhere"}, "no folder nowhere"),
+        ({"weights": ["runs/none.pt"]}, "no weights at"),
+        ({"weights": ["runs/s.safetensors"] * 2}, "name each once"),
+        ({"weights": ["runs/s.safetensors"], "comparisons": {"photo.png": (70, 0, 20, 20)}}, "not inside"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_measured(folders, monkeypatch, wrong, message):
+    monkeypatch.chdir(folders)
+    monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda: pytest.fail("started to measure"))
+    with pytest.raises(UserError, match=message):
+        report("out", **wrong)
+    assert not (folders / "out").exists()
+
+
+def test_a_folder_that_cannot_be_is_said_before_anything_is_measured(folders, monkeypatch):
+    monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda: pytest.fail("started to measure"))
+    with pytest.raises(UserError, match=r"cannot write the report to .*photo\.png"):
+        report(folders / "photo.png" / "out")
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=re.escape("pip install 'a2f_jax[report]'")):
+        report(tmp_path / "out")

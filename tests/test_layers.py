@@ -1,0 +1,93 @@
+"""The layers of the package: a module imports only from layers below its own, and every file has a name of its own."""
+
+import ast
+import collections
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import a2f_jax
+
+ROOT = pathlib.Path(a2f_jax.__file__).parent
+
+# From the top down. `configs` is installed into the package from the repository's own folder.
+LAYERS = [
+    "cli",
+    "configs",
+    "report",
+    "training",
+    "evaluation",
+    "model",
+    "upscaling",
+    "weights",
+    "models",
+    "data",
+    "images",
+    "files",
+    "progress",
+    "catalogue",
+    "errors",
+]
+
+
+def imports(file):
+    """The modules of the package that a file imports, those inside functions and for type checkers included."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("a2f_jax"):
+            whole = node.module.split(".")
+            yield from ([whole[1]] if len(whole) > 1 else [alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("a2f_jax."))
+
+
+def layer_of(file):
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_no_import_points_up(file):
+    if file.parent == ROOT and file.name == "__init__.py":
+        return  # offers what is public, each when it is asked for
+    layer = layer_of(file)
+    assert layer in LAYERS, f"{layer} is not in the list of layers"
+    above = [name for name in imports(file) if name in LAYERS and LAYERS.index(name) < LAYERS.index(layer)]
+    assert not above, f"{file} imports from layers above its own: {above}"
+
+
+def test_no_two_files_share_a_name():
+    # Commands are called as the user calls them; no other layer may use their names for files.
+    names = collections.Counter(file.stem for file in FILES if file.stem != "__init__")
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_no_two_classes_share_a_name():
+    names = collections.Counter(
+        node.name for file in FILES for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_everything_public_is_there_and_documented():
+    for name in a2f_jax.__all__:
+        assert getattr(a2f_jax, name).__doc__, name
+        assert name in dir(a2f_jax)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        a2f_jax.nothing  # noqa: B018
+
+
+def test_names_are_listed_where_jax_is_not_needed():
+    program = "import sys, a2f_jax.catalogue, a2f_jax.cli; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_every_module_can_be_imported_first():
+    """A cycle shows in whichever of its modules comes first."""
+    modules = [".".join(("a2f_jax", *f.relative_to(ROOT).with_suffix("").parts)) for f in FILES]
+    for module in modules:
+        importlib.import_module(module.removesuffix(".__init__"))

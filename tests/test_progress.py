@@ -1,0 +1,52 @@
+"""What a progress bar leaves in a log file, and on a terminal."""
+
+import sys
+
+import pytest
+
+from a2f_jax import progress
+from a2f_jax.progress import progress_bar
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only when a test says so."""
+    now = [1000.0]
+    for module in ("tqdm.std", "tqdm._tqdm", "time"):
+        if module in sys.modules and hasattr(sys.modules[module], "time"):
+            monkeypatch.setattr(sys.modules[module], "time", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_a_line_every_ten_seconds(clock, capsys):
+    with progress_bar(total=100, unit="image", description="upscaling") as bar:
+        for _ in range(100):
+            clock[0] += 0.5  # 50 s in all
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 50 / progress.LOG_INTERVAL
+    assert lines[0].startswith("upscaling: 2")
+    assert lines[-1].startswith("upscaling: 100/100 images, 00:50 elapsed")
+    assert "\r" not in "".join(lines)
+
+
+def test_short_work_leaves_no_line(clock, capsys):
+    with progress_bar(total=3, unit="image") as bar:
+        for _ in range(3):
+            clock[0] += 1
+            bar.update()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_can_be_hidden(clock, capsys):
+    with progress_bar(total=3, unit="image", visible=False) as bar:
+        clock[0] += 60
+        bar.update(3)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress_bar(total=3, unit="image", description="upscaling") as bar:
+        bar.update(3)
+    assert "upscaling: 100%" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""What is computed how, under which budget."""
+
+import pytest
+
+from a2f_jax.errors import UserError
+from a2f_jax.models.a2f import build
+from a2f_jax.upscaling import plan
+from a2f_jax.upscaling.plan import RUNTIME, make_plan, parse_bytes, state_bytes, working_bytes
+
+NETWORK = build("a2f-sd", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2GB", 2 << 30), ("512M", 512 << 20), ("1.5 GiB", 3 << 29), ("100", 100), ("64kb", 64 << 10), ("1tb", 1 << 40)],
+)
+def test_amounts_of_memory(text, value):
+    assert parse_bytes(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "2GBs", "1e9"])
+def test_what_is_no_amount_of_memory(text):
+    with pytest.raises(UserError, match="write for instance 2GB"):
+        parse_bytes(text)
+
+
+def test_states_stay_in_memory_as_long_as_they_fit():
+    needed = RUNTIME + working_bytes(NETWORK, 64, "cpu") + state_bytes(NETWORK, 600, 800, 64)
+    assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu").place == "device"
+    assert make_plan(NETWORK, 600, 800, memory=needed - 1, platform="cpu").place == "disk"
+    assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu", reserved=1).place == "disk"
+
+
+def test_states_of_a_photograph_under_1_gb():
+    """9 states of 16 channels in float32: 13 GB."""
+    assert state_bytes(NETWORK, 4000, 6000, 64) == pytest.approx(24e6 * 9 * 16 * 4, rel=0.02)
+    assert make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu", reserved=72_000_000).place == "disk"
+
+
+def test_the_tile_can_be_forced():
+    assert make_plan(NETWORK, 600, 800, memory=8 << 30, platform="cpu", side=100).side == 104
+
+
+def test_too_little_memory_says_how_much_would_do():
+    with pytest.raises(UserError, match=r"--memory 100MB is too little for 800×600 pixels: (\d+)MB would do") as error:
+        make_plan(NETWORK, 600, 800, memory=100 << 20, platform="cpu")
+    enough = int(str(error.value).split(": ")[1].split("MB")[0])
+    assert make_plan(NETWORK, 600, 800, memory=enough << 20, platform="cpu").place == "disk"
+
+
+def test_a_full_disk_is_noticed_before_the_work(monkeypatch):
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 30}))
+    with pytest.raises(UserError, match="no room for 13 GB of intermediate values: set TMPDIR"):
+        make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")

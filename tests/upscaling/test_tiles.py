@@ -1,0 +1,127 @@
+"""Tiles against the whole image: the same result at any size, wherever the states wait."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a2f_jax.model import Model
+from a2f_jax.models.a2f import A2F
+from a2f_jax.upscaling.plan import Plan
+from a2f_jax.upscaling.programs import programs_of
+from a2f_jax.upscaling.tiles import strips, tile_count
+
+
+def _programs(model):
+    return programs_of(model.inference_network, model.folded, jax.devices()[0])
+
+
+@pytest.fixture(scope="module")
+def programs(model):
+    return _programs(model)
+
+
+def _image(height, width, dtype=np.uint8):
+    return np.random.default_rng(height * width).integers(0, np.iinfo(dtype).max + 1, (height, width, 3), dtype)
+
+
+def _whole(model, image):
+    return np.asarray(model(image[None].astype(np.float32))[0])
+
+
+def _tiled(programs, image, plan, *args):
+    return np.concatenate(list(strips(programs, image, plan, *args)))
+
+
+# One tile larger than the image, exact multiples, one pixel more, odd sizes, a single row or column of tiles.
+@pytest.mark.parametrize("size", [(8, 8), (8, 47), (16, 32), (17, 33), (41, 9), (31, 29)])
+@pytest.mark.parametrize("place", ["device", "host", "disk"])
+def test_tiles_give_the_whole_image(model, programs, size, place):
+    image = _image(*size)
+    want = _whole(model, image)
+    np.testing.assert_allclose(_tiled(programs, image, Plan(16, place)), want, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"auxiliary": False}, {"attention": False}, {"head_kernel": 1}, {"head_kernel": 5}, {"head_kernel": 7}],
+    ids=str,
+)
+def test_every_form_of_the_network_is_tiled_exactly(random_params, options):
+    model = Model.from_params(random_params(A2F(scale=3, features=8, blocks=2, **options)))
+    image = _image(19, 21)
+    np.testing.assert_allclose(
+        _tiled(_programs(model), image, Plan(16)),
+        _whole(model, image),
+        rtol=0,
+        atol=1e-3,
+    )
+
+
+def test_attention_sees_the_whole_image(model, programs):
+    """What is wrong with upscaling tiles one by one: a far corner changes everything, in a small way."""
+    image = _image(40, 40)
+    other = image.copy()
+    other[:16, :16] = 255
+    far = (slice(64, None), slice(64, None))
+    change = _tiled(programs, other, Plan(16))[far] - _tiled(programs, image, Plan(16))[far]
+    assert np.abs(change).max() > 0.01
+    np.testing.assert_allclose(change, (_whole(model, other) - _whole(model, image))[far], rtol=0, atol=2e-3)
+
+
+def test_bfloat16_is_near(model):
+    image = _image(20, 37)
+    half = model.with_dtype(jnp.bfloat16)
+    have = _tiled(_programs(half), image, Plan(16))
+    error = np.sqrt(np.mean((have - _whole(model, image)) ** 2))
+    assert 0 < error < 2 * np.sqrt(np.mean((_whole(half, image) - _whole(model, image)) ** 2))
+
+
+def test_results_are_rounded_and_clipped(programs):
+    image = _image(20, 18)
+    exact = _tiled(programs, image, Plan(16))
+    assert exact.min() < 0
+    assert exact.max() > 255
+    for depth, levels in (("uint8", 255), ("uint16", 65535)):
+        result = _tiled(programs, image, Plan(16), depth)
+        assert result.dtype == depth
+        np.testing.assert_allclose(result, np.clip(exact * (levels / 255), 0, levels), rtol=0, atol=0.51)
+
+
+def test_16_bit_input_has_no_bottleneck_of_8_bits(programs):
+    deep = _image(20, 18, np.uint16)
+    want = _tiled(programs, (deep / 257).astype(np.float32), Plan(16))
+    np.testing.assert_allclose(_tiled(programs, deep, Plan(16)), want, rtol=0, atol=1e-3)
+
+
+def test_progress_counts_every_tile(programs):
+    done = []
+    list(strips(programs, _image(33, 20), Plan(16), progress=done.append))
+    assert sum(done) == tile_count(programs, 33, 20, Plan(16)) == 6 * 7
+
+
+def test_compilations_do_not_depend_on_the_size(random_params, compilations):
+    model = Model.from_params(random_params(A2F(scale=2, features=4, blocks=5)))
+    programs = _programs(model)
+    run = functools.partial(_tiled, programs, plan=Plan(16))
+    with compilations() as first:
+        run(_image(20, 20))
+    # Head, residual branch, mixing up to 4 and up to 8 states, neighbours, tail, and a few of one operation.
+    assert 6 <= len(first) <= 10
+    with compilations() as later:
+        for size in range(8, 48, 3):
+            run(_image(size, 55 - size))
+    assert not later
+
+
+def test_no_file_of_states_is_left(programs, tmp_path):
+    _tiled(programs, _image(20, 20), Plan(16, "disk", tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_depthwise_projections_have_no_tiles(random_params):
+    model = Model.from_params(random_params(A2F(scale=2, features=4, blocks=2, attention=False, depthwise=True)))
+    with pytest.raises(ValueError, match="depthwise"):
+        _programs(model)

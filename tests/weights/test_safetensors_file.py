@@ -1,0 +1,70 @@
+"""Weights on disk."""
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import a2f_jax
+from a2f_jax.errors import UserError
+from a2f_jax.model import Model, save
+from a2f_jax.models.a2f import A2F
+
+
+@pytest.fixture(scope="module")
+def model(random_params):
+    params = random_params(A2F(scale=2, features=16, blocks=2))
+    return Model.from_params(params, {"step": "1000"})
+
+
+def test_saved_weights_load_with_values_and_metadata(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save(model, path, {"licence": "Apache-2.0"})
+    loaded = a2f_jax.load(path)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, model.params)
+    assert (loaded.variant, loaded.scale) == ("a2f-16x2", 2)
+    assert loaded.metadata == {"step": "1000", "licence": "Apache-2.0", "variant": "a2f-16x2", "scale": "2"}
+    assert [f.name for f in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_other_endings_and_unwritable_places_are_refused(model, tmp_path):
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+        save(model, tmp_path / "weights.npz")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        save(model, tmp_path / "file" / "weights.safetensors")
+
+
+def test_weights_that_come_with_the_package_load_by_name():
+    for model in (a2f_jax.load("a2f-sd", scale=4), a2f_jax.load("a2f-sd-x4")):
+        assert (model.variant, model.scale) == ("a2f-sd", 4)
+        assert "data" in model.metadata
+
+
+def test_weights_of_another_scale_are_refused(model, tmp_path):
+    save(model, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match="upscales by 2, not by 3"):
+        a2f_jax.load(tmp_path / "weights.safetensors", scale=3)
+
+
+def other_architecture(path):
+    safetensors.numpy.save_file({"conv.weight": np.zeros((3, 3), np.float32)}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("none.safetensors", lambda path: None, "no weights at"),
+        ("empty.safetensors", lambda path: path.write_bytes(b""), "damaged"),
+        ("text.safetensors", lambda path: path.write_text("weights"), "damaged"),
+        ("other.safetensors", other_architecture, "does not hold A2F weights"),
+        ("text.pt", lambda path: path.write_text("weights"), "not a PyTorch state dict"),
+        ("folder", lambda path: path.mkdir(), "no training checkpoint"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named_in_one_line(tmp_path, name, write, message):
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=message) as error:
+        a2f_jax.load(tmp_path / name)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)

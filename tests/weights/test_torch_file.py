@@ -1,0 +1,170 @@
+"""The restricted reader of PyTorch files, on files written here in both formats, and on hostile ones."""
+
+import collections
+import io
+import os
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from a2f_jax.errors import UserError
+from a2f_jax.weights.torch_file import read_state_dict
+
+TENSORS = {
+    "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "b": np.array([1.5, -2.0], np.float64),
+    "c": np.array(7, np.int64),
+}
+STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
+
+
+class Global:
+    """Pickles as a reference to a name, whether or not there is such a module."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+class StateDictPickler(pickle._Pickler):
+    """Writes tensors as `torch.save` does: a call of a function of PyTorch's on a storage given by an id."""
+
+    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012 (pickle's own way)
+
+    def __init__(self, file, suffix):
+        super().__init__(file, protocol=2)
+        self.suffix = suffix
+
+    def persistent_id(self, obj):
+        return obj.pid + self.suffix if isinstance(obj, Storage) else None
+
+    def save_global_reference(self, obj):
+        self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
+
+    dispatch[Global] = save_global_reference
+
+    def save_tensor(self, obj):
+        self.save(Global("torch._utils", "_rebuild_tensor_v2"))
+        self.save((obj.storage, obj.offset, obj.shape, obj.strides, False, collections.OrderedDict()))
+        self.write(pickle.REDUCE)
+
+
+class Storage:
+    def __init__(self, key, values):
+        kind = Global("torch", STORAGES[values.dtype.name])
+        self.values, self.pid = values, ("storage", kind, key, "cpu", values.size)
+
+
+class Tensor:
+    def __init__(self, storage, offset, shape, strides):
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+
+StateDictPickler.dispatch[Tensor] = StateDictPickler.save_tensor
+
+
+def contiguous(key, array):
+    strides = tuple(s // array.itemsize for s in array.strides)
+    return Tensor(Storage(key, array.reshape(-1)), 0, array.shape, strides)
+
+
+def dumps(obj, suffix):
+    file = io.BytesIO()
+    StateDictPickler(file, suffix).dump(obj)
+    return file.getvalue()
+
+
+def write_legacy(path, tree, storages):
+    with path.open("wb") as file:
+        for header in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}):
+            pickle.dump(header, file, protocol=2)
+        file.write(dumps(tree, (None,)))
+        pickle.dump([s.pid[2] for s in storages], file, protocol=2)
+        for s in storages:
+            file.write(struct.pack("<q", s.values.size) + s.values.tobytes())
+
+
+def write_zip(path, tree, storages):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", dumps(tree, ()))
+        archive.writestr("archive/byteorder", "little")
+        for s in storages:
+            archive.writestr(f"archive/data/{s.pid[2]}", s.values.tobytes())
+
+
+@pytest.fixture(params=[write_legacy, write_zip], ids=["legacy", "zip"])
+def write(request, tmp_path):
+    def writer(tree):
+        storages = {t.storage.pid[2]: t.storage for t in tree.values() if isinstance(t, Tensor)}
+        request.param(tmp_path / "weights.pt", tree, list(storages.values()))
+        return tmp_path / "weights.pt"
+
+    return writer
+
+
+def test_tensors_come_back_with_their_values_and_dtypes(write):
+    tree = collections.OrderedDict((k, contiguous(str(i), v)) for i, (k, v) in enumerate(TENSORS.items()))
+    found = read_state_dict(write(tree))
+    assert list(found) == list(TENSORS)
+    for name, value in TENSORS.items():
+        assert found[name].dtype == value.dtype
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_views_of_one_storage_are_told_apart(write):
+    values = np.arange(12, dtype=np.float32)
+    storage = Storage("0", values)
+    tree = {"transposed": Tensor(storage, 2, (2, 3), (1, 2)), "tail": Tensor(storage, 9, (3,), (1,))}
+    found = read_state_dict(write(tree))
+    np.testing.assert_array_equal(found["transposed"], values[2:8].reshape(3, 2).T)
+    np.testing.assert_array_equal(found["tail"], values[9:])
+
+
+def test_anything_but_tensors_is_refused_by_name_and_not_run(write, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'attacked'}",)
+
+    path = write({"a": Attack()})
+    with pytest.raises(UserError, match=r"(posix|nt)\.system"):
+        read_state_dict(path)
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(0, (5,), (1,)), (3, (2,), (1,)), (0, (10**9, 4), (0, 1)), (-1, (2,), (1,)), (0, (2,), (-1,))],
+)
+def test_views_outside_their_storage_are_refused(write, offset, shape, strides):
+    storage = Storage("0", np.zeros(4, np.float32))
+    with pytest.raises(UserError, match="outside its storage"):
+        read_state_dict(write({"a": Tensor(storage, offset, shape, strides)}))
+
+
+def test_entries_that_are_no_tensors_are_named(write):
+    with pytest.raises(UserError, match="'epoch' is not a tensor"):
+        read_state_dict(write({"a": contiguous("0", TENSORS["b"]), "epoch": 3}))
+
+
+def test_every_truncation_is_reported_in_one_line(write):
+    path = write({"a": contiguous("0", TENSORS["a.weight"])})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=str(path)) as error:
+            read_state_dict(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_storage_that_claims_to_be_huge_is_refused(write):
+    storage = Storage("0", np.zeros(4, np.float32))
+    storage.pid = (*storage.pid[:4], 2**40)
+    with pytest.raises(UserError, match="wrong length"):
+        read_state_dict(write({"a": Tensor(storage, 0, (4,), (1,))}))
+
+
+def test_a_missing_file_is_reported(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        read_state_dict(tmp_path / "none.pt")
