@@ -1,4 +1,4 @@
-"""Datasets, decoded cache, patches and augmentation, MATLAB resize."""
+"""Training and evaluation data: datasets, the decoded cache, patches, and MATLAB's bicubic resize."""
 
 from a2f_jax.data.cache import Cache, open_cache
 from a2f_jax.data.datasets import default_data_dir, open_pairs, prepare

@@ -1,9 +1,9 @@
 """A dataset decoded once into memory-mapped pixels.
 
-Decoding a PNG of 2040×1400 pixels for every patch cut from it is what makes training wait for data. The cache holds
-all images of a split as uint8 in two files, LR and HR, each a matrix of chunks `[chunks, 128]`: every row of an image
-starts at a chunk of its own. Chunks, not bytes, are counted, so that a place in even 250 GB of pixels is an int32;
-with the same layout the whole set can lie in an accelerator's memory and be cropped there.
+Training would be input-bound if it decoded a PNG of 2040×1400 pixels for every patch. The cache stores all images of a
+split as uint8 in two files, LR and HR, each an array of chunks `[chunks, 128]`. Every row of an image starts at a new
+chunk. Offsets count chunks rather than bytes, so that int32 can address 250 GB of pixels, and the same layout lets the
+whole dataset reside in accelerator memory and be cropped there.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ from a2f_jax.errors import UserError
 from a2f_jax.files import locked
 
 CHUNK = 128
-"""Bytes."""
+"""Size of a chunk in bytes."""
 
 _FORMAT = "2"
 
 
 class Cache(NamedTuple):
-    """Decoded images of one split.
+    """The decoded images of one split.
 
     Attributes:
       scale: the scale of the pairs.
-      names: the images' names.
-      sizes: int32 `[images, 2]`, height and width of LR in pixels.
+      names: the name of each image.
+      sizes: int32 `[images, 2]`, LR height and width in pixels.
       lr: uint8 `[chunks, 128]`, memory-mapped.
       hr: uint8 `[chunks, 128]`, memory-mapped.
       lr_start: int32 `[images]`, the first chunk of each image in `lr`.
-      hr_start: int32 `[images]`, the same in `hr`.
+      hr_start: int32 `[images]`, the first chunk of each image in `hr`.
     """
 
     scale: int
@@ -49,7 +49,7 @@ class Cache(NamedTuple):
     hr_start: np.ndarray
 
     def images(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns LR and HR of one image, views of the mapped files, uint8 `[h, w, 3]` and `[s·h, s·w, 3]`."""
+        """Returns read-only views of one image, LR uint8 `[h, w, 3]` and HR uint8 `[s·h, s·w, 3]`."""
         height, width = map(int, self.sizes[index])
         return (
             _view(self.lr, int(self.lr_start[index]), height, width),
@@ -58,7 +58,7 @@ class Cache(NamedTuple):
 
 
 def row_chunks(width: Any) -> Any:
-    """How many chunks a row of RGB pixels takes; an int, or arrays of NumPy or JAX."""
+    """Returns the number of chunks per row of RGB pixels, for a width in pixels given as an int or an integer array."""
     return -(-3 * width // CHUNK)
 
 
@@ -69,7 +69,7 @@ def _view(chunks: np.ndarray, start: int, height: int, width: int) -> np.ndarray
 
 
 def _fingerprint(folder: pathlib.Path, split: str) -> str:
-    """Changes whenever the prepared files do."""
+    # Identifies the prepared files, so that a dataset that is prepared again is decoded again.
     facts = [f"{_FORMAT} {split}"]
     for file in sorted(folder.glob("*record*")):
         stat = file.stat()
@@ -82,7 +82,7 @@ def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pa
     names, sizes = [], []
     starts: dict[str, list[int]] = {"lr": [0], "hr": [0]}
     bar = tqdm.tqdm(total=len(pairs), unit="image", desc=f"decoding {name} ×{scale} {split}")
-    # Written, not mapped: where the disk is full, writing raises an error, and a mapping would kill the process.
+    # Written rather than mapped: on a full disk, a write raises an error, but a store to a mapping kills the process.
     with bar, (folder / "lr").open("wb") as lr, (folder / "hr").open("wb") as hr:
         for pair in in_order(pairs.__getitem__, range(len(pairs))):
             names.append(pair.name)
@@ -95,7 +95,7 @@ def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pa
                 starts[key].append(starts[key][-1] + rows.size // CHUNK)
             bar.update()
     if starts["hr"][-1] > np.iinfo(np.int32).max:
-        raise UserError(f"{name} ×{scale} has more than 250 GB of pixels: train on a part of it")
+        raise UserError(f"{name} ×{scale} has more than 250 GB of pixels: train on a subset of it")
     np.savez(
         folder / "index.npz",
         names=np.array(names),
@@ -106,19 +106,23 @@ def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pa
 
 
 def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | os.PathLike[str] | None = None) -> Cache:
-    """Opens a split's decoded pixels, decoding them first where that has not been done yet.
+    """Opens the decoded pixels of a split, and decodes them first if necessary.
 
-    Safe when several processes ask at once (one decodes, the others wait) and when the one that decodes is killed.
-    A dataset that was prepared anew is decoded anew.
+    Several processes may call this at the same time: one decodes and the others wait. A process that is killed while
+    decoding leaves nothing behind that could be mistaken for a cache. A dataset that was prepared again is decoded
+    again.
 
     Args:
-      name: a prepared dataset, see `a2f_jax.data.prepare`.
+      name: the name of a prepared dataset, as passed to `a2f_jax.prepare`.
       scale: the scale of the pairs.
       split: `"train"` or `"validation"`.
-      data_dir: where datasets are prepared.
+      data_dir: the folder with the prepared datasets; by default `default_data_dir()`.
+
+    Returns:
+      The decoded pixels, memory-mapped and read-only.
 
     Raises:
-      UserError: the dataset is not prepared, or the disk is full or read-only.
+      UserError: the dataset is not prepared or damaged, or its folder is full or read-only.
     """
     name = dataset_name(name)
     dataset = dataset_folder(name, scale=scale, data_dir=data_dir)
@@ -129,7 +133,7 @@ def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | o
             decoded.mkdir(exist_ok=True)
             with locked(decoded / f"{split}.lock"):
                 if not folder.is_dir():
-                    # Whatever else is there was left by a process that died, or is of an older preparation.
+                    # Anything else was left by a process that died, or belongs to an earlier preparation.
                     for old in decoded.glob(f"{split}-*"):
                         shutil.rmtree(old)
                     partial = decoded / f"{split}-partial"
@@ -151,11 +155,11 @@ def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | o
             )
     except OSError as error:
         raise UserError(
-            f"cannot keep decoded images in {decoded}: {error.strerror or error}. Prepare the dataset on another disk "
-            "with --data-dir"
+            f"cannot write decoded images to {decoded} ({error.strerror or error}): prepare the dataset in another "
+            "data_dir"
         ) from error
 
 
 def _mapped(file: pathlib.Path) -> np.ndarray:
-    # As a plain array: every view of a memmap pays for being one.
+    # As a plain array, because every view of a memmap carries the overhead of the subclass.
     return np.memmap(file, np.uint8, "r").view(np.ndarray).reshape(-1, CHUNK)

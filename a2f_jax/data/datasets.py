@@ -1,7 +1,8 @@
 """Datasets of LR–HR pairs, prepared and read by tensorflow-datasets, without TensorFlow.
 
-A dataset is prepared once per scale into `<data_dir>/<name>/x<scale>/1.0.0`, array_record files of losslessly
-compressed images. DIV2K as tensorflow-datasets' own builder prepares it (`div2k/bicubic_x4`) is read as well.
+A dataset is prepared once per scale: its images are stored, losslessly compressed, in array_record files in
+`<data_dir>/<name>/x<scale>/1.0.0`. DIV2K prepared by tensorflow-datasets' own builder (`div2k/bicubic_x4`) can be read
+too.
 """
 
 import contextlib
@@ -34,20 +35,20 @@ _DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 
 
 def default_data_dir() -> pathlib.Path:
-    """Returns where prepared datasets are kept: `$A2F_DATA_DIR`, or `data` in the user's cache folder for `a2f_jax`."""
+    """Returns the default folder of prepared datasets: `$A2F_DATA_DIR`, or one in the user's cache folder."""
     if folder := os.environ.get("A2F_DATA_DIR"):
         return pathlib.Path(folder).expanduser()
     return platformdirs.user_cache_path("a2f_jax", appauthor=False) / "data"
 
 
 def _encode(source: Source, scale: int, folder: pathlib.Path) -> dict[str, str]:
-    """Makes a pair's PNG files, unless a preparation that was stopped left them; returns its name and their paths."""
+    # Files left by a preparation that was interrupted are reused.
     files = {key: folder / f"{source.digest()}-{key}.png" for key in ("lr", "hr")}
     if not all(file.exists() for file in files.values()):
         pair = source.read(scale)
         for key, file in files.items():
             partial = file.with_suffix(".partial")
-            # Level 1 is several times faster than the default, and the files are a few percent larger.
+            # Level 1 is several times faster than the default and makes the files only a few percent larger.
             Image.fromarray(getattr(pair, key)).save(partial, "PNG", compress_level=1)
             os.replace(partial, file)
     return {"name": source.name, **{key: str(file) for key, file in files.items()}}
@@ -57,7 +58,7 @@ def _builder(name: str, scale: int, splits: Splits, work: pathlib.Path) -> "tfds
     import tensorflow_datasets as tfds
 
     class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-        """LR–HR pairs; one class serves all datasets, the name is the instance's."""
+        """LR–HR pairs."""
 
         VERSION = tfds.core.Version(_VERSION)
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"x{scale}", description=f"Pairs ×{scale}.")]  # noqa: RUF012
@@ -85,7 +86,6 @@ def _builder(name: str, scale: int, splits: Splits, work: pathlib.Path) -> "tfds
 
 
 def _download(url: str, file: pathlib.Path) -> None:
-    """Downloads a file, going on where an earlier download stopped, with a progress bar."""
     partial = file.with_name(f"{file.name}.partial")
     there = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
@@ -99,12 +99,11 @@ def _download(url: str, file: pathlib.Path) -> None:
                 out.write(block)
                 bar.update(len(block))
     if partial.stat().st_size < total:
-        raise OSError(f"the connection broke off at {partial.stat().st_size} of {total} bytes")
+        raise OSError(f"the connection was lost after {partial.stat().st_size} of {total} bytes")
     os.replace(partial, file)
 
 
 def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
-    """Downloads the official archives that are not there yet."""
     folder = data_dir / "downloads" / "div2k"
     names = [f"DIV2K_{part}_{kind}.zip" for part in ("train", "valid") for kind in ("HR", f"LR_bicubic_X{scale}")]
     try:
@@ -115,14 +114,14 @@ def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
                     _download(_DIV2K_URL + name, folder / name)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
-            f"cannot download DIV2K from {_DIV2K_URL} to {folder} ({error}): try again later, or get "
-            f"{', '.join(names)} yourself and name their folder with --source DIR"
+            f"cannot download DIV2K from {_DIV2K_URL} to {folder} ({error}): try again later, or download "
+            f"{', '.join(names)} yourself and pass their folder as source=DIR"
         ) from error
     return folder
 
 
 def _prepared(name: str, scale: int, data_dir: pathlib.Path) -> pathlib.Path | None:
-    """The folder of a dataset that is prepared, by us or (DIV2K) by tensorflow-datasets itself."""
+    # DIV2K may also have been prepared by tensorflow-datasets' own builder.
     for config in (f"x{scale}", f"bicubic_x{scale}"):
         versions = sorted((data_dir / name / config).glob("*.*.*/dataset_info.json"))
         if versions:
@@ -139,25 +138,26 @@ def prepare(
     validation: int = 0,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Prepares a dataset: reads its images once and stores pairs where `open_pairs` finds them.
+    """Prepares a dataset: reads its images once and stores LR–HR pairs for `open_pairs`.
 
-    May be repeated: what is there is kept, and a preparation that was stopped goes on. Until it is finished, nothing
-    is there that could be taken for a dataset; meanwhile it takes twice the dataset's size on the disk.
+    A dataset that is already prepared is kept, and a preparation that was interrupted is resumed. The dataset appears
+    only when it is complete. Meanwhile, up to twice its size is needed on disk.
 
     Args:
-      name: `"sample"` (photographs that scikit-image installs), `"div2k"`, `"set5"`, `"set14"`, `"b100"`,
-        `"urban100"`, `"manga109"`, or any other name for a folder of HR photographs; see `dataset_name`.
-      scale: 2, 3 or 4.
-      data_dir: where to store it; by default `default_data_dir()`.
-      source: the folder with the images. Without it DIV2K is downloaded.
-      validation: how many images of a folder of photographs to hold out, chosen by their names.
-      overwrite: prepares anew what is there, and replaces it at the end.
+      name: `"sample"` (the photographs that scikit-image installs), `"div2k"`, a benchmark set (`"set5"`, `"set14"`,
+        `"b100"`, `"urban100"`, `"manga109"`), or a new name of letters, digits, `-` and `_` for a folder of HR
+        photographs.
+      scale: the scale of the pairs: 2, 3 or 4.
+      data_dir: the folder to store the dataset in; by default `default_data_dir()`.
+      source: the folder with the images. If it is omitted, DIV2K is downloaded.
+      validation: the number of images of a folder of photographs to hold out.
+      overwrite: whether to replace a dataset that is already prepared.
 
     Returns:
-      The dataset's folder.
+      The folder of the prepared dataset.
 
     Raises:
-      UserError: the source is not recognised, a file in it cannot be read, or the folder cannot be written.
+      UserError: the source is not recognized, a file in it cannot be read, or the dataset cannot be written.
     """
     name = dataset_name(name)
     data_dir = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
@@ -167,7 +167,7 @@ def prepare(
     if folder is None and name == "div2k":
         folder = _download_div2k(scale, data_dir)
     if folder is not None and folder != data_dir and (ready := _prepared(name, scale, folder)):
-        raise UserError(f"{ready} is prepared already: use it with --data-dir {folder}")
+        raise UserError(f"{ready} is already prepared: use data_dir={folder}")
     target = data_dir / name / f"x{scale}" / _VERSION
     try:
         splits = find(name, folder, scale, validation)
@@ -177,8 +177,8 @@ def prepare(
                 _write(name, scale, splits, target)
             elif (target / "source.txt").read_text() != fingerprint(splits):
                 raise UserError(
-                    f"{target} was prepared from other files, or with another --validation: add --overwrite, or choose "
-                    "another name"
+                    f"{target} was prepared from different files or with a different number of validation images: "
+                    "pass overwrite=True to replace it, or choose another name"
                 )
     except OSError as error:
         raise UserError(f"cannot prepare {target}: {error}") from error
@@ -186,21 +186,20 @@ def prepare(
 
 
 def _write(name: str, scale: int, splits: Splits, target: pathlib.Path) -> None:
-    """Prepares a dataset in a folder of its own and puts it in the target's place at the end."""
     import tensorflow_datasets as tfds
 
     made_from = fingerprint(splits)
     work = target.with_name(f"{_VERSION}.partial")
     work.mkdir(exist_ok=True)
-    # Images are kept when a preparation is stopped, files of records are begun anew.
+    # An interrupted preparation keeps its images, but array_record files cannot be continued.
     shutil.rmtree(work / name, ignore_errors=True)
     tfds.disable_progress_bar()
-    # tfds announces on standard output what our progress bar says.
+    # tfds prints to standard output what the progress bar shows.
     with contextlib.redirect_stdout(io.StringIO()):
         builder = _builder(name, scale, splits, work)
         try:
             builder.download_and_prepare()
-        except RuntimeError as error:  # how array_record reports a full disk
+        except RuntimeError as error:  # array_record reports a full disk this way
             raise UserError(f"cannot write {target}: {' '.join(str(error).split())}") from error
     (builder.data_path / "source.txt").write_text(made_from)
     if target.exists():
@@ -210,20 +209,20 @@ def _write(name: str, scale: int, splits: Splits, target: pathlib.Path) -> None:
 
 
 class _Stored(Sequence[Pair]):
-    """Pairs of a prepared dataset, decoded when they are asked for."""
+    """The pairs of a prepared dataset, decoded on access."""
 
     def __init__(self, folder: pathlib.Path, split: str, scale: int):
         import tensorflow_datasets as tfds
 
         try:
             builder = tfds.builder_from_directory(folder)
-        except Exception as error:  # of whichever library stumbles over the damage
+        except Exception as error:  # each library that meets the damage raises its own
             reason = " ".join(str(error).split())
-            raise UserError(f"{folder} is damaged ({reason}): prepare it again with --overwrite") from error
+            raise UserError(f"{folder} is damaged ({reason}): prepare the dataset again with overwrite=True") from error
         if split not in builder.info.splits:
             raise UserError(
-                f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}: `a2f data prepare "
-                "--validation N --overwrite` holds images out of a folder of photographs"
+                f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}: prepare it again with "
+                "`a2f data prepare --validation N --overwrite`, which holds out N images of a folder of photographs"
             )
         raw = tfds.decode.SkipDecoding()
         try:
@@ -231,7 +230,7 @@ class _Stored(Sequence[Pair]):
         except NotImplementedError as error:
             raise UserError(
                 f"{folder} is not in array_record format: prepare it again with `a2f data prepare`, or convert it "
-                "with tensorflow-datasets' convert_format script"
+                "with the convert_format script of tensorflow-datasets"
             ) from error
         self._folder, self._scale = folder, scale
 
@@ -243,18 +242,18 @@ class _Stored(Sequence[Pair]):
         try:
             example = self._data[index]
             lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
-        except Exception as error:  # of whichever library notices
+        except Exception as error:  # each library that meets the damage raises its own
             raise UserError(
-                f"image {index} in {self._folder} is damaged ({error}): prepare it again with --overwrite"
+                f"image {index} in {self._folder} is damaged ({error}): prepare the dataset again with overwrite=True"
             ) from error
         height, width = self._scale * lr.shape[0], self._scale * lr.shape[1]
-        # tfds' own DIV2K has no names.
+        # DIV2K prepared by tensorflow-datasets itself has no names.
         name = example["name"].decode() if "name" in example else f"{index:04d}"
         return Pair(name, lr, hr[:height, :width])
 
 
 class _Files(Sequence[Pair]):
-    """Pairs read from the files themselves."""
+    """Pairs read directly from image files."""
 
     def __init__(self, sources: Sequence[Source], scale: int):
         self._sources, self._scale = sources, scale
@@ -267,10 +266,15 @@ class _Files(Sequence[Pair]):
 
 
 def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Returns the folder of a prepared dataset.
+    """Returns the folder of a prepared dataset. The sample is prepared first if necessary.
+
+    Args:
+      name: the name of the dataset, as passed to `prepare`.
+      scale: the scale of the pairs.
+      data_dir: the folder with the prepared datasets; by default `default_data_dir()`.
 
     Raises:
-      UserError: it is not prepared; the message holds the command that prepares it.
+      UserError: the dataset is not prepared; the message contains the command that prepares it.
     """
     name = dataset_name(name)
     root = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
@@ -288,28 +292,29 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
 def open_pairs(
     name: str, *, scale: int, split: str | None = None, data_dir: str | os.PathLike[str] | None = None
 ) -> Sequence[Pair]:
-    """Opens a dataset for reading image by image, in a fixed order.
+    """Opens a dataset as a sequence of LR–HR pairs in a fixed order.
 
     Args:
-      name: see `prepare`. The sample is prepared when it is first asked for.
-      scale: the scale of the pairs.
-      split: `"train"`, `"validation"`, or `"test"`, the only one of the benchmark sets. By default what there is to
-        measure on: `"test"` of the benchmark sets, `"validation"` of others.
-      data_dir: where datasets are prepared; for benchmark sets also a folder with the original files, in either
-        layout that `prepare` knows.
+      name: the name of a prepared dataset or of a benchmark set, as passed to `prepare`. The sample is prepared when it
+        is first opened.
+      scale: the scale of the pairs: 2, 3 or 4.
+      split: `"train"`, `"validation"`, or `"test"`, the only split of the benchmark sets. By default the split for
+        evaluation: `"test"` for benchmark sets, `"validation"` for other datasets.
+      data_dir: the folder with the prepared datasets, by default `default_data_dir()`; for benchmark sets also a folder
+        with the original images, in any layout that `prepare` recognizes.
 
     Returns:
-      The pairs, decoded when they are asked for.
+      The pairs, decoded on access: uint8 RGB images and a name each.
 
     Raises:
-      UserError: the dataset is not there, not prepared, or has no such split.
+      UserError: the dataset is not found, is damaged, or has no such split.
     """
     name = dataset_name(name)
     root = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
     if name not in BENCHMARK_SETS:
         return _Stored(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)
     if split not in (None, "test"):
-        raise UserError(f"{name} has no split {split!r}: it is for measuring, with the split 'test'")
+        raise UserError(f"{name} has no split {split!r}: it is a benchmark set, whose only split is 'test'")
     if data_dir is not None and root.is_dir() and not _prepared(name, scale, root):
         return _Files(benchmark(root, name, scale)["test"], scale)
     return _Stored(dataset_folder(name, scale=scale, data_dir=root), "test", scale)

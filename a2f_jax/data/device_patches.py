@@ -1,7 +1,7 @@
-"""Training patches cut on the device, inside the jitted step: the host only says which step it is.
+"""Training patches cropped on the device, inside the jitted step; the host only supplies the step number.
 
-The decoded images lie in the device's memory as in the cache, in chunks of 128 bytes, since what counts chunks fits
-in int32 where what counts bytes would not (the HR images of DIV2K are 6.8 GB).
+The decoded images are kept in device memory in the layout of the cache, as chunks of 128 bytes. Chunk indices fit in
+int32, whereas byte offsets would not: the HR images of DIV2K take 6.8 GB.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +14,15 @@ from a2f_jax.data.patches import choose
 
 
 class DeviceImages(NamedTuple):
-    """Decoded images in the memory of a device, a pytree; the fields are those of `Cache`."""
+    """Decoded images in device memory, as a pytree.
+
+    Attributes:
+      sizes: int32 `[images, 2]`, LR height and width in pixels.
+      lr: uint8 `[chunks, 128]`.
+      hr: uint8 `[chunks, 128]`.
+      lr_start: int32 `[images]`, the first chunk of each image in `lr`.
+      hr_start: int32 `[images]`, the first chunk of each image in `hr`.
+    """
 
     sizes: Any
     lr: Any
@@ -24,23 +32,23 @@ class DeviceImages(NamedTuple):
 
 
 def device_images(cache: Cache) -> DeviceImages:
-    """Returns what of a cache has to be on the device, still in the memory of the host: `jax.device_put` moves it."""
+    """Returns a cache's arrays for `jax.device_put`; they are still in host memory."""
     return DeviceImages(cache.sizes, cache.lr, cache.hr, cache.lr_start, cache.hr_start)
 
 
 def chunk_places(start: jax.Array, per_row: jax.Array, top: jax.Array, left: jax.Array, size: int) -> jax.Array:
-    """Says in which chunks patches lie.
+    """Returns the chunks that patches are stored in.
 
     Args:
-      start: int32 `[B]`, the first chunk of the patch's image.
-      per_row: int32 `[B]`, chunks of a row of that image.
-      top: int32 `[B]`, the patch's first row in pixels.
-      left: int32 `[B]`, its first column.
-      size: its side.
+      start: int32 `[B]`, the first chunk of the image that each patch is cropped from.
+      per_row: int32 `[B]`, the number of chunks per row of that image.
+      top: int32 `[B]`, the first row of the patch, in pixels.
+      left: int32 `[B]`, the first column of the patch, in pixels.
+      size: the side of the square patches, in pixels.
 
     Returns:
-      int32 `[B, size, chunks]`; the patch begins in the first of a row's chunks and ends in the last or the one
-      before.
+      int32 `[B, size, chunks]`, chunk indices. Each row of a patch starts in the first chunk and ends in the last or
+      the second to last.
     """
     rows = top[:, None] + jnp.arange(size, dtype=jnp.int32)
     first = start[:, None] + rows * per_row[:, None] + (3 * left // CHUNK)[:, None]
@@ -52,7 +60,7 @@ def _cut(
     chunks: jax.Array, start: jax.Array, width: jax.Array, top: jax.Array, left: jax.Array, size: int
 ) -> jax.Array:
     places = chunk_places(start, row_chunks(width), top, left, size)
-    # Behind the last image there is no next chunk; what would be read from it is cut off below.
+    # The last image has no following chunk. Bytes read from there are cropped below, so clipping is safe.
     rows = chunks.at[places].get(mode="clip").reshape(len(left), size, -1)
     cut = jax.vmap(lambda x, first: jax.lax.dynamic_slice_in_dim(x, first, 3 * size, axis=1))(rows, 3 * left % CHUNK)
     return cut.reshape(-1, size, size, 3)
@@ -68,18 +76,18 @@ def _orient(patches: jax.Array, orientation: jax.Array) -> jax.Array:
 def device_batch(
     images: DeviceImages, *, seed: int, step: jax.Array, rows: jax.Array, scale: int, patch_size: int
 ) -> dict[str, jax.Array]:
-    """Cuts patches on the device: bit for bit what `Patches.batch` cuts on the host.
+    """Crops a batch on the device; the result is bit-identical to `Patches.batch` on the host.
 
     Args:
-      images: on the device.
-      seed: of the choice of patches.
-      step: integer scalar, may be traced.
-      rows: uint32 `[b]`, the patches' places in the whole batch: `Patches.rows`, or a device's share of them.
-      scale: of the images.
-      patch_size: side of the LR patch.
+      images: the decoded images, on the device.
+      seed: the seed for the choice of patches.
+      step: the training step, an integer scalar; may be traced.
+      rows: uint32 `[b]`, positions in the global batch: `Patches.rows`, or the part of it that this device computes.
+      scale: the scale of the images.
+      patch_size: the side of the LR patches, in pixels.
 
     Returns:
-      `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`.
+      `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is `patch_size` and s is `scale`.
     """
     image, top, left, orientation = choose(
         jnp.uint32(seed % 2**32), jnp.uint32(step), jnp.uint32(rows), images.sizes, patch_size

@@ -1,8 +1,8 @@
 """MATLAB's `imresize(image, scale, 'bicubic')` on uint8, bit for bit.
 
-Super-resolution papers make their LR images with it. It differs from other libraries' bicubic filters in the
-constant of the kernel (a = -0.5), in antialiasing when it shrinks (the kernel is stretched by 1/scale), and in
-rounding to uint8 between the pass over rows and the pass over columns.
+Super-resolution papers create their LR images with it. It differs from the bicubic filters of other libraries in three
+ways: the kernel constant is a = -0.5, downscaling is antialiased (the kernel is stretched by 1/scale), and the
+intermediate result between the vertical and the horizontal pass is rounded to uint8.
 """
 
 import math
@@ -20,14 +20,14 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 def _taps(size: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
-    """What each pixel of a resized axis is the sum of: int and float64 `[ceil(size · scale), taps]`."""
+    """Returns input indices (int) and weights (float64) of each output pixel of an axis, `[ceil(size·scale), taps]`."""
     out = math.ceil(size * scale)
     stretch = min(scale, 1)
     width = 4 / stretch
-    # Positions count from 1, as in MATLAB, so that the rounding errors are its own.
-    centre = np.arange(1, out + 1) / scale + 0.5 * (1 - 1 / scale)
-    position = np.floor(centre - width / 2)[:, None] + np.arange(math.ceil(width) + 2)
-    weight = stretch * _cubic(stretch * (centre[:, None] - position))
+    # Positions are 1-based, as in MATLAB, so that rounding errors match too.
+    center = np.arange(1, out + 1) / scale + 0.5 * (1 - 1 / scale)
+    position = np.floor(center - width / 2)[:, None] + np.arange(math.ceil(width) + 2)
+    weight = stretch * _cubic(stretch * (center[:, None] - position))
     weight /= weight.sum(1, keepdims=True)
     index = position.astype(int) - 1
     if edges == "clamp":
@@ -40,27 +40,27 @@ def _resize_rows(image: np.ndarray, scale: float, edges: str) -> np.ndarray:
     rows = image.reshape(len(image), -1)
     indices, weights = _taps(len(image), scale, edges)
     resized = np.empty((len(indices), rows.shape[1]), np.uint8)
-    # Row by row: the few rows that one is made of fit in the processor's cache as float64, the image does not.
+    # One output row at a time: the input rows it depends on fit in the CPU cache as float64, the whole image does not.
     for row, index, weight in zip(resized, indices, weights, strict=True):
-        # MATLAB rounds halves up; np.round would round them to even.
+        # MATLAB rounds half up; np.round rounds half to even.
         row[:] = np.floor(weight @ rows[index].astype(np.float64) + 0.5).clip(0, 255)
     return resized.reshape(len(indices), *image.shape[1:])
 
 
 def matlab_bicubic(image: np.ndarray, scale: float, *, edges: Literal["clamp", "mirror"] = "clamp") -> np.ndarray:
-    """Resizes an image as MATLAB's `imresize` does, with antialiasing where it shrinks.
+    """Resizes an image exactly as MATLAB's `imresize(image, scale, 'bicubic')`, with antialiasing when downscaling.
 
     Args:
       image: uint8 `[H, W]` or `[H, W, C]`.
-      scale: factor of both sides, for instance 1/4 or 4.
-      edges: what lies beyond the border: `"clamp"` repeats the last pixel, as the MATLAB did that made the
-        benchmark sets; `"mirror"` reflects the image, as newer versions do.
+      scale: the factor for both sides, for example 1/4 or 4.
+      edges: how the image is extended beyond its border. `"clamp"` repeats the edge pixel, like the MATLAB version that
+        created the benchmark sets; `"mirror"` reflects the image, like newer versions.
 
     Returns:
-      uint8 `[ceil(H · scale), ceil(W · scale)]`, with C if there was one.
+      uint8 `[ceil(H · scale), ceil(W · scale)]` or `[ceil(H · scale), ceil(W · scale), C]`.
 
     Raises:
-      ValueError: the image is of another dtype or has other dimensions, or `edges` is unknown.
+      ValueError: `image` has a different dtype or number of dimensions, or `edges` is unknown.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"expected uint8 [H, W] or [H, W, C], got {image.dtype} {list(image.shape)}")

@@ -1,4 +1,4 @@
-"""Several threads at one task."""
+"""Mapping a function over items with several threads."""
 
 import os
 from collections import deque
@@ -13,7 +13,16 @@ Result = TypeVar("Result")
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int = os.cpu_count() or 1
 ) -> Generator[Result, None, None]:
-    """Maps a function as `map` does, but with threads, each of which works up to two items ahead of the consumer."""
+    """Maps a function over items like `map`, but on several threads.
+
+    Args:
+      function: called once per item, on any of the threads.
+      items: may be endless; consumed lazily.
+      threads: the number of threads. At most two items per thread are computed ahead of the consumer.
+
+    Yields:
+      The results in the order of the items. An exception raised by `function` is raised in the place of its result.
+    """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

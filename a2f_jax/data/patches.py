@@ -1,7 +1,8 @@
-"""Training patches: which ones a step sees is a pure function of seed and step.
+"""Training patches, chosen by a pure function of the seed and the step.
 
-There is no iterator state to save: a run that goes on at step t sees what an uninterrupted one would have seen.
-The numbers come from a counter-based hash in uint32 arithmetic, the same in NumPy and in a jitted JAX function.
+There is no iterator state to save: a run resumed at step t sees the same batches as an uninterrupted run. Random
+numbers come from a counter-based hash in uint32 arithmetic, which gives the same values in NumPy and in a jitted JAX
+function.
 """
 
 import itertools
@@ -19,28 +20,30 @@ HostBatch = dict[str, np.ndarray]
 
 _GOLDEN = 0x9E3779B9
 
-# Batches that are cut before they are asked for.
+# The number of batches that are cropped ahead of the consumer.
 _AHEAD = 8
 
 
 def _mix(x: Any) -> Any:
-    """A bijection of uint32 that scatters similar numbers (the "lowbias32" constants of Chris Wellons, 2018)."""
+    # A bijection on uint32 with good avalanche: "lowbias32" by Chris Wellons (2018).
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
 def random_bits(seed: Any, step: Any, row: Any, draw: int) -> Any:
-    """Hashes a place in the stream of random numbers.
+    """Returns uniform random bits for a position in the training stream.
+
+    Arguments may be NumPy or JAX values; arrays are broadcast.
 
     Args:
-      seed: uint32, NumPy's or JAX's, as all others; arrays broadcast.
-      step: uint32, of training.
-      row: uint32, the patch's place in the whole batch.
-      draw: which number of this patch.
+      seed: uint32, the seed.
+      step: uint32, the training step.
+      row: uint32, the position of the patch in the global batch.
+      draw: the index of the random number among those drawn for one patch.
 
     Returns:
-      uint32, uniform.
+      uint32, uniform on 0..2³²−1.
     """
     x = _mix(seed ^ np.uint32(_GOLDEN))
     x = _mix(x + step)
@@ -48,20 +51,22 @@ def random_bits(seed: Any, step: Any, row: Any, draw: int) -> Any:
 
 
 def choose(seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int) -> tuple[Any, Any, Any, Any]:
-    """Chooses image, corner and orientation of patches: every image, and every corner in it, equally likely.
+    """Chooses the image, the corner and the orientation of each patch, uniformly at random.
+
+    Every image is equally likely regardless of its size, and so is every corner within it.
 
     Args:
-      seed: uint32 scalar array.
-      step: uint32 scalar array.
-      rows: uint32 `[B]`, the patches' places in the whole batch.
-      sizes: int32 `[images, 2]`, LR height and width.
-      patch_size: side of the LR patch.
+      seed: uint32 scalar.
+      step: uint32 scalar, the training step.
+      rows: uint32 `[B]`, the positions of the patches in the global batch.
+      sizes: int32 `[images, 2]`, LR height and width in pixels.
+      patch_size: the side of the LR patches, in pixels.
 
     Returns:
-      Image, top and left in LR pixels, and orientation 0..7 (bit 0: flip left–right, bit 1: flip top–bottom, bit 2:
-      then transpose), each int32 `[B]`.
+      Four int32 `[B]` arrays: the image index, the top and the left edge in LR pixels, and the orientation 0..7 (bit 0:
+      flip left–right, bit 1: flip top–bottom, bit 2: transpose after flipping).
     """
-    # The remainder favours small numbers by at most images / 2³².
+    # The modulo bias is at most images / 2³².
     image = (random_bits(seed, step, rows, 0) % np.uint32(len(sizes))).astype(np.int32)
     room = (sizes[image] - patch_size + 1).astype(np.uint32)
     top = (random_bits(seed, step, rows, 1) % room[:, 0]).astype(np.int32)
@@ -71,13 +76,13 @@ def choose(seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int) -> tupl
 
 
 def _orient(target: np.ndarray, patch: np.ndarray, orientation: int) -> None:
-    """Writes a patch as `choose` wants it turned."""
     if orientation & 2:
         patch = patch[::-1]
     if not orientation & 0b101:
-        target[:] = patch  # whole rows, which is quick
+        target[:] = patch  # whole rows at once, which is fast
         return
-    # First out of the image, whose rows lie pages apart; then byte by byte, which NumPy copies faster than triples.
+    # Copy the patch out of the image first, whose rows are pages apart in memory; then copy channel by channel, which
+    # NumPy does faster than copying strided triples.
     patch = np.ascontiguousarray(patch)
     if orientation & 1:
         patch = patch[:, ::-1]
@@ -88,21 +93,23 @@ def _orient(target: np.ndarray, patch: np.ndarray, orientation: int) -> None:
 
 
 class Patches:
-    """Cuts the batches of training from a cache, on the host.
+    """Crops training batches from a cache, on the host.
 
     Args:
       cache: the decoded images.
-      seed: of the choice of patches.
-      batch_size: over all processes; each cuts its share.
-      patch_size: side of the LR patch in pixels.
-      process_index: which of the processes this is.
-      process_count: how many there are.
+      seed: the seed for the choice of patches.
+      batch_size: the global batch size; each process crops an equal share of it.
+      patch_size: the side of the LR patches, in pixels.
+      process_index: the index of this process.
+      process_count: the number of processes.
 
     Attributes:
-      rows: uint32 `[b]`, which places of the whole batch are this process's.
+      cache: the decoded images.
+      patch_size: the side of the LR patches, in pixels.
+      rows: uint32 `[b]`, the positions in the global batch that this process crops.
 
     Raises:
-      UserError: the batch cannot be shared out evenly, or an image is smaller than a patch.
+      UserError: the batch size is not a multiple of the number of processes, or an image is smaller than a patch.
     """
 
     def __init__(
@@ -119,13 +126,13 @@ class Patches:
         if cache.sizes[smallest].min() < patch_size:
             height, width = cache.sizes[smallest]
             raise UserError(
-                f"config.data.patch_size={patch_size} is more than the {width}×{height} LR pixels of image "
-                f"{cache.names[smallest]}: choose at most {min(height, width)}, or leave the image out"
+                f"config.data.patch_size={patch_size} is larger than the smallest LR image, {cache.names[smallest]} "
+                f"with {width}×{height} pixels: use at most {min(height, width)}, or remove the image from the dataset"
             )
         if batch_size % process_count:
             raise UserError(
-                f"config.batch_size={batch_size} cannot be shared out among {process_count} processes: "
-                f"choose a multiple of {process_count}"
+                f"config.batch_size={batch_size} cannot be divided evenly among {process_count} processes: "
+                f"use a multiple of {process_count}"
             )
         self.cache, self.patch_size = cache, patch_size
         self._images = [cache.images(i) for i in range(len(cache.names))]
@@ -134,12 +141,19 @@ class Patches:
         self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
 
     def choice(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What `choose` gives for this process at a step."""
-        with np.errstate(over="ignore"):  # uint32 is meant to wrap around
+        """Returns image, top, left and orientation of this process's patches at a step, as described at `choose`."""
+        with np.errstate(over="ignore"):  # uint32 overflow is intended
             return choose(self._seed, np.uint32(step), self.rows, self.cache.sizes, self.patch_size)
 
     def batch(self, step: int) -> HostBatch:
-        """Cuts this process's share of a step's batch: `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`."""
+        """Crops this process's share of the batch at a step.
+
+        Args:
+          step: the training step.
+
+        Returns:
+          `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is the patch size and s the scale.
+        """
         p, s = self.patch_size, self.cache.scale
         b = len(self.rows)
         batch = {"lr": np.empty((b, p, p, 3), np.uint8), "hr": np.empty((b, s * p, s * p, 3), np.uint8)}
@@ -150,9 +164,12 @@ class Patches:
         return batch
 
     def prefetch(self, start: int) -> Generator[HostBatch, None, None]:
-        """Yields the batches from a step on, while a thread cuts the next ones; closing the iterator ends it."""
-        # One thread, since a second would mostly fight it for the interpreter's lock, and the plainest of queues: what
-        # it costs to hand over a batch is time that the devices wait.
+        """Yields the batches from step `start` on while a thread crops the next ones.
+
+        Closing the generator stops the thread.
+        """
+        # A single thread, because a second one would mostly contend for the GIL, and the simplest kind of queue,
+        # because the devices wait while a batch is handed over.
         steps: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         ready: queue.SimpleQueue[HostBatch | BaseException] = queue.SimpleQueue()
 
@@ -160,7 +177,7 @@ class Patches:
             while (step := steps.get()) is not None:
                 try:
                     ready.put(self.batch(step))
-                except BaseException as error:  # handed over to the consumer
+                except BaseException as error:  # raised in the consumer
                     ready.put(error)
 
         for step in range(start, start + _AHEAD):

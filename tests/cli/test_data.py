@@ -1,4 +1,4 @@
-"""Datasets from the command line."""
+"""`a2f data prepare`."""
 
 import os
 

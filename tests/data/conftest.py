@@ -1,4 +1,4 @@
-"""Pictures, folders of them as people have them, and a decoded set in memory."""
+"""Image folders in the layouts of the published datasets, and a decoded dataset in memory."""
 
 import zipfile
 
@@ -11,7 +11,7 @@ from a2f_jax.images import write_rgb
 
 @pytest.fixture
 def picture():
-    """Returns `picture(seed, height=24, width=36)`, random pixels."""
+    """Returns a function `picture(seed, height=24, width=36)` that makes random pixels."""
 
     def make(seed, height=24, width=36):
         return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -21,7 +21,7 @@ def picture():
 
 @pytest.fixture
 def photos(tmp_path, picture):
-    """A folder with ten photographs of different sizes; each knows its own number by its name."""
+    """A folder with ten photographs of different sizes, `0.png` to `9.png`."""
     folder = tmp_path / "photos"
     for i in range(10):
         write_rgb(folder / f"{i}.png", picture(i, 24 + i, 40 - i))
@@ -30,9 +30,9 @@ def photos(tmp_path, picture):
 
 @pytest.fixture
 def div2k(tmp_path, picture):
-    """Returns `div2k(packed)`, a folder with three images of DIV2K as published, as zip archives or extracted.
+    """Returns a function `div2k(packed)` that makes a DIV2K of three images, as zip archives or extracted.
 
-    LR is inverted, so that it is never taken for what we would make ourselves.
+    LR is inverted, so that it differs from LR that is computed from HR.
     """
 
     def make(packed):
@@ -59,7 +59,7 @@ def div2k(tmp_path, picture):
 
 
 def _chunks(images):
-    """Lays images out as the cache does: rows of whole chunks of 128 bytes."""
+    """Lays out images like the cache: rows of whole chunks of 128 bytes."""
     rows, starts = [], []
     for image in images:
         starts.append(sum(map(len, rows)))
@@ -71,7 +71,7 @@ def _chunks(images):
 
 @pytest.fixture(scope="session")
 def images():
-    """LR and HR of three random images ×2; one is exactly as large as the patches of 16 that the tests cut."""
+    """LR and HR of three random ×2 pairs; the LR of the first has the size of the patches that tests crop, 16×16."""
     rng = np.random.default_rng(0)
     sizes = [(16, 16), (20, 64), (50, 43)]
     return [[rng.integers(0, 256, (s * h, s * w, 3), dtype=np.uint8) for s in (1, 2)] for h, w in sizes]

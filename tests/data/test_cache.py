@@ -30,13 +30,13 @@ def _assert_decoded(opened, pairs):
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_holds_the_pixels_of_all_pairs(data_dir, split):
+def test_the_cache_holds_the_pixels_of_all_pairs(data_dir, split):
     pairs = open_pairs("photos", scale=2, split=split, data_dir=data_dir)
     _assert_decoded(open_cache("Photos", scale=2, split=split, data_dir=data_dir), pairs)
 
 
-def test_every_row_starts_at_a_chunk(tmp_path, picture):
-    # 43 pixels are 129 bytes, one more than a chunk; 128 are three chunks to the byte.
+def test_every_row_starts_at_a_new_chunk(tmp_path, picture):
+    # 43 pixels take 129 bytes, one more than a chunk; 128 pixels take exactly three chunks.
     for i, width in enumerate((42, 43, 128)):
         write_rgb(tmp_path / "wide" / f"{i}.png", picture(i, 10, width))
     prepare("wide", scale=1, data_dir=tmp_path, source=tmp_path / "wide")
@@ -49,24 +49,24 @@ def test_every_row_starts_at_a_chunk(tmp_path, picture):
         assert not rows[:, 3 * width :].any()
 
 
-def test_pixels_cannot_be_changed(data_dir):
+def test_the_pixels_are_read_only(data_dir):
     with pytest.raises(ValueError, match="read-only"):
         open_cache("photos", scale=2, data_dir=data_dir).images(0)[1][:] = 0
 
 
-def test_decodes_once(data_dir, monkeypatch):
+def test_a_dataset_is_decoded_once(data_dir, monkeypatch):
     open_cache("photos", scale=2, data_dir=data_dir)
     monkeypatch.setattr(cache, "_build", None)
     open_cache("photos", scale=2, data_dir=data_dir)
 
 
-def test_dataset_that_was_prepared_anew_is_decoded_anew(photos, data_dir, picture):
+def test_a_dataset_that_was_prepared_again_is_decoded_again(photos, data_dir, picture):
     old = open_cache("photos", scale=2, data_dir=data_dir)
     write_rgb(photos / f"{old.names[0]}", picture(100))
     prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=2, overwrite=True)
     new = open_cache("photos", scale=2, data_dir=data_dir)
     np.testing.assert_array_equal(new.images(0)[1], picture(100))
-    assert not np.array_equal(old.images(0)[1], picture(100))  # whoever trains on it still has it
+    assert not np.array_equal(old.images(0)[1], picture(100))  # a run that has the old cache open can still use it
     assert len(list(_decoded(data_dir).glob("train-*"))) == 1
 
 
@@ -93,14 +93,14 @@ datasets._Stored.__getitem__ = slowly
 """
 
 
-def test_two_processes_may_ask_at_once(data_dir):
+def test_two_processes_may_open_a_cache_at_once(data_dir):
     processes = [_run(_SLOWLY.format("time.sleep(0.2)"), data_dir) for _ in range(2)]
-    said = [process.communicate() for process in processes]
-    assert said[0][0] == said[1][0] == f"{open_cache('photos', scale=2, data_dir=data_dir).names}\n"
-    assert sum("100%" in errors for _, errors in said) == 1
+    output = [process.communicate() for process in processes]
+    assert output[0][0] == output[1][0] == f"{open_cache('photos', scale=2, data_dir=data_dir).names}\n"
+    assert sum("100%" in errors for _, errors in output) == 1
 
 
-def test_killed_half_way(data_dir):
+def test_a_decoding_that_was_killed_is_repeated(data_dir):
     process = _run(_SLOWLY.format("i == 5 and os.kill(os.getpid(), 9)"), data_dir)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -110,8 +110,8 @@ def test_killed_half_way(data_dir):
     assert len(list(_decoded(data_dir).glob("train-*"))) == 1
 
 
-def test_full_disk_is_an_error_that_leaves_nothing(data_dir):
-    # Files that may not grow look to a program like a full disk.
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(data_dir):
+    # To a program, a limit on the size of files looks like a full disk.
     process = _run(
         """
 import resource
@@ -121,18 +121,18 @@ sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.std
 """,
         data_dir,
     )
-    said = process.communicate()[1]
-    assert "UserError cannot keep decoded images in" in said and "File too large" in said, said
+    output = process.communicate()[1]
+    assert "UserError cannot write decoded images to" in output and "File too large" in output, output
     assert not list(_decoded(data_dir).glob("train-*"))
 
 
-def test_folder_that_cannot_be_written_is_named(data_dir):
+def test_a_folder_that_cannot_be_written_is_named(data_dir):
     _decoded(data_dir).write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"photos/x2/decoded: .*--data-dir"):
+    with pytest.raises(UserError, match=r"photos/x2/decoded .*data_dir"):
         open_cache("photos", scale=2, data_dir=data_dir)
 
 
-def test_damaged_image_is_an_error_that_leaves_nothing(data_dir):
+def test_a_damaged_image_is_reported_and_leaves_nothing_behind(data_dir):
     file = next(data_dir.glob("photos/x2/1.0.0/*train*"))
     content = bytearray(file.read_bytes())
     content[300] ^= 255
@@ -142,7 +142,7 @@ def test_damaged_image_is_an_error_that_leaves_nothing(data_dir):
     assert not list(_decoded(data_dir).glob("train-*"))
 
 
-def test_dataset_that_is_not_prepared_is_named(data_dir):
+def test_a_dataset_that_is_not_prepared_is_named(data_dir):
     with pytest.raises(UserError, match="a2f data prepare photos --scale 3"):
         open_cache("photos", scale=3, data_dir=data_dir)
     with pytest.raises(UserError, match="no split 'test', only"):

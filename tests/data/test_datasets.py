@@ -20,7 +20,7 @@ from a2f_jax.images import write_rgb
 
 
 def _assert_same(pairs, sources, scale):
-    """Prepared pairs are those that the source gives when it is read now."""
+    """Checks that prepared pairs equal the pairs read from their sources."""
     assert len(pairs) == len(sources)
     for pair, source in zip(pairs, sources, strict=True):
         want = source.read(scale)
@@ -40,7 +40,7 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def set5(tmp_path, picture):
-    """A folder with a `Set5` of two images in SelfExSR's layout, ×2."""
+    """A folder with a ×2 `Set5` of two images in the layout of SelfExSR."""
     for i in (1, 2):
         name = tmp_path / "benchmarks" / "Set5" / "image_SRF_2" / f"img_{i:03}_SRF_2"
         write_rgb(f"{name}_HR.png", picture(i))
@@ -49,7 +49,7 @@ def set5(tmp_path, picture):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_photographs_are_stored_with_the_lr_that_is_made_of_them(photos, data_dir, scale):
+def test_photographs_are_stored_with_lr_computed_from_them(photos, data_dir, scale):
     folder = prepare("My-Photos", scale=scale, data_dir=data_dir, source=photos, validation=3)
     assert folder == data_dir / "my_photos" / f"x{scale}" / "1.0.0"
     splits = find("my_photos", photos, scale, 3)
@@ -60,7 +60,7 @@ def test_photographs_are_stored_with_the_lr_that_is_made_of_them(photos, data_di
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_div2k_is_stored(div2k, data_dir, packed):
+def test_div2k_is_stored_as_published(div2k, data_dir, packed):
     source = div2k(packed)
     prepare("div2k", scale=4, data_dir=data_dir, source=source)
     for split, sources in find("div2k", source, 4, 0).items():
@@ -68,15 +68,15 @@ def test_div2k_is_stored(div2k, data_dir, packed):
 
 
 class _Server(http.server.SimpleHTTPRequestHandler):
-    """Serves files, from where the client asks, and breaks off as often as it is told to."""
+    """Serves files, honors range requests, and drops the connection once per entry in `failures`."""
 
     failures: ClassVar[list[str]] = []
-    asked: ClassVar[list[tuple[str, int]]] = []
+    requests: ClassVar[list[tuple[str, int]]] = []
 
     def do_GET(self):
         content = pathlib.Path(self.translate_path(self.path)).read_bytes()
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        self.asked.append((pathlib.Path(self.path).name, start))
+        self.requests.append((pathlib.Path(self.path).name, start))
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -89,7 +89,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def div2k_server(div2k, monkeypatch):
     archives = div2k(packed=True)
-    _Server.asked.clear()
+    _Server.requests.clear()
     handler = functools.partial(_Server, directory=str(archives))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -102,27 +102,29 @@ def test_div2k_is_downloaded(div2k_server, data_dir):
     prepare("div2k", scale=2, data_dir=data_dir)
     validation = open_pairs("div2k", scale=2, data_dir=data_dir)
     _assert_same(validation, find("div2k", div2k_server, 2, 0)["validation"], 2)
-    assert len(_Server.asked) == 4
+    assert len(_Server.requests) == 4
 
 
-def test_broken_download_goes_on(div2k_server, data_dir):
-    _Server.failures.append("break off")
-    with pytest.raises(UserError, match="the connection broke off"):
+def test_an_interrupted_download_is_resumed(div2k_server, data_dir):
+    _Server.failures.append("drop the connection")
+    with pytest.raises(UserError, match="the connection was lost"):
         prepare("div2k", scale=4, data_dir=data_dir)
     prepare("div2k", scale=4, data_dir=data_dir)
     half = (div2k_server / "DIV2K_train_HR.zip").stat().st_size // 2
-    assert _Server.asked[:2] == [("DIV2K_train_HR.zip", 0), ("DIV2K_train_HR.zip", half)]
+    assert _Server.requests[:2] == [("DIV2K_train_HR.zip", 0), ("DIV2K_train_HR.zip", half)]
     train = open_pairs("div2k", scale=4, split="train", data_dir=data_dir)
     _assert_same(train, find("div2k", div2k_server, 4, 0)["train"], 4)
 
 
-def test_failed_download_says_what_to_get(data_dir, monkeypatch):
+def test_a_failed_download_names_the_files_to_download(data_dir, monkeypatch):
     monkeypatch.setattr(datasets, "_DIV2K_URL", "http://127.0.0.1:9/")
-    with pytest.raises(UserError, match=r"Connection refused.*get DIV2K_train_HR\.zip, .*_X3\.zip yourself.*--source"):
+    with pytest.raises(
+        UserError, match=r"Connection refused.*download DIV2K_train_HR\.zip, .*_X3\.zip yourself.*source="
+    ):
         prepare("div2k", scale=3, data_dir=data_dir)
 
 
-def test_sample_is_prepared_when_it_is_first_asked_for(data_dir):
+def test_the_sample_is_prepared_when_it_is_first_opened(data_dir):
     pairs = open_pairs("sample", scale=4, data_dir=data_dir)
     assert [pair.name for pair in pairs] == [
         "astronaut",
@@ -138,7 +140,7 @@ def test_sample_is_prepared_when_it_is_first_asked_for(data_dir):
     assert _files(data_dir) == before
 
 
-def test_benchmarks_are_read_prepared_or_as_they_are(set5, data_dir):
+def test_benchmark_sets_can_be_read_with_or_without_preparation(set5, data_dir):
     prepare("set5", scale=2, data_dir=data_dir, source=set5)
     sources = find("set5", set5, 2, 0)["test"]
     for folder in (data_dir, set5, set5 / "Set5"):
@@ -146,14 +148,14 @@ def test_benchmarks_are_read_prepared_or_as_they_are(set5, data_dir):
             _assert_same(open_pairs("Set5", scale=2, split=split, data_dir=folder), sources, 2)
 
 
-def test_default_folder_is_the_environments(photos, data_dir, monkeypatch):
+def test_the_default_folder_is_that_of_the_environment(photos, data_dir, monkeypatch):
     monkeypatch.setenv("A2F_DATA_DIR", str(data_dir))
     prepare("photos", scale=2, source=photos, validation=1)
     assert len(open_pairs("photos", scale=2)) == 1
     assert (data_dir / "photos").is_dir()
 
 
-def test_missing_datasets_and_splits_say_what_to_do(photos, set5, data_dir):
+def test_errors_about_missing_datasets_and_splits_name_the_remedy(photos, set5, data_dir):
     prepare("photos", scale=2, data_dir=data_dir, source=photos)
     for name, scale, split, folder, message in (
         ("photos", 2, None, data_dir, r"no split 'validation', only train: .*--validation N"),
@@ -161,7 +163,7 @@ def test_missing_datasets_and_splits_say_what_to_do(photos, set5, data_dir):
         ("div2k", 4, None, data_dir, rf"run `a2f data prepare div2k --scale 4 --data-dir {data_dir}`"),
         ("set5", 2, "train", set5, "set5 has no split 'train'"),
         ("set5", 2, None, data_dir / "none", "set5 ×2 is not prepared in .*none"),
-        ("set14", 2, None, set5, "is not set14 ×2"),
+        ("set14", 2, None, set5, "does not contain set14 ×2"),
     ):
         with pytest.raises(UserError, match=message):
             open_pairs(name, scale=scale, split=split, data_dir=folder)
@@ -177,7 +179,7 @@ def test_pairs_are_a_sequence(photos, data_dir):
             pairs[index]
 
 
-def test_repeating_keeps_what_is_there(photos, data_dir):
+def test_repeating_a_preparation_keeps_the_dataset(photos, data_dir):
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos}
     folder = prepare("photos", **arguments)
     before = _files(folder)
@@ -186,21 +188,21 @@ def test_repeating_keeps_what_is_there(photos, data_dir):
     assert _files(folder) == before
 
 
-def test_changed_files_are_prepared_anew_only_when_asked(photos, data_dir, picture):
+def test_changed_files_are_prepared_again_only_with_overwrite(photos, data_dir, picture):
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos}
     before = _files(prepare("photos", **arguments))
     write_rgb(photos / "0.png", picture(100))
-    with pytest.raises(UserError, match=r"was prepared from other files.*--overwrite"):
+    with pytest.raises(UserError, match=r"was prepared from different files.*overwrite=True"):
         prepare("photos", **arguments)
     assert _files(data_dir / "photos/x2/1.0.0") == before
     prepare("photos", **arguments, overwrite=True)
     pair = open_pairs("photos", scale=2, split="train", data_dir=data_dir)[0]
     np.testing.assert_array_equal(pair.hr, picture(100))
-    with pytest.raises(UserError, match="with another --validation"):
+    with pytest.raises(UserError, match="with a different number of validation images"):
         prepare("photos", **arguments, validation=2)
 
 
-def test_what_is_there_stays_until_its_replacement_is_whole(photos, data_dir):
+def test_a_dataset_is_kept_until_its_replacement_is_complete(photos, data_dir):
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos}
     before = _files(prepare("photos", **arguments))
     (photos / "9.png").write_bytes(b"no image")
@@ -209,7 +211,7 @@ def test_what_is_there_stays_until_its_replacement_is_whole(photos, data_dir):
     assert _files(data_dir / "photos/x2/1.0.0") == before
 
 
-def test_unreadable_image_is_named_and_leaves_no_dataset(photos, data_dir):
+def test_an_unreadable_image_is_named_and_no_dataset_is_left(photos, data_dir):
     (photos / "4.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"photos/4\.png"):
         prepare("photos", scale=2, data_dir=data_dir, source=photos)
@@ -222,7 +224,7 @@ def test_unreadable_image_is_named_and_leaves_no_dataset(photos, data_dir):
 
 
 def _run(code, *arguments):
-    """A process that prepares; `code` may change things before."""
+    """Starts a process that prepares a dataset after running `code`."""
     code = f"""
 import sys
 from a2f_jax.data import datasets, prepare
@@ -233,14 +235,14 @@ prepare("photos", scale=2, source=sys.argv[1], data_dir=sys.argv[2])
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_preparation_leaves_no_dataset_and_is_resumed(photos, data_dir, monkeypatch):
+def test_a_preparation_that_was_killed_leaves_no_dataset_and_is_resumed(photos, data_dir, monkeypatch):
     process = _run(
         """
 import os, signal, time
 read = Source.read
 def kill_at_the_eighth(self, scale):
     if self.name == "7.png":
-        time.sleep(0.3)  # what other threads have begun is finished
+        time.sleep(0.3)  # let other threads finish their images
         os.kill(os.getpid(), signal.SIGKILL)
     return read(self, scale)
 Source.read = kill_at_the_eighth
@@ -278,16 +280,17 @@ def slowly(self, scale):
 Source.read = slowly
 """
     processes = [_run(slow, photos, data_dir) for _ in range(2)]
-    said = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert sum("100%" in text for text in said) == 1
+    output = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], output
+    assert sum("100%" in text for text in output) == 1
     pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
     _assert_same(pairs, find("photos", photos, 2, 0)["train"], 2)
 
 
 @pytest.mark.parametrize("limit", [500, 30_000])
-def test_full_disk_is_an_error_that_leaves_no_dataset(photos, data_dir, limit):
-    # Files that may not grow look to a program like a full disk. 500 bytes: no image; 30,000: no file of records.
+def test_a_full_disk_is_reported_and_no_dataset_is_left(photos, data_dir, limit):
+    # To a program, a limit on the size of files looks like a full disk. 500 bytes are too few for an image, 30,000 for
+    # an array_record file.
     process = _run(
         f"""
 import resource
@@ -299,13 +302,13 @@ sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.std
         photos,
         data_dir,
     )
-    said = process.communicate()[1]
-    assert "UserError cannot " in said and "File too large" in said, said
+    output = process.communicate()[1]
+    assert "UserError cannot " in output and "File too large" in output, output
     with pytest.raises(UserError, match="is not prepared"):
         open_pairs("photos", scale=2, data_dir=data_dir)
 
 
-def test_folder_that_cannot_be_written_is_named(photos, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot prepare .*/file/photos/x2"):
         prepare("photos", scale=2, data_dir=tmp_path / "file", source=photos)
@@ -313,7 +316,7 @@ def test_folder_that_cannot_be_written_is_named(photos, tmp_path):
 
 @pytest.fixture
 def tfds_div2k(tmp_path, picture):
-    """What tensorflow-datasets' own builder prepares: `div2k/bicubic_x4/2.0.0`, here of three images."""
+    """A DIV2K of three images as tensorflow-datasets' own builder prepares it, in `div2k/bicubic_x4/2.0.0`."""
     import tensorflow_datasets as tfds
 
     class Div2k(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -341,10 +344,10 @@ def tfds_div2k(tmp_path, picture):
     return root
 
 
-def test_tfds_own_div2k_is_read_as_it_is(tfds_div2k, picture):
+def test_div2k_prepared_by_tfds_can_be_read(tfds_div2k, picture):
     assert prepare("div2k", scale=4, data_dir=tfds_div2k) == tfds_div2k / "div2k/bicubic_x4/2.0.0"
     train = open_pairs("div2k", scale=4, split="train", data_dir=tfds_div2k)
-    # tfds shuffles once, and keeps no names.
+    # tfds shuffles the images and stores no names.
     first, second = sorted(train, key=lambda pair: (pair.hr != picture(1)).any())
     (third,) = open_pairs("div2k", scale=4, data_dir=tfds_div2k)
     for i, pair in ((1, first), (2, second), (801, third)):
@@ -353,8 +356,8 @@ def test_tfds_own_div2k_is_read_as_it_is(tfds_div2k, picture):
     assert {pair.name for pair in train} == {"0000", "0001"}
 
 
-def test_tfds_own_div2k_needs_no_preparing(tfds_div2k, data_dir):
-    with pytest.raises(UserError, match=f"is prepared already: use it with --data-dir {tfds_div2k}"):
+def test_div2k_prepared_by_tfds_is_not_prepared_again(tfds_div2k, data_dir):
+    with pytest.raises(UserError, match=f"is already prepared: use data_dir={tfds_div2k}"):
         prepare("div2k", scale=4, data_dir=data_dir, source=tfds_div2k)
 
 
@@ -385,10 +388,10 @@ def _flip(file: pathlib.Path, at: int):
     ],
     ids=["info", "missing", "truncated", "flipped"],
 )
-def test_damaged_dataset_is_named(photos, data_dir, damage):
+def test_a_damaged_dataset_is_named(photos, data_dir, damage):
     folder = prepare("photos", scale=2, data_dir=data_dir, source=photos)
     damage(folder)
-    with pytest.raises(UserError, match=r"photos/x2/1\.0\.0 is damaged.*--overwrite"):
+    with pytest.raises(UserError, match=r"photos/x2/1\.0\.0 is damaged.*overwrite=True"):
         list(open_pairs("photos", scale=2, split="train", data_dir=data_dir))
     prepare("photos", scale=2, data_dir=data_dir, source=photos, overwrite=True)
     pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)

@@ -9,22 +9,22 @@ from a2f_jax.data.device_patches import chunk_places, device_batch, device_image
 
 @pytest.mark.parametrize("patch_size", [1, 5, 16])
 @pytest.mark.parametrize("seed", [0, -1])
-def test_device_and_host_cut_the_same(cache, patch_size, seed):
+def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, seed):
     patches = Patches(cache, seed=seed, batch_size=8, patch_size=patch_size)
     images = jax.device_put(device_images(cache))
-    cut = jax.jit(
+    crop = jax.jit(
         lambda images, step, rows: device_batch(
             images, seed=seed, step=step, rows=rows, scale=cache.scale, patch_size=patch_size
         )
     )
     for step in [*range(40), 2**31 - 1]:
-        on_device = cut(images, step, patches.rows)
+        on_device = crop(images, step, patches.rows)
         for key, on_host in patches.batch(step).items():
             np.testing.assert_array_equal(on_device[key], on_host)
 
 
-def test_places_far_behind_2_gib_are_exact():
-    # The end of a set of 250 GB, of which the last image is 16000 pixels wide.
+def test_chunk_indices_are_exact_far_beyond_2_gib():
+    # The last image of a 250 GB dataset, 16,000 pixels wide.
     start, per_row, top, left = 2**31 - 4_000_000, 375, 9_999, 15_000
     places = chunk_places(*(jnp.array([x], jnp.int32) for x in (start, per_row, top, left)), 192)
     assert places.dtype == jnp.int32
@@ -34,11 +34,11 @@ def test_places_far_behind_2_gib_are_exact():
         assert int(places[0, row, -1]) >= (first_byte + 3 * 192 - 1) // 128
 
 
-def test_only_the_step_goes_to_the_device(cache):
+def test_only_the_step_is_transferred_to_the_device(cache):
     images = jax.device_put(device_images(cache))
     rows = jax.device_put(np.arange(8, dtype=np.uint32))
-    cut = jax.jit(lambda images, step, rows: device_batch(images, seed=0, step=step, rows=rows, scale=2, patch_size=4))
+    crop = jax.jit(lambda images, step, rows: device_batch(images, seed=0, step=step, rows=rows, scale=2, patch_size=4))
     step = jax.device_put(np.int32(3))
-    cut(images, step, rows)
+    crop(images, step, rows)
     with jax.transfer_guard("disallow"):
-        cut(images, step, rows)
+        crop(images, step, rows)

@@ -20,16 +20,16 @@ def _keys(x: Fraction) -> Fraction:
 
 
 def _exact_rows(image: np.ndarray, scale: Fraction) -> np.ndarray:
-    """Interpolates along the first axis in rational numbers, from the definition and with every pixel."""
+    """Interpolates along the first axis in rational arithmetic, straight from the definition."""
     size = len(image)
     stretch = min(scale, Fraction(1))
     resized = []
     for i in range(math.ceil(size * scale)):
-        centre = (i + Fraction(1, 2)) / scale - Fraction(1, 2)
+        center = (i + Fraction(1, 2)) / scale - Fraction(1, 2)
         weights: dict[int, Fraction] = {}
         for j in range(-3 * size, 4 * size):
             pixel = min(max(j, 0), size - 1)
-            weights[pixel] = weights.get(pixel, Fraction(0)) + _keys(stretch * (centre - j))
+            weights[pixel] = weights.get(pixel, Fraction(0)) + _keys(stretch * (center - j))
         total = sum(weights.values())
         row = sum(
             int(weight.numerator) * image[j].astype(object) * Fraction(1, weight.denominator)
@@ -42,26 +42,26 @@ def _exact_rows(image: np.ndarray, scale: Fraction) -> np.ndarray:
 @pytest.mark.parametrize(
     "scale", [Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), Fraction(2), Fraction(3), Fraction(4)]
 )
-def test_equals_exact_arithmetic(image, scale):
+def test_the_result_equals_exact_arithmetic(image, scale):
     exact = _exact_rows(_exact_rows(image, scale).swapaxes(0, 1), scale).swapaxes(0, 1)
     np.testing.assert_array_equal(matlab_bicubic(image, float(scale)), exact)
 
 
-def test_rounds_between_the_passes_so_rows_come_first(image):
-    other_way = matlab_bicubic(image.swapaxes(0, 1), 1 / 3).swapaxes(0, 1)
-    assert (matlab_bicubic(image, 1 / 3) != other_way).any()
+def test_the_vertical_pass_comes_first(image):
+    horizontal_first = matlab_bicubic(image.swapaxes(0, 1), 1 / 3).swapaxes(0, 1)
+    assert (matlab_bicubic(image, 1 / 3) != horizontal_first).any()
 
 
 @pytest.mark.parametrize(("edges", "padding"), [("clamp", "edge"), ("mirror", "symmetric")])
 @pytest.mark.parametrize("scale", [1 / 2, 1 / 3, 3])
-def test_beyond_the_edge_lies_what_padding_would_put_there(image, edges, padding, scale):
+def test_the_edges_are_extended_as_by_padding(image, edges, padding, scale):
     wide = np.pad(image, ((6, 6), (6, 6), (0, 0)), padding)
     border = round(6 * scale)
     inside = matlab_bicubic(wide, scale, edges=edges)[border:-border, border:-border]
     np.testing.assert_array_equal(matlab_bicubic(image, scale, edges=edges), inside)
 
 
-def test_mirror_reaches_further_than_the_image():
+def test_mirroring_works_for_images_smaller_than_the_kernel():
     tiny = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
     wide = np.pad(tiny, ((8, 8), (12, 12)), "symmetric")
     np.testing.assert_array_equal(
@@ -72,16 +72,16 @@ def test_mirror_reaches_further_than_the_image():
 @pytest.mark.parametrize(
     ("size", "scale", "expected"), [((7, 9), 1 / 2, (4, 5)), ((10, 4), 1 / 3, (4, 2)), ((3, 5), 4, (12, 20))]
 )
-def test_size_is_rounded_up(size, scale, expected):
+def test_the_size_is_rounded_up(size, scale, expected):
     assert matlab_bicubic(np.zeros(size, np.uint8), scale).shape == expected
 
 
-def test_grey_is_resized_as_a_channel(image):
+def test_a_grayscale_image_is_resized_like_a_channel(image):
     np.testing.assert_array_equal(matlab_bicubic(image[..., 1], 1 / 2), matlab_bicubic(image, 1 / 2)[..., 1])
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_overshoot_is_cut_off(value):
+def test_overshoot_is_clipped(value):
     image = np.full((8, 8), value, np.uint8)
     image[4:] = 255 - value
     assert set(np.unique(matlab_bicubic(image, 4)[:8])) == {value}
@@ -91,6 +91,6 @@ def test_overshoot_is_cut_off(value):
     ("image", "edges"),
     [(np.zeros((4, 4), np.float32), "clamp"), (np.zeros(4, np.uint8), "clamp"), (np.zeros((4, 4), np.uint8), "wrap")],
 )
-def test_refuses_what_it_does_not_know(image, edges):
+def test_unsupported_arguments_are_refused(image, edges):
     with pytest.raises(ValueError, match=r"float32|\[4\]|wrap"):
         matlab_bicubic(image, 2, edges=edges)

@@ -7,7 +7,7 @@ import pytest
 from a2f_jax.data.parallel import in_order
 
 
-def test_results_come_in_order_although_work_ends_in_another():
+def test_results_keep_the_order_of_the_items():
     def slow_first(i):
         time.sleep(0.02 if i % 4 == 0 else 0)
         return i * i
@@ -16,12 +16,12 @@ def test_results_come_in_order_although_work_ends_in_another():
     assert list(in_order(slow_first, [])) == []
 
 
-def test_works_on_several_items_at_once():
-    meeting = threading.Barrier(2)  # both must be there before either goes on
+def test_several_items_are_processed_at_once():
+    meeting = threading.Barrier(2)  # neither call returns until both have started
     assert list(in_order(lambda i: meeting.wait(timeout=10) >= 0 and i, range(4), threads=2)) == [0, 1, 2, 3]
 
 
-def test_works_only_a_few_items_ahead():
+def test_only_a_few_items_are_computed_ahead():
     begun = []
     results = in_order(lambda i: begun.append(i) or i, itertools.count(), threads=3)
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -29,14 +29,14 @@ def test_works_only_a_few_items_ahead():
     assert max(begun) < 5 + 2 * 3
 
 
-def test_errors_reach_the_consumer_in_their_place():
+def test_errors_are_raised_in_the_place_of_the_result():
     results = in_order(lambda i: 1 // (3 - i), range(10))
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
-def test_closing_ends_the_threads():
+def test_closing_stops_the_threads():
     before = threading.active_count()
     results = in_order(time.sleep, itertools.repeat(0.001))
     next(results)

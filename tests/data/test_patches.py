@@ -15,7 +15,7 @@ def patches(cache):
     return Patches(cache, seed=1, batch_size=8, patch_size=16)
 
 
-def test_cache_gives_back_the_images(cache, images):
+def test_the_cache_returns_the_images(cache, images):
     for i, pair in enumerate(images):
         for mapped, image in zip(cache.images(i), pair, strict=True):
             np.testing.assert_array_equal(mapped, image)
@@ -43,9 +43,9 @@ def _chi_square(values, count):
     return ((np.bincount(values, minlength=count) - expected) ** 2 / expected).sum()
 
 
-# Seeds and steps that differ in one bit must not show in the numbers; the bounds are the 99.99 % quantiles of χ².
+# Seeds and steps that differ in a single bit must give unrelated numbers. The bounds are the 99.99% quantiles of χ².
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
-def test_images_corners_and_orientations_are_equally_likely(seed):
+def test_images_corners_and_orientations_are_uniformly_distributed(seed):
     sizes = np.array([[26, 40]] * 10, np.int32)
     rows = np.arange(16, dtype=np.uint32)
     with np.errstate(over="ignore"):
@@ -59,7 +59,7 @@ def test_images_corners_and_orientations_are_equally_likely(seed):
     assert _chi_square(top * 25 + left, 275) < 371.3
 
 
-def test_a_step_always_sees_the_same_and_others_see_others(cache, patches):
+def test_a_batch_depends_on_the_seed_and_the_step_alone(cache, patches):
     again = Patches(cache, seed=1, batch_size=8, patch_size=16)
     np.testing.assert_array_equal(again.batch(5)["hr"], patches.batch(5)["hr"])
     assert (patches.batch(6)["hr"] != patches.batch(5)["hr"]).any()
@@ -68,7 +68,7 @@ def test_a_step_always_sees_the_same_and_others_see_others(cache, patches):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_shares_of_processes_are_the_batch_of_one(cache, patches, count):
+def test_the_shares_of_several_processes_make_up_the_batch_of_one(cache, patches, count):
     shares = [
         Patches(cache, seed=1, batch_size=8, patch_size=16, process_index=i, process_count=count).batch(3)
         for i in range(count)
@@ -77,7 +77,7 @@ def test_shares_of_processes_are_the_batch_of_one(cache, patches, count):
         np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), whole)
 
 
-def test_prefetch_goes_on_from_any_step_in_order(patches):
+def test_prefetching_starts_at_any_step_and_keeps_the_order(patches):
     batches = patches.prefetch(7)
     for step in range(7, 15):
         np.testing.assert_array_equal(next(batches)["lr"], patches.batch(step)["lr"])
@@ -86,7 +86,7 @@ def test_prefetch_goes_on_from_any_step_in_order(patches):
     assert "patches" not in (thread.name for thread in threading.enumerate())
 
 
-def test_prefetch_hands_errors_over(patches, monkeypatch):
+def test_prefetching_raises_errors_in_the_consumer(patches, monkeypatch):
     whole = patches.batch
 
     def failing(step):
@@ -104,11 +104,11 @@ def test_prefetch_hands_errors_over(patches, monkeypatch):
 
 def test_patches_larger_than_an_image_are_refused(cache):
     with pytest.raises(
-        UserError, match=r"patch_size=17 is more than the 16×16 LR pixels of image a: choose at most 16"
+        UserError, match=r"patch_size=17 is larger than the smallest LR image, a with 16×16 pixels: use at most 16"
     ):
         Patches(cache, seed=0, batch_size=8, patch_size=17)
 
 
-def test_batches_that_cannot_be_shared_out_are_refused(cache):
-    with pytest.raises(UserError, match=r"batch_size=8 cannot be shared out among 3 processes"):
+def test_batches_that_cannot_be_divided_evenly_are_refused(cache):
+    with pytest.raises(UserError, match=r"batch_size=8 cannot be divided evenly among 3 processes"):
         Patches(cache, seed=0, batch_size=8, patch_size=16, process_count=3)

@@ -1,4 +1,4 @@
-"""The LR images that MATLAB made, bit for bit."""
+"""LR images that MATLAB created, reproduced bit for bit."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from a2f_jax.images import read_rgb
     [(f"{name}/image_SRF_{scale}", scale, count) for name, count in (("Set5", 5), ("Set14", 14)) for scale in (2, 3, 4)]
     + [("BSD100/image_SRF_4", 4, 100)],
 )
-def test_matlab_bicubic_makes_the_lr_images_of_the_benchmarks(shared, folder, scale, count):
+def test_matlab_bicubic_reproduces_the_lr_images_of_the_benchmark_sets(shared, folder, scale, count):
     files = sorted((shared / "data/SelfExSR" / folder).glob("*_HR.png"))
     assert len(files) == count
     for file in files:
