@@ -1,14 +1,16 @@
-"""Upscales images on many machines with Apache Beam (extra `[beam]`), with the same code as `a2f upscale`.
+"""Upscales images on many machines with Apache Beam, using the same code as `a2f upscale`.
+
+Requires the extra `[beam]`. This command runs on the local machine, with Beam's DirectRunner:
 
     python launch/beam_upscale.py --images 'photos/**/*.jpg' --output upscaled --weights sd_x4.safetensors
 
-Here it runs on this machine (DirectRunner); Beam's own options choose another runner, for instance
-`--runner DataflowRunner --project P --region R --temp_location gs://bucket/tmp`. Globs, output and weights may then
-be anything that Beam's file systems read, such as `gs://bucket/photos/**.png`.
+Beam's options choose another runner, for example
+`--runner DataflowRunner --project P --region R --temp_location gs://bucket/tmp`. The images, the output folder and
+the weights can be on any file system that Beam supports, such as `gs://bucket/photos/**.png`.
 
-Under the output folder: the images, with the structure that they have below the glob's fixed part;
-`manifest-*.jsonl`, a line for every image done or skipped; `dead_letter-*.jsonl`, a line with the reason for every
-image that failed. Started again, it skips images whose results exist.
+The output folder receives the upscaled images, in the same subfolders as below the part of the glob before its first
+wildcard; `manifest-*.jsonl`, with a line for every image that was upscaled or skipped; and `dead_letter-*.jsonl`, with
+a line for every image that failed and why. A second run skips the images whose results exist.
 """
 
 import argparse
@@ -29,19 +31,19 @@ FAILED = "failed"
 
 
 def fixed_part(glob: str) -> str:
-    """The folder that all matches of a glob share: what comes before its first wildcard."""
+    """Returns the folder that all matches of a glob share: the part before its first wildcard."""
     wildcard = min((glob.find(c) for c in "*?[" if c in glob), default=len(glob))
     return posixpath.dirname(glob[:wildcard])
 
 
 class Upscale(beam.DoFn):
-    """An image's path → a manifest entry, or one tagged `FAILED`."""
+    """Maps the path of an image to an entry of the manifest, or to one tagged `FAILED`."""
 
     def __init__(self, weights: str, root: str, output: str, form: str | None):
         self._weights, self._root, self._output, self._form = weights, root, output, form
 
     def setup(self) -> None:
-        """Loads the weights once per worker."""
+        """Loads the weights, once for each worker."""
         import a2f_jax
 
         with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +53,14 @@ class Upscale(beam.DoFn):
             self._upscaler = a2f_jax.load(local).upscaler()
 
     def process(self, path: str) -> Iterator[Any]:
-        """Upscales one image."""
+        """Upscales one image.
+
+        Args:
+          path: the image, on any file system that Beam supports.
+
+        Yields:
+          Its entry in the manifest, or in the dead letters.
+        """
         from a2f_jax.errors import UserError
 
         target = FileSystems.join(self._output, posixpath.relpath(path, self._root))
@@ -84,12 +93,12 @@ class Upscale(beam.DoFn):
 
 
 def _write(target: str, content: bytes) -> None:
-    """Writes a file under another name first: what has its name is whole."""
+    # Written under another name first: a file with the final name is always complete.
     folder, name = FileSystems.split(target)
     if not FileSystems.exists(folder):
         try:
             FileSystems.mkdirs(folder)
-        except OSError:  # another worker was faster
+        except OSError:  # Another worker has just created it.
             if not FileSystems.exists(folder):
                 raise
     partial = FileSystems.join(folder, f".{name}.partial")
@@ -99,12 +108,23 @@ def _write(target: str, content: bytes) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Builds the pipeline and waits for its end."""
+    """Runs the pipeline and waits until it has finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, metavar="GLOB", help="for instance 'photos/**/*.jpg'")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for results, manifest and dead letters")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="a .safetensors file or the authors' .pt")
-    parser.add_argument("--format", choices=("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"), help="of the results")
+    parser.add_argument("--images", required=True, metavar="GLOB", help="the images, such as 'photos/**/*.jpg'")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder for the upscaled images, the manifest and the dead letters",
+    )
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="a .safetensors file, or a .pt file of the authors"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"),
+        help="output format (default: from the file name)",
+    )
     args, beam_args = parser.parse_known_args(argv)
     options = PipelineOptions(beam_args)
     options.view_as(SetupOptions).save_main_session = True

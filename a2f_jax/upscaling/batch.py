@@ -1,4 +1,4 @@
-"""Many image files in, upscaled image files out; one bad file does not stop the others."""
+"""Upscaling of image files and folders. A file that fails does not stop the others."""
 
 import concurrent.futures
 import contextlib
@@ -30,7 +30,7 @@ from a2f_jax.upscaling.upscaler import Upscaler
 _WRITABLE = {suffix for form in FORMATS.values() for suffix in form.suffixes}
 
 PIPE = pathlib.Path("-")
-"""Stands for standard input and output."""
+"""Standard input as an image, standard output as the output."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +38,17 @@ class Options:
     """How files are upscaled.
 
     Attributes:
-      overwrite: replace files that exist.
-      resume: skip images whose results exist, as a stopped run left them.
-      target: how large the results shall be, see `Target`.
-      form: one of `FORMATS`, instead of the one that the name says.
-      quality: see `write_picture`.
-      pixel_limit: most pixels that an image may claim to have.
-      memory: see `Upscaler`.
-      tile: see `Upscaler`.
-      ensemble: see `Upscaler`.
-      verbose: see `Upscaler`.
+      overwrite: replace existing files.
+      resume: skip images whose output file exists, as after an interrupted run.
+      target: the size of the results: a factor, a box `(width, height)` in pixels to fill without changing the
+        proportions, or None for the scale of the network.
+      form: the output format, a key of `FORMATS`. None: determined by the name of the output file.
+      quality: 1 to 100, for JPEG, WebP and AVIF. None: 95 for JPEG, lossless for WebP, 90 for AVIF.
+      pixel_limit: the largest number of pixels that the header of an image may declare.
+      memory: bytes of memory to use, of the device or, on a CPU, of the process. None: three quarters of what is free.
+      tile: side of the square tiles in pixels. None: chosen to suit the memory and the device.
+      ensemble: average the results over the 8 flips and transpositions, which takes 8 times as long.
+      verbose: print on standard error how each image is computed.
     """
 
     overwrite: bool = False
@@ -64,32 +65,32 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One image and where its result goes."""
+    """An image file and the file to write its upscaled version to."""
 
     image: pathlib.Path
     target: pathlib.Path
 
 
 def list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str | None = None) -> list[Job]:
-    """Says where each result goes.
+    """Pairs every input image with its output file.
 
     Args:
-      images: files and folders, whose images are found at any depth; "-" is the standard input.
-      output: a file, for one image; a folder, which need not exist, for any number; "-" for the standard output.
-        What has an ending and is not a folder counts as a file.
-      form: one of `FORMATS`, whose ending the results get in a folder.
+      images: files, folders that are searched recursively for images, or `PIPE` for standard input.
+      output: a file if there is one image; a folder, which need not exist, for any number of images; or `PIPE` for
+        standard output. A path that has a suffix and is not an existing folder is taken as a file.
+      form: the output format, a key of `FORMATS`; output files in a folder get its suffix.
 
     Returns:
-      The jobs: results have their images' names, and a folder keeps its structure.
+      One job for each image. In an output folder, files keep their names, and subfolders their structure.
 
     Raises:
-      UserError: there is no image, two would be written to the same file, or one would replace an original.
+      UserError: there are no images, two of them have the same output file, or an output file is one of the images.
     """
     jobs = _list_jobs(images, output, form)
     originals = {job.image.resolve() for job in jobs if job.image != PIPE}
     for job in jobs:
         if job.target != PIPE and job.target.resolve() in originals:
-            raise UserError(f"{job.target} would replace an original: choose another output")
+            raise UserError(f"{job.target} is one of the input images: choose another output")
     return jobs
 
 
@@ -97,7 +98,7 @@ def _list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str |
     if len(images) == 1 and not images[0].is_dir() and (output == PIPE or (output.suffix and not output.is_dir())):
         return [Job(images[0], output)]
     if PIPE in (output, *images):
-        raise UserError("- is for one image and one result: name a file for the other, or - again")
+        raise UserError("standard input and output (-) carry one image: name one input and one output")
     jobs = []
     for image in images:
         found = [image]
@@ -105,7 +106,7 @@ def _list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str |
             found = sorted(
                 path for path in image.rglob("*") if path.suffix.lower() in READABLE_SUFFIXES and path.is_file()
             )
-            if output.resolve() != image.resolve():  # results of an earlier run are no originals
+            if output.resolve() != image.resolve():  # It holds the results of an earlier run.
                 found = [path for path in found if output.resolve() not in path.resolve().parents]
         for path in found:
             target = output / (path.relative_to(image) if image.is_dir() else path.name)
@@ -114,33 +115,33 @@ def _list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str |
             jobs.append(Job(path, target))
     if not jobs:
         raise UserError(
-            f"there are no images in {', '.join(map(str, images))}: name a folder with PNG, JPEG, ... files"
+            f"no images found in {', '.join(map(str, images))}: name a folder that contains PNG, JPEG, ... files"
         )
     taken: dict[pathlib.Path, pathlib.Path] = {}
     for job in jobs:
         if taken.setdefault(job.target, job.image) is not job.image:
             raise UserError(
-                f"{taken[job.target]} and {job.image} would both be written to {job.target}: upscale them separately"
+                f"{taken[job.target]} and {job.image} have the same output file {job.target}: upscale them separately"
             )
     return jobs
 
 
 def _check_memory(job: Job, form: str, to: Enlargement, options: Options) -> bool:
-    """Whether a result is too large to be kept; `UserError` if its format needs that."""
+    """Returns whether the result is too large to keep in memory; `UserError` if its format needs it whole."""
     on_cpu = jax.local_devices()[0].platform == "cpu"
     budget = options.memory if options.memory and on_cpu else free_memory()
     if to.nbytes <= budget // 4:
         return False
     if not FORMATS[form].in_strips:
         raise UserError(
-            f"{job.target} would take {to.nbytes >> 20} MB, too much to be made at once as {form}: choose PNG or TIFF, "
+            f"{job.target} does not fit in memory ({to.nbytes >> 20} MB), as {form} requires: choose PNG or TIFF, "
             "which are written strip by strip"
         )
     return True
 
 
 class _Pipeline:
-    """Decodes, computes and encodes several images at the same time, on every device."""
+    """Decodes, upscales and encodes several images concurrently, using all local devices."""
 
     def __init__(self, network: A2F, folded: Params, jobs: Sequence[Job], options: Options):
         self.scale = network.scale
@@ -148,7 +149,7 @@ class _Pipeline:
         self.options = options
         self.devices = jax.local_devices()[: len(jobs)]
         self.busy = 0.0
-        self.stopped = threading.Event()  # ends what is being computed
+        self.stopped = threading.Event()  # set to interrupt the images being computed
         self._free: queue.Queue[Upscaler] = queue.Queue()
         for device in self.devices:
             self._free.put(
@@ -174,7 +175,7 @@ class _Pipeline:
             self._free.put(upscaler)
 
     def run(self, job: Job) -> dict[str, Any]:
-        """Upscales one file; returns what the report says of it, or raises `UserError`."""
+        """Upscales one file and returns its entry in the report; raises `UserError` if it fails."""
         about: dict[str, Any] = {"image": str(job.image), "output": str(job.target)}
         if job.target != PIPE and job.target.exists() and not self.options.overwrite:
             if self.options.resume:
@@ -210,7 +211,7 @@ class _Pipeline:
     def _progress(self, bar: tqdm) -> Callable[[int], None]:
         def advance(count: int) -> None:
             if self.stopped.is_set():
-                raise UserError("stopped")
+                raise UserError("interrupted")
             bar.update(count)
 
         return advance
@@ -227,7 +228,7 @@ def _opened(target: pathlib.Path) -> Iterator[Any]:
         with replacing(target) as file:
             yield file
         return
-    buffer = io.BytesIO()  # TIFF goes back to fill in its tables, which a pipe cannot
+    buffer = io.BytesIO()  # The TIFF writer seeks, which a pipe does not support.
     yield buffer
     sys.stdout.buffer.write(buffer.getvalue())
     sys.stdout.buffer.flush()
@@ -241,28 +242,29 @@ def upscale_files(
     options: Options = Options(),
     report: pathlib.Path | None = None,
 ) -> None:
-    """Upscales files. A file that fails is reported on stderr and the others are still done.
+    """Upscales image files. A file that fails is reported on standard error and does not stop the others.
 
     Args:
-      network: what upscales them, see `Upscaler`.
-      folded: its parameters.
-      images: see `list_jobs`.
-      output: see `list_jobs`.
-      options: how.
-      report: a JSON file that lists every image with its status ("done", "skipped" or "failed") and error.
+      network: a network without weight normalization, such as `Model.inference_network`.
+      folded: its parameters, such as `Model.folded`.
+      images: files, folders that are searched recursively for images, or `PIPE` for standard input.
+      output: a file if there is one image; a folder, which need not exist, for any number of images; or `PIPE` for
+        standard output.
+      options: how the files are upscaled.
+      report: a JSON file to write, with every image with its status (`"done"`, `"skipped"` or `"failed"`) and error.
 
     Raises:
-      UserError: at least one file could not be upscaled; with several files the message is the summary.
+      UserError: at least one file failed. With several files, the message lists the names of those that failed.
     """
     jobs = list_jobs(images, output, options.form)
     if report and report.resolve() in {path.resolve() for job in jobs for path in (job.image, job.target)}:
-        raise UserError(f"--report {report} is an image: choose another name for the report")
+        raise UserError(f"the report {report} would replace an image: choose another name for the report")
     pipeline = _Pipeline(network, folded, jobs, options)
     results: list[dict[str, Any]] = []
     failures: list[UserError] = []
     start = time.perf_counter()
     with (
-        _no_limit_of_pillow(),
+        _pillow_limit_disabled(),
         concurrent.futures.ThreadPoolExecutor(len(pipeline.devices) + 1) as pool,
         tqdm(total=len(jobs), unit="image", disable=len(jobs) == 1) as bar,
     ):
@@ -272,7 +274,7 @@ def upscale_files(
                 job = futures.pop(future)
                 try:
                     results.append(future.result())
-                except Exception as unexpected:  # one image must not stop the others, whatever it is
+                except Exception as unexpected:  # Whatever it is, it must not stop the other images.
                     error = unexpected
                     if not isinstance(error, UserError):
                         error = UserError(f"{job.image}: {type(error).__name__}: {' '.join(str(error).split())}")
@@ -294,20 +296,18 @@ def upscale_files(
             file.write(json.dumps({"images": results, "seconds": round(seconds, 3)}, indent=2).encode())
     if done > 1:
         waiting = max(0.0, 1 - pipeline.busy / (seconds * len(pipeline.devices)))
-        print(
-            f"{done} images, {done / seconds:.3g} images/s, devices waited {waiting:.0%} of the time", file=sys.stderr
-        )
+        print(f"{done} images, {done / seconds:.3g} images/s, devices idle {waiting:.0%} of the time", file=sys.stderr)
     if len(jobs) == 1 and failures:
         raise failures[0]
     if failures:
         names = [result["image"] for result in results if result["status"] == "failed"]
         listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        raise UserError(f"{len(failures)} of {len(jobs)} images failed: {listed}; see above for the reasons")
+        raise UserError(f"{len(failures)} of {len(jobs)} images failed: {listed} (reasons above)")
 
 
 @contextlib.contextmanager
-def _no_limit_of_pillow() -> Iterator[None]:
-    """Leaves the check of an image's size, before anything is decoded, to `read_picture`."""
+def _pillow_limit_disabled() -> Iterator[None]:
+    # `read_picture` checks the number of pixels itself, against `Options.pixel_limit`.
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:

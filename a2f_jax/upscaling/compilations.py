@@ -1,4 +1,4 @@
-"""Compilations: kept on disk for the next start, and counted."""
+"""The on-disk cache of compiled programs, and a counter of compilations."""
 
 import contextlib
 import dataclasses
@@ -14,10 +14,11 @@ _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 
 def keep_compilations(folder: pathlib.Path | None = None) -> None:
-    """Keeps compiled programs on disk, so that the next start is fast.
+    """Enables JAX's persistent compilation cache, so that later processes need not compile again.
 
     Args:
-      folder: where; by default $JAX_COMPILATION_CACHE_DIR or ~/.cache/a2f_jax/compiled.
+      folder: the cache folder. None: `$JAX_COMPILATION_CACHE_DIR` if it is set, else `a2f_jax/compiled` in the user's
+        cache folder (`~/.cache` on Linux).
     """
     if folder or not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         folder = folder or platformdirs.user_cache_path("a2f_jax", appauthor=False) / "compiled"
@@ -28,12 +29,12 @@ def keep_compilations(folder: pathlib.Path | None = None) -> None:
 
 @dataclasses.dataclass
 class Compilations:
-    """What was compiled.
+    """Compilations during a `count_compilations` block.
 
     Attributes:
-      programs: how many programs.
-      cached: how many of them were read from disk.
-      seconds: how long that took, all threads together.
+      programs: number of programs compiled or read from the cache on disk.
+      cached: number of these that were read from the cache.
+      seconds: time spent, summed over all threads.
     """
 
     programs: int = 0
@@ -43,7 +44,11 @@ class Compilations:
 
 @contextlib.contextmanager
 def count_compilations() -> Iterator[Compilations]:
-    """Counts the programs that are compiled in the block, by any thread."""
+    """Counts the programs that any thread compiles within the `with` block.
+
+    Yields:
+      The counts so far, updated as programs are compiled.
+    """
     count = Compilations()
 
     def on_duration(event: str, duration_secs: float, **_: str | int) -> None:

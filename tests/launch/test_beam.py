@@ -1,4 +1,4 @@
-"""The Beam pipeline: results, manifest, dead letters, and that it goes on where it was."""
+"""The Beam pipeline: results, manifest, dead letters, and resuming."""
 
 import importlib.util
 import json

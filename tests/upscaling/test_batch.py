@@ -1,4 +1,4 @@
-"""Files in, files out; bad input gives one line and leaves nothing behind."""
+"""Upscaling of files and folders: outputs, messages, and no incomplete files."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def photo(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif", "bmp"])
-def test_every_format_goes_in_and_out(model, photo, tmp_path, ending):
+def test_every_format_is_read_and_written(model, photo, tmp_path, ending):
     image = tmp_path / f"in.{ending}"
     Image.open(photo).save(image)
     upscale(model, [image], tmp_path / f"out.{ending}")
@@ -40,12 +40,12 @@ def test_every_format_goes_in_and_out(model, photo, tmp_path, ending):
         np.testing.assert_array_equal(have, want)
 
 
-def test_a_folder_is_made_and_names_are_kept(model, photo, tmp_path):
+def test_a_missing_output_folder_is_created_and_file_names_are_kept(model, photo, tmp_path):
     upscale(model, [photo], tmp_path / "new" / "folder")
     assert Image.open(tmp_path / "new" / "folder" / "photo.png").size == (24, 18)
 
 
-def test_existing_files_are_kept_unless_asked(model, photo, tmp_path):
+def test_existing_files_are_replaced_only_with_overwrite(model, photo, tmp_path):
     target = tmp_path / "out.png"
     target.write_bytes(b"precious")
     with pytest.raises(UserError, match=r"out\.png exists: choose another output or pass --overwrite"):
@@ -55,11 +55,11 @@ def test_existing_files_are_kept_unless_asked(model, photo, tmp_path):
     assert Image.open(target).size == (24, 18)
 
 
-def test_two_images_never_share_a_result(model, photo, tmp_path):
+def test_two_images_with_the_same_output_are_refused(model, photo, tmp_path):
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "photo.png"
     twin.write_bytes(photo.read_bytes())
-    with pytest.raises(UserError, match="would both be written to"):
+    with pytest.raises(UserError, match="have the same output file"):
         upscale(model, [photo, twin], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -72,7 +72,7 @@ def _encoded(mode, size, **options):
 
 BAD = {
     "empty.png": (b"", "not an image or is damaged"),
-    "text.jpg": (b"no image at all", "not an image or is damaged"),
+    "text.jpg": (b"plain text", "not an image or is damaged"),
     "truncated.png": (_encoded("RGB", (64, 64), format="PNG")[:60], "not an image or is damaged"),
     "cmyk.jpg": (_encoded("CMYK", (16, 16), format="JPEG"), "CMYK image without a colour profile: convert it"),
     "float.tif": (_encoded("F", (16, 16), format="TIFF"), "is a F image: convert it to RGB"),
@@ -87,7 +87,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_gives_one_line_and_no_file(model, tmp_path, name):
+def test_bad_input_gives_a_one_line_error_and_no_output(model, tmp_path, name):
     content, message = BAD[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -98,7 +98,7 @@ def test_bad_input_gives_one_line_and_no_file(model, tmp_path, name):
     assert not [path for path in tmp_path.iterdir() if path.name != name]
 
 
-def test_palette_images_are_upscaled_in_their_colours(model, photo, tmp_path):
+def test_palette_images_are_upscaled_in_color(model, photo, tmp_path):
     palette = Image.open(photo).quantize(16)
     palette.save(tmp_path / "palette.png")
     upscale(model, [tmp_path / "palette.png"], tmp_path / "out.png")
@@ -106,13 +106,13 @@ def test_palette_images_are_upscaled_in_their_colours(model, photo, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png").convert("RGB")), want)
 
 
-def test_transparent_images_do_not_become_jpeg(model, tmp_path):
+def test_a_transparent_image_is_not_written_as_jpeg(model, tmp_path):
     Image.new("RGBA", (16, 16), (255, 0, 0, 100)).save(tmp_path / "glass.png")
     with pytest.raises(UserError, match=r"out\.jpg cannot be transparent, as its original is: choose PNG"):
         upscale(model, [tmp_path / "glass.png"], tmp_path / "out.jpg")
 
 
-def test_what_the_format_cannot_hold_is_refused_before_the_work(model, tmp_path):
+def test_a_result_too_large_for_its_format_is_refused_before_the_work(model, tmp_path):
     Image.new("L", (9000, 8)).save(tmp_path / "wide.png")
     with pytest.raises(UserError, match=r"18000×16 pixels, WEBP holds 16383 a side"):
         upscale(model, [tmp_path / "wide.png"], tmp_path / "out.webp")
@@ -143,12 +143,12 @@ def test_a_folder_keeps_its_structure(model, folder, tmp_path):
     assert sorted(found) == ["a.webp", "deep/b.webp"]
 
 
-def test_a_folder_without_images_is_named(tmp_path):
-    with pytest.raises(UserError, match="there are no images in"):
+def test_a_folder_without_images_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match="no images found in"):
         list_jobs([tmp_path], tmp_path / "out")
 
 
-def test_a_stopped_run_goes_on_and_reports(model, folder, tmp_path):
+def test_an_interrupted_run_is_resumed_and_reported(model, folder, tmp_path):
     out, report = tmp_path / "out", tmp_path / "report.json"
     upscale(model, [folder / "a.png"], out / "a.png")
     before = (out / "a.png").stat().st_mtime_ns
@@ -166,7 +166,7 @@ def test_a_stopped_run_goes_on_and_reports(model, folder, tmp_path):
     assert (listed["b.png"]["width"], listed["b.png"]["height"]) == (24, 18)
 
 
-def test_pipes(model, photo, monkeypatch):
+def test_standard_input_and_output(model, photo, monkeypatch):
     out = io.BytesIO()
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(photo.read_bytes())))
     monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=out))
@@ -186,8 +186,8 @@ def test_large_results_are_written_strip_by_strip(model, photo, tmp_path, monkey
         upscale(model, [photo], tmp_path / "out.jpg")
 
 
-def test_every_local_device_takes_images(tmp_path):
-    """In a process of its own, since the number of devices is fixed when JAX starts."""
+def test_images_are_distributed_over_all_local_devices(tmp_path):
+    """Runs in a subprocess because the number of devices is fixed once JAX is initialized."""
     program = (
         "import sys, pathlib, jax, numpy as np\n"
         "from PIL import Image\n"
@@ -215,9 +215,9 @@ def test_every_local_device_takes_images(tmp_path):
     assert "6 images" in done.stderr
 
 
-def test_originals_are_never_replaced(model, photo, tmp_path):
+def test_input_images_are_never_replaced(model, photo, tmp_path):
     for output in (photo, tmp_path):
-        with pytest.raises(UserError, match=r"photo\.png would replace an original"):
+        with pytest.raises(UserError, match=r"photo\.png is one of the input images"):
             upscale_files(
                 model.inference_network,
                 model.folded,
@@ -225,30 +225,30 @@ def test_originals_are_never_replaced(model, photo, tmp_path):
                 output,
                 Options(overwrite=True),
             )
-    with pytest.raises(UserError, match="is an image: choose another name for the report"):
+    with pytest.raises(UserError, match="would replace an image: choose another name"):
         upscale(model, [photo], tmp_path / "out.png", report=tmp_path / "out.png")
     assert Image.open(photo).size == (12, 9)
 
 
-def test_results_inside_the_folder_are_no_originals_of_the_next_run(photo, tmp_path):
+def test_an_output_folder_inside_the_input_folder_is_not_searched_for_images(photo, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "photo.png").write_bytes(photo.read_bytes())
     assert [job.image for job in list_jobs([tmp_path], tmp_path / "out")] == [photo]
 
 
-def test_what_can_be_read_but_not_written_becomes_a_png(tmp_path):
+def test_images_of_a_format_that_cannot_be_written_become_png(tmp_path):
     (tmp_path / "old.gif").touch()
     (job,) = list_jobs([tmp_path], tmp_path / "out")
     assert job.target == tmp_path / "out" / "old.png"
 
 
-def test_metadata_that_a_jpeg_cannot_hold_do_not_keep_the_image_from_it(model, photo, tmp_path):
+def test_metadata_too_large_for_a_jpeg_is_dropped(model, photo, tmp_path):
     Image.open(photo).save(tmp_path / "in.webp", lossless=True, xmp=b"<x>" + b" " * 70_000)
     upscale(model, [tmp_path / "in.webp"], tmp_path / "out.jpg")
     assert Image.open(tmp_path / "out.jpg").size == (24, 18)
 
 
-def test_whatever_an_image_raises_the_others_are_done(model, photo, tmp_path, monkeypatch):
+def test_an_unexpected_exception_does_not_stop_the_other_images(model, photo, tmp_path, monkeypatch):
     def broken(source, limit):
         if source.name == "bad.png":
             raise ZeroDivisionError("on purpose")
@@ -264,9 +264,9 @@ def test_whatever_an_image_raises_the_others_are_done(model, photo, tmp_path, mo
     assert "ZeroDivisionError: on purpose" in (tmp_path / "report.json").read_text()
 
 
-def test_a_stopped_batch_ends_in_the_middle_of_an_image(model, photo, tmp_path):
+def test_an_interrupted_batch_stops_within_an_image(model, photo, tmp_path):
     pipeline = _Pipeline(model.inference_network, model.folded, [Job(photo, tmp_path / "out.png")], Options(tile=8))
     pipeline.stopped.set()
-    with pytest.raises(UserError, match="stopped"):
+    with pytest.raises(UserError, match="interrupted"):
         pipeline.run(pipeline.jobs[0])
     assert list(tmp_path.iterdir()) == [photo]

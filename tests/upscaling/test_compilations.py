@@ -1,4 +1,4 @@
-"""Compiled programs outlive the process."""
+"""Compiled programs are reused by later processes."""
 
 import os
 import re
@@ -20,7 +20,7 @@ print(count.programs, count.cached)
 """
 
 
-def test_the_second_start_reads_what_the_first_compiled(tmp_path):
+def test_a_second_process_reads_the_programs_that_the_first_compiled(tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     env["XDG_CACHE_HOME"] = str(tmp_path)
     counts = []
