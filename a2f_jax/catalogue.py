@@ -1,21 +1,21 @@
-"""What exists, by name: scales, benchmark sets and image file formats.
+"""Lists the scales, the benchmark sets and the image file formats.
 
-Imports nothing heavy, so that `a2f --help` answers at once.
+Importing this module must stay fast: `a2f --help` needs it.
 """
 
 import dataclasses
 from typing import NamedTuple
 
 SCALES = (2, 3, 4)
-"""The upscaling factors of the A2F family."""
+"""Upscaling factors of the A2F networks."""
 
 
 class BenchmarkSet(NamedTuple):
-    """A set of images that papers report scores on.
+    """A set of images on which papers report scores.
 
     Attributes:
-      title: the name as papers print it.
-      spellings: the names its folder has in the wild, in lower case.
+      title: Name as printed in papers.
+      spellings: Names under which its folder is distributed, in lower case.
     """
 
     title: str
@@ -29,19 +29,19 @@ BENCHMARK_SETS = {
     "urban100": BenchmarkSet("Urban100", ("urban100",)),
     "manga109": BenchmarkSet("Manga109", ("manga109",)),
 }
-"""The benchmark sets, in the order of the paper's columns."""
+"""Benchmark sets by name, in the column order of the paper's tables."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """What an image file format can hold.
+    """Capabilities of an output format.
 
     Attributes:
-      suffixes: of its files, the usual one first.
-      max_side: the largest width and height in pixels.
-      sixteen_bit: whether it holds 16 bits per channel.
-      alpha: whether it holds transparency.
-      in_strips: whether it is written strip by strip, and so may be larger than memory.
+      suffixes: File name suffixes in lower case, the usual one first.
+      max_side: Largest width and height in pixels.
+      sixteen_bit: Whether it supports 16 bits per channel.
+      alpha: Whether it supports transparency.
+      in_strips: Whether it is written strip by strip, so that the image may be larger than memory.
     """
 
     suffixes: tuple[str, ...]
@@ -59,7 +59,14 @@ FORMATS = {
     "BMP": Format((".bmp",), 2**31 - 1, alpha=False),
     "AVIF": Format((".avif",), 65536),
 }
-"""The formats that images are written in, by Pillow's names."""
+"""Output formats by Pillow's name for them."""
 
 READABLE_SUFFIXES = (*(suffix for form in FORMATS.values() for suffix in form.suffixes), ".gif")
-"""Suffixes of the image files that are looked for in folders, in lower case."""
+"""Suffixes, in lower case, of the files in a folder that are read as images."""
+
+OTHER_IMAGE_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".jxl"),
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".eps", ".pdf", ".tga", ".ico", ".dds"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"),
+)
+"""Suffixes, in lower case, of image files that cannot be read, so that a batch can name what it leaves out."""

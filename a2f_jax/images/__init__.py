@@ -1,4 +1,4 @@
-"""Image files in and out: one reader, one writer."""
+"""Reads and writes image files."""
 
 from a2f_jax.images.reading import Picture, read_picture, read_rgb
 from a2f_jax.images.writing import write_picture, write_rgb

@@ -1,4 +1,4 @@
-"""PNG written strip by strip, of 8 or 16 bits, grey or RGB, with or without alpha (W3C PNG, third edition)."""
+"""Writes PNG files strip by strip: 8 or 16 bits, grayscale or RGB, with or without alpha (W3C PNG, third edition)."""
 
 import struct
 import zlib
@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _CHUNK = 1 << 20
 
 
@@ -16,7 +16,7 @@ def _write_chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
 
 
 def _paeth(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """The one of left, above and above left that is nearest to left + above − above left."""
+    # a is the byte to the left, b the one above, c the one above left; the nearest to a + b − c predicts best.
     left, above, corner = (x.astype(np.int16) for x in (a, b, c))
     to_left, to_above, to_corner = abs(above - corner), abs(left - corner), abs(left + above - 2 * corner)
     nearest = np.where(to_above <= to_corner, b, c)
@@ -24,13 +24,7 @@ def _paeth(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, step: int) -> bytes:
-    """Applies to each row the filter (Sub, Up or Paeth) that leaves the smallest differences.
-
-    Args:
-      rows: uint8 `[h, bytes of a row]`.
-      above: the row before them.
-      step: bytes of a pixel.
-    """
+    # Per row, the filter (Sub, Up or Paeth) with the smallest sum of absolute differences: libpng's heuristic.
     upper = np.concatenate([above[None], rows[:-1]])
     left, corner = (np.pad(x, ((0, 0), (step, 0)))[:, :-step] for x in (rows, upper))
     candidates = np.stack([rows - left, rows - upper, rows - _paeth(left, upper, corner)])
@@ -52,22 +46,23 @@ def write_png(
     xmp: bytes | None = None,
     dpi: tuple[float, float] | None = None,
 ) -> None:
-    """Writes an image without ever holding more than a strip of it.
+    """Writes a PNG image while holding only one strip of it in memory.
 
     Args:
-      file: where to, from its position.
-      shape: height, width, channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+      file: Binary file, written from its current position; it need not be seekable.
+      shape: Height, width and channels of the whole image. 1 channel is grayscale, 2 are grayscale and alpha,
+        3 are RGB, and 4 are RGB and alpha.
       dtype: uint8 or uint16.
-      strips: the image from top to bottom, `[h, width, channels]` each.
-      icc_profile: colour profile.
-      exif: EXIF block, with or without the JPEG prefix.
+      strips: Arrays `[h, width, channels]` of `dtype`, from top to bottom, whose heights add up to the height.
+      icc_profile: ICC color profile to embed.
+      exif: EXIF block, with or without the `Exif` prefix that JPEG uses.
       xmp: XMP packet.
-      dpi: dots per inch in x and y.
+      dpi: Horizontal and vertical resolution in dots per inch.
     """
     height, width, channels = shape
     depth = dtype.itemsize
     file.write(b"\x89PNG\r\n\x1a\n")
-    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * depth, _COLOUR_TYPES[channels], 0, 0, 0))
+    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * depth, _COLOR_TYPES[channels], 0, 0, 0))
     if icc_profile:
         _write_chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile))
     if dpi:

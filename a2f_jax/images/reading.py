@@ -1,4 +1,4 @@
-"""Image files of every kind as pixels to upscale, with what else they carry."""
+"""Reads image files into pixels and the metadata that their upscaled versions keep."""
 
 import dataclasses
 import io
@@ -15,28 +15,28 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from a2f_jax.errors import UserError
 
 PIXEL_LIMIT = 200_000_000
-"""Most pixels that an image may claim to have; more are taken for an attack on memory."""
+"""Largest number of pixels that an image may declare. A few bytes can declare billions, which would exhaust memory."""
 
 _ORIENTATION = 0x0112
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[1-8]")
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # of TIFF
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF tag and its value
 
 _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image, upright.
+    """A decoded image, rotated upright, with its metadata.
 
     Attributes:
       pixels: uint8 or uint16 `[H, W, 3]`, RGB.
-      alpha: `[H, W]` of the same dtype, or None where everything is opaque.
-      grey: whether the file was greyscale; the three channels are the same then.
-      format: Pillow's name of the file's format, such as "PNG".
-      icc_profile: the colour profile, or None.
-      exif: the EXIF block without the orientation, or None.
-      xmp: the XMP packet, upright too, or None.
-      dpi: dots per inch in x and y, or None.
+      alpha: Opacity, `[H, W]` of the same dtype as `pixels`, or None if every pixel is opaque.
+      grey: Whether the file is grayscale. The three channels of `pixels` are then equal.
+      format: Pillow's name for the format of the file, such as "PNG".
+      icc_profile: ICC color profile, or None.
+      exif: EXIF block without the orientation, which has been applied to the pixels, or None.
+      xmp: XMP packet, whose orientation is set to upright, or None.
+      dpi: Horizontal and vertical resolution in dots per inch, or None.
     """
 
     pixels: np.ndarray
@@ -49,16 +49,11 @@ class Picture:
     dpi: tuple[float, float] | None = None
 
 
-def _deep_colours(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> np.ndarray:
-    """Decodes 16-bit colours, of which Pillow itself keeps the upper 8 bits.
-
-    Its decoders take the order of the two bytes from the tile's raw mode. Decoded once in each order, the image
-    gives the upper and the lower bytes.
-    """
+def _deep_colors(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> np.ndarray:
+    # Pillow keeps only the upper 8 bits of a 16-bit color. Its decoders take the byte order from the raw mode of the
+    # tile, so decoding once in each order yields the upper and the lower bytes.
     if any(";16" not in str(tile.args) or "LA" in str(tile.args) for tile in image.tile):
-        raise UserError(
-            f"{name} keeps its 16 bits a channel in an unusual way: convert it to a 16-bit PNG with RGB colours"
-        )
+        raise UserError(f"{name} has 16 bits per channel in an unsupported layout: convert it to a 16-bit RGB PNG")
     swapped = str.maketrans("BLN", "LBB" if sys.byteorder == "little" else "LBL")
 
     def other_order(args: Any) -> Any:
@@ -74,23 +69,22 @@ def _deep_colours(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> np.n
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:
-    bits = getattr(image, "tag_v2", {}).get(258, (8,))  # of a TIFF; without compression its tiles do not tell
+    bits = getattr(image, "tag_v2", {}).get(258, (8,))  # the raw mode of an uncompressed TIFF does not show the depth
     return image.mode in ("RGB", "RGBA") and (";16" in str(image.tile) or bits[0] == 16)
 
 
 def _to_srgb(image: Image.Image, name: str) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
-        raise UserError(f"{name} is a CMYK image without a colour profile: convert it to RGB first")
+        raise UserError(f"{name} is a CMYK image without a color profile: convert it to RGB first")
     converted = ImageCms.profileToProfile(
         image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
     )
-    assert converted is not None  # only in-place conversions return nothing
+    assert converted is not None  # only in-place conversions return None
     return converted
 
 
 def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Sets upright what EXIF's orientation 1..8 describes; `[H, W, ...]`."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -106,21 +100,21 @@ def _check(image: Image.Image, name: str, limit: int) -> None:
     width, height = image.size
     if width * height > limit:
         raise UserError(
-            f"{name} claims {width}×{height} pixels, more than the limit of {limit}: raise --pixel-limit to believe it"
+            f"{name} declares {width}×{height} pixels, more than the pixel limit of {limit}: raise the limit to read it"
         )
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a telephone's JPEG with a preview as its second frame
-        raise UserError(f"{name} has {frames} frames: extract them to single images first")
+    if frames > 1 and image.format != "MPO":  # phones store a preview or a gain map as the second frame
+        raise UserError(f"{name} has {frames} frames: save the frame to upscale as a separate image")
 
 
 def _decode(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Picture:
     grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
     if image.mode.startswith("I;16"):
         samples = np.asarray(image).astype(np.uint16)[..., None]
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds in 8 bits only
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8-bit samples only
             samples = 65535 - samples
     elif _is_deep(image):
-        samples = _deep_colours(image, file, name)
+        samples = _deep_colors(image, file, name)
     elif image.mode == "CMYK":
         samples = np.asarray(_to_srgb(image, name))
     elif image.mode in _8_BIT_MODES:
@@ -128,8 +122,10 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Picture:
         mode = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
         samples = np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
     else:
-        raise UserError(f"{name} is a {image.mode} image: convert it to RGB of 8 or 16 bits first")
-    exif = image.getexif()  # only now: in a PNG it may come after the pixels
+        raise UserError(
+            f"{name} is an image of mode {image.mode}, which is not supported: convert it to 8-bit or 16-bit RGB"
+        )
+    exif = image.getexif()  # after decoding, because a PNG may store EXIF after its pixels
     orientation = exif.pop(_ORIENTATION, 1)
     xmp = image.info.get("xmp")
     alpha = None
@@ -153,17 +149,17 @@ def read_picture(source: str | os.PathLike[str] | zipfile.Path | bytes, limit: i
     """Reads an image file.
 
     Args:
-      source: the file, also one inside a zip archive, or its content.
-      limit: the largest number of pixels it may have.
+      source: Path of the file, a file inside a zip archive, or the content of a file.
+      limit: Largest number of pixels that the image may declare. The size is checked before anything is decoded.
 
     Returns:
-      The picture. CMYK is converted to sRGB by its profile.
+      The image, rotated upright. CMYK is converted to sRGB with the embedded profile.
 
     Raises:
-      UserError: it is not an image, is damaged, has more pixels than allowed or several frames, is CMYK without a
-        profile, or is of another kind that cannot be upscaled.
+      UserError: The file cannot be read, is not an image of a supported format, or is damaged; or the image has more
+        than `limit` pixels, several frames, CMYK colors without a profile, or samples that are not supported.
     """
-    name = "the standard input" if isinstance(source, bytes) else str(source)
+    name = "standard input" if isinstance(source, bytes) else str(source)
     try:
         with _open(source) as file, Image.open(file) as image:
             _check(image, name, limit)
@@ -171,13 +167,11 @@ def read_picture(source: str | os.PathLike[str] | zipfile.Path | bytes, limit: i
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name} is too large to be believed: {error}") from error
-    except Exception as error:  # a damaged file can raise nearly anything
+        raise UserError(f"{name} declares too many pixels: {error}") from error
+    except Exception as error:  # decoders raise many kinds of exceptions for damaged files
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {name}: {error.strerror}") from error
-        reason = (
-            "none of the known formats" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        )
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
         raise UserError(f"{name} is not an image or is damaged: {reason}") from error
 
 
@@ -190,18 +184,18 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
 
 
 def read_rgb(source: str | os.PathLike[str] | zipfile.Path) -> np.ndarray:
-    """Reads an image for training or evaluation: upright, 8 bits per channel, transparency dropped.
+    """Reads the colors of an 8-bit image, for training or evaluation. Transparency is dropped.
 
     Args:
-      source: a file, also one inside a zip archive.
+      source: Path of the file, or a file inside a zip archive.
 
     Returns:
-      uint8 `[H, W, 3]`.
+      uint8 `[H, W, 3]`, RGB, rotated upright.
 
     Raises:
-      UserError: see `read_picture`; or the image has 16 bits per channel.
+      UserError: The file is not an image that `read_picture` reads, or it has 16 bits per channel.
     """
     picture = read_picture(source)
     if picture.pixels.dtype != np.uint8:
-        raise UserError(f"{source} has 16 bits a channel: convert it to 8-bit RGB first")
+        raise UserError(f"{source} has 16 bits per channel: convert it to 8-bit RGB")
     return np.ascontiguousarray(picture.pixels)

@@ -1,4 +1,4 @@
-"""Upscaled images into files: the formats, their limits and their options."""
+"""Writes images in every output format, together with the metadata of the original."""
 
 import itertools
 import os
@@ -18,36 +18,57 @@ from a2f_jax.images.reading import Picture
 
 
 def format_of(path: pathlib.Path) -> str:
-    """Returns the name of the format that a file's ending stands for.
+    """Returns the output format for a file name.
+
+    Args:
+      path: File name; only its suffix matters, in upper or lower case.
+
+    Returns:
+      A key of `FORMATS`.
 
     Raises:
-      UserError: the ending is unknown.
+      UserError: The suffix is not that of an output format.
     """
     for name, form in FORMATS.items():
         if path.suffix.lower() in form.suffixes:
             return name
-    endings = ", ".join(ending for form in FORMATS.values() for ending in form.suffixes)
-    raise UserError(f"cannot write {path}: the name must end in one of {endings}")
+    suffixes = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
+    raise UserError(f"cannot write {path}: the name must end in one of {suffixes}")
 
 
 def check_format(name: str, target: str, picture: Picture, height: int, width: int) -> None:
-    """Finds out before the work begins whether a result fits its format; `UserError` if not."""
+    """Checks, before any work is done, that a format can hold the result.
+
+    Args:
+      name: A key of `FORMATS`.
+      target: Name of the file to write, for messages.
+      picture: The original.
+      height: Height of the result in pixels.
+      width: Width of the result in pixels.
+
+    Raises:
+      UserError: The result is too large for the format, or is transparent and the format is not.
+    """
     form = FORMATS[name]
     if max(height, width) > form.max_side:
-        raise UserError(f"{target} would be {width}×{height} pixels, {name} holds {form.max_side} a side: choose PNG")
+        raise UserError(
+            f"{target} would have {width}×{height} pixels, but {name} allows at most {form.max_side} per side: use PNG"
+        )
     if picture.alpha is not None and not form.alpha:
-        raise UserError(f"{target} cannot be transparent, as its original is: choose PNG, WebP or TIFF")
+        raise UserError(
+            f"{target}: the image is transparent, and {name} does not support transparency: use PNG, WebP or TIFF"
+        )
 
 
 _JPEG_SEGMENT = 65_000
-"""Most bytes of EXIF or XMP in a JPEG, less what announces them."""
+"""Largest EXIF block or XMP packet in a JPEG file, in bytes: a segment of 64 KiB less its headers."""
 
 _TEXT_TAGS = (270, 271, 272, 306, 315, 33432)
-"""ImageDescription, Make, Model, DateTime, Artist, Copyright: what of EXIF is text in TIFF itself."""
+"""EXIF tags that are also baseline TIFF tags: ImageDescription, Make, Model, DateTime, Artist, Copyright."""
 
 
 def _tiff_tags(picture: Picture) -> list[tuple[int, str | int, int, str | bytes, bool]]:
-    """What a TIFF carries over besides colour profile and resolution, as tifffile takes it."""
+    # Tuples as `tifffile.TiffWriter.write(extratags=...)` takes them.
     tags: list[tuple[int, str | int, int, str | bytes, bool]] = []
     if picture.exif:
         exif = Image.Exif()
@@ -67,7 +88,7 @@ def _write_tiff(
     first = next(strips)
 
     def encoded() -> Iterator[bytes]:
-        """Strips compressed as TIFF's Deflate with differences along the rows (predictor 2)."""
+        # tifffile takes compressed strips: Deflate of horizontal differences (predictor 2).
         for strip in itertools.chain([first], strips):
             yield zlib.compress(np.diff(strip, axis=1, prepend=strip.dtype.type(0)).tobytes(), 6)
 
@@ -99,16 +120,20 @@ def write_picture(
     picture: Picture,
     quality: int | None = None,
 ) -> None:
-    """Writes an upscaled image.
+    """Writes an image with the metadata of its original.
+
+    PNG and TIFF are written strip by strip; the other formats need the whole image in memory.
 
     Args:
-      file: where to.
-      form: one of `FORMATS`.
-      shape: height, width and channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
-      dtype: uint8, or uint16 where the format is deep.
-      strips: the image from top to bottom.
-      picture: the original, whose profile and metadata are carried over.
-      quality: 1..100 of JPEG (95 if None), WebP (lossless if None) and AVIF (90 if None).
+      file: Binary file to write to. TIFF needs it to be seekable.
+      form: A key of `FORMATS`.
+      shape: Height, width and channels. 1 channel is grayscale, 2 are grayscale and alpha, 3 are RGB, and 4 are RGB
+        and alpha.
+      dtype: uint8, or uint16 if the format is PNG or TIFF.
+      strips: Arrays `[h, width, channels]` of `dtype`, from top to bottom, whose heights add up to the height.
+      picture: The original, whose color profile and metadata are copied.
+      quality: Quality 1..100 for JPEG (default 95), WebP (default: lossless) and AVIF (default 90). Other formats
+        ignore it.
     """
     if form == "PNG":
         about = {key: getattr(picture, key) for key in ("icc_profile", "exif", "xmp", "dpi")}
@@ -124,7 +149,7 @@ def write_picture(
         "BMP": {},
     }[form]
     about = {key: getattr(picture, key) for key in ("icc_profile", "exif", "xmp", "dpi")} if form != "BMP" else {}
-    if form == "JPEG":  # each has to fit into one segment of 64 KB; the image matters more
+    if form == "JPEG":  # each must fit into one segment; the image matters more
         about |= {key: None for key in ("exif", "xmp") if len(about[key] or b"") > _JPEG_SEGMENT}
     options |= {key: value for key, value in about.items() if value}
     pixels = np.concatenate(list(strips))
@@ -132,14 +157,15 @@ def write_picture(
 
 
 def write_rgb(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
-    """Writes an 8-bit RGB image, replacing a file of that name at once; missing folders are created.
+    """Writes an 8-bit RGB image. An existing file is replaced atomically, and missing folders are created.
 
     Args:
-      path: the suffix decides the format, see `FORMATS`: JPEG has quality 95, AVIF 90, WebP is lossless.
-      pixels: uint8 `[H, W, 3]`.
+      path: File to write. Its suffix selects the format, one of `FORMATS`; JPEG has quality 95, AVIF has quality 90,
+        and WebP is lossless.
+      pixels: uint8 `[H, W, 3]`, RGB.
 
     Raises:
-      UserError: the suffix is unknown, the format cannot hold so many pixels, or the file cannot be written.
+      UserError: The suffix is unknown, the image is too large for the format, or the file cannot be written.
     """
     path = pathlib.Path(path)
     form, picture = format_of(path), Picture(pixels)

@@ -1,6 +1,10 @@
-"""What is read from files of every kind, checked against how they were made."""
+"""Checks what is read from image files against the arrays and metadata they were made from."""
 
+import contextlib
 import io
+import struct
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +12,8 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from a2f_jax.errors import UserError
-from a2f_jax.images.reading import Picture, read_picture
+from a2f_jax.images import write_rgb
+from a2f_jax.images.reading import Picture, read_picture, read_rgb
 from a2f_jax.images.writing import write_picture
 
 
@@ -27,7 +32,7 @@ def _saved(image, form, **options):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_pixels_survive_writing_and_reading(form, dtype, channels):
     if channels == 2 and dtype == np.uint16:
-        pytest.skip("Pillow reads no 16-bit grey with alpha; it is refused")
+        pytest.skip("16-bit grayscale with alpha is refused")
     samples = _noise(23, 17, channels, dtype=dtype)
     original = Picture(samples[..., :3], icc_profile=_SRGB, xmp=b"<x:xmpmeta/>", dpi=(300, 300))
     file = io.BytesIO()
@@ -51,7 +56,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}], ids=str)
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_16_bit_tiff_of_another_program(options, byteorder):
+def test_16_bit_tiff_files_of_either_byte_order_are_read(options, byteorder):
     pixels = _noise(21, 10, 3, dtype=np.uint16)
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, photometric="rgb", byteorder=byteorder, **options)
@@ -61,12 +66,12 @@ def test_16_bit_tiff_of_another_program(options, byteorder):
 def test_16_bits_in_separate_planes_are_refused():
     file = io.BytesIO()
     tifffile.imwrite(file, _noise(3, 21, 10, dtype=np.uint16), photometric="rgb", planarconfig="separate")
-    with pytest.raises(UserError, match="16 bits a channel in an unusual way"):
+    with pytest.raises(UserError, match="16 bits per channel in an unsupported layout"):
         read_picture(file.getvalue())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_set_upright(orientation):
+def test_orientation_is_applied_and_removed_from_exif(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010F] = "a maker"
@@ -78,14 +83,14 @@ def test_images_are_set_upright(orientation):
     assert dict(kept) == {0x010F: "a maker"}
 
 
-def test_palettes_with_transparency():
+def test_palette_transparency_becomes_alpha():
     palette = Image.fromarray(_noise(10, 11, 4)[..., :3]).quantize(8)
     picture = read_picture(_saved(palette, "PNG", transparency=3))
     np.testing.assert_array_equal(picture.pixels, palette.convert("RGB"))
     np.testing.assert_array_equal(picture.alpha == 0, np.asarray(palette) == 3)
 
 
-def test_cmyk_is_converted_by_its_profile(monkeypatch):
+def test_cmyk_is_converted_with_its_profile(monkeypatch):
     content = _saved(Image.new("CMYK", (9, 9), (255, 0, 0, 0)), "TIFF", icc_profile=b"a profile")
     red = Image.new("RGB", (9, 9), (200, 10, 20))
     calls = []
@@ -97,7 +102,7 @@ def test_cmyk_is_converted_by_its_profile(monkeypatch):
     assert picture.icc_profile is None
 
 
-def test_opaque_alpha_is_no_alpha():
+def test_opaque_alpha_is_dropped():
     rgba = np.dstack([_noise(9, 9, 3), np.full((9, 9), 255, np.uint8)])
     assert read_picture(_saved(Image.fromarray(rgba), "PNG")).alpha is None
 
@@ -113,9 +118,9 @@ def _seeds():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "deep"])
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd metadata
-def test_broken_files_are_refused_in_one_line_or_read(kind):
-    """Truncations, flipped bits, overwritten headers: 120 of each format."""
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about malformed metadata
+def test_damaged_files_are_read_or_refused_in_one_line(kind):
+    """Truncates files, flips bits and overwrites headers, 120 times per format."""
     good = _seeds()[kind]
     rng = np.random.default_rng(1)
     outcomes = {"read": 0, "refused": 0}
@@ -129,14 +134,14 @@ def test_broken_files_are_refused_in_one_line_or_read(kind):
                     content[at] ^= 1 << rng.integers(0, 8)
             case 2:
                 content[rng.integers(0, min(64, len(good)))] = rng.choice([0, 127, 128, 255])
-            case 3:  # sizes and counts at their limits
+            case 3:  # extreme sizes and counts
                 at = rng.integers(8, min(64, len(good)))
                 content[at : at + 4] = rng.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff"])
         try:
             picture = read_picture(bytes(content), limit=10_000_000)
         except UserError as error:
             assert "\n" not in str(error)
-            assert "the standard input" in str(error)
+            assert "standard input" in str(error)
             outcomes["refused"] += 1
         else:
             assert picture.pixels.ndim == 3
@@ -144,7 +149,7 @@ def test_broken_files_are_refused_in_one_line_or_read(kind):
     assert outcomes["refused"] > 20
 
 
-def test_xmp_of_an_upright_image_says_so_too():
+def test_xmp_orientation_is_set_to_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -155,8 +160,138 @@ def test_xmp_of_an_upright_image_says_so_too():
     assert picture.xmp == xmp.replace(b'"6"', b'"1"')
 
 
-def test_16_bits_with_white_as_zero():
+def test_16_bit_samples_are_inverted_where_white_is_zero():
     grey = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, 65535 - grey, photometric="miniswhite")
     np.testing.assert_array_equal(read_picture(buffer.getvalue()).pixels[..., 0], grey)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+
+
+def _png(samples: np.ndarray, color: int, bits: int) -> bytes:
+    """Returns a PNG file of a kind that Pillow reads but does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(f">u{bits // 8}").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], bits, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_reads_inside_an_archive(tmp_path, pixels):
+    write_rgb(tmp_path / "image.png", pixels)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.write(tmp_path / "image.png", "folder/image.png")
+    np.testing.assert_array_equal(read_rgb(zipfile.Path(tmp_path / "images.zip", "folder/image.png")), pixels)
+
+
+# EXIF defines an orientation by the sides of the upright image at which the first stored row and column belong.
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda x: x),
+        (2, lambda x: x[:, ::-1]),
+        (3, lambda x: x[::-1, ::-1]),
+        (4, lambda x: x[::-1]),
+        (5, lambda x: x.swapaxes(0, 1)),
+        (6, lambda x: x[::-1].swapaxes(0, 1)),
+        (7, lambda x: x[::-1, ::-1].swapaxes(0, 1)),
+        (8, lambda x: x[:, ::-1].swapaxes(0, 1)),
+    ],
+)
+def test_each_exif_orientation_is_applied(tmp_path, pixels, orientation, upright):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "image.png"), upright(pixels))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_modes_that_convert_to_rgb_without_loss_are_read(tmp_path, pixels, mode):
+    image = Image.fromarray(pixels).convert(mode)
+    image.save(tmp_path / "image.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "image.png"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.filterwarnings("error")
+def test_palette_with_transparency_keeps_its_colors(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "image.png", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "image.png"), [[[10, 20, 30], [200, 100, 50]]])
+
+
+@pytest.mark.parametrize(("color", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_png_is_refused_for_training(tmp_path, color, channels):
+    path = tmp_path / "deep.png"
+    path.write_bytes(_png(np.full((4, 5, channels), 300), color, 16))
+    with pytest.raises(UserError, match=r"deep\.png has 16 bits"):
+        read_rgb(path)
+    path.write_bytes(_png(np.full((4, 5, channels), 200), color, 8))
+    assert (read_rgb(path) == 200).all()
+
+
+def test_16_bit_tiff_is_refused_for_training(tmp_path):
+    # Pillow cannot write 16-bit RGB. This is the smallest such file: one white pixel.
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 128)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, 6)]
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + struct.pack("<I", 0)
+    assert len(data) == 122
+    (tmp_path / "deep.tif").write_bytes(data + struct.pack("<HHH", 16, 16, 16) + b"\xff" * 6)
+    assert Image.open(tmp_path / "deep.tif").mode == "RGB"  # the mode does not show the depth
+    with pytest.raises(UserError, match=r"deep\.tif has 16 bits"):
+        read_rgb(tmp_path / "deep.tif")
+
+
+def test_cmyk_without_a_profile_is_refused(tmp_path):
+    Image.new("CMYK", (4, 4)).save(tmp_path / "print.jpg")
+    with pytest.raises(UserError, match=r"print\.jpg is a CMYK image without a color profile"):
+        read_rgb(tmp_path / "print.jpg")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_content_that_is_not_an_image_is_refused(tmp_path, content):
+    (tmp_path / "image.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"image\.png is not an image or is damaged"):
+        read_rgb(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+def test_truncated_files_are_refused(tmp_path, suffix):
+    path = tmp_path / f"image{suffix}"
+    write_rgb(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"image\{suffix} is not an image or is damaged") as error:
+        read_rgb(path)
+    assert "\n" not in str(error.value)
+
+
+def test_tiff_with_a_tag_of_the_wrong_type_raises_no_other_error(tmp_path, pixels):
+    write_rgb(tmp_path / "whole.tif", pixels)
+    whole = (tmp_path / "whole.tif").read_bytes()
+    directory = int.from_bytes(whole[4:8], "little")
+    for entry in range(int.from_bytes(whole[directory : directory + 2], "little")):
+        damaged = bytearray(whole)
+        damaged[directory + 2 + 12 * entry + 2] = 2  # ASCII
+        (tmp_path / "damaged.tif").write_bytes(damaged)
+        with contextlib.suppress(UserError):  # some tags are optional
+            read_rgb(tmp_path / "damaged.tif")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, pixels, monkeypatch):
+    write_rgb(tmp_path / "image.png", pixels)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels.size // 3 // 2 - 1)
+    with pytest.raises(UserError, match=r"image\.png declares too many pixels"):
+        read_rgb(tmp_path / "image.png")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*gone\.png: No such file"):
+        read_rgb(tmp_path / "gone.png")
