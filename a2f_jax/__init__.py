@@ -1,6 +1,6 @@
 """A2F: lightweight image super-resolution with attentive auxiliary features, in JAX and Flax.
 
-Everything public is here; all other modules are internal and may change.
+The public API is what this module exports; every other module is internal and may change without notice.
 """
 
 import importlib
@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is asked for, so that `a2f --help` does not wait for JAX."""
+    # Imported on first use (PEP 562), so that `import a2f_jax` and `a2f --help` do not wait for JAX.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,9 +1,9 @@
-"""The one exception that is meant for the person at the terminal."""
+"""The exception for errors that the user can fix."""
 
 
 class UserError(Exception):
-    """Something the user can mend: bad input, a missing file, an impossible setting.
+    """An error the user can fix: invalid input, a missing file or an impossible setting.
 
-    The message is one line that names the file, the value and the remedy. The command line prints it as
-    `a2f: error: <message>` without a traceback and exits with code 2; from Python it is an ordinary exception.
+    The message is a single line that names the file or value at fault and the remedy. The command line prints it as
+    `a2f: error: <message>`, without a traceback, and exits with code 2. In Python it is an ordinary exception.
     """

@@ -1,4 +1,4 @@
-"""Paths as users write them, files that are replaced in one piece, and locks between processes."""
+"""Local paths, atomic file replacement and locks between processes."""
 
 import contextlib
 import fcntl
@@ -15,32 +15,37 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns a path as the user meant it: `~` stands for the home folder.
+    """Returns a local path, with a leading `~` or `~user` expanded to the home folder.
 
     Args:
-      path: of a file or folder, which need not exist.
+      path: a file or folder; it need not exist.
 
     Raises:
-      UserError: it is the address of a bucket, such as `gs://name/folder`.
+      UserError: the path is a URL, such as `gs://bucket/folder`, or the user after `~` does not exist.
     """
     text = os.fspath(path)
     if _URL.match(text):
-        raise UserError(f"{text} is not a local path, and buckets are not supported: mount it, or copy it to a disk")
+        raise UserError(
+            f"{text} is not a local path, and buckets are not supported: mount the bucket or copy it to a disk"
+        )
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{text}: there is no such user, or no home folder") from error
+        raise UserError(f"{text}: the user after ~ does not exist, or has no home folder") from error
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a file that takes its name when the block ends well, and leaves nothing behind otherwise.
+    """Writes a file atomically: it appears under its name, complete, when the block ends without an exception.
+
+    Until then the data goes to a temporary file beside it. If the block raises, that file is removed, and an existing
+    file at `path` stays as it was.
 
     Args:
-      path: the file; one of that name is replaced, folders are made where they do not exist.
+      path: the file to create or replace; missing folders are created.
 
     Yields:
-      The open file, under another name until then.
+      The temporary file, open for writing.
 
     Raises:
       UserError: the file cannot be written.
@@ -61,11 +66,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
-    """Holds a lock among processes; the operating system takes it back from a process that dies.
+    """Holds an exclusive lock between processes. The operating system releases it if the process dies.
 
     Args:
-      path: the file to lock, which stays.
-      wait: whether to wait for another process that holds it; if not, `BlockingIOError` is raised.
+      path: the lock file, created if missing and never removed.
+      wait: whether to wait, with a message on standard error, while another process holds the lock.
+
+    Raises:
+      BlockingIOError: another process holds the lock and `wait` is False.
     """
     with path.open("w") as file:
         try:
@@ -73,6 +81,6 @@ def locked(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
         except BlockingIOError:
             if not wait:
                 raise
-            print(f"Waiting for another process that works in {path.parent}", file=sys.stderr)
+            print(f"Waiting for another process that is using {path.parent}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""A network together with its weights: what `a2f_jax.load` returns."""
+"""`Model`, a network with its weights, and the functions that load and save it."""
 
 import dataclasses
 import functools
@@ -18,18 +18,17 @@ from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
 
 
 def _for_this_backend(network: A2F) -> A2F:
-    """The same network with the convolutions that are fastest on the device JAX computes on by default."""
     return network.clone(winograd=prefers_winograd(jax.default_backend(), network.dtype))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, as `jax.jit(model)` needs it
+@dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, because arrays are not hashable
 class Model:
     """A network with its weights.
 
     Attributes:
-      network: the module, for training and for taking parts of it.
-      params: its parameters, float32, weight-normalised.
-      metadata: what is known of the weights beyond their values, such as the step of a training run.
+      network: the Flax module, in the weight-normalized form that is trained.
+      params: the float32 parameters of `network`.
+      metadata: information about the weights, such as the training step and the training data.
     """
 
     network: A2F
@@ -38,7 +37,15 @@ class Model:
 
     @classmethod
     def from_params(cls, params: Params, metadata: Mapping[str, str] | None = None) -> "Model":
-        """Makes the model that a parameter tree belongs to; `ValueError` if it is not A2F's."""
+        """Creates a model from a parameter tree, which determines the variant and the scale.
+
+        Args:
+          params: the float32 parameters of an `A2F`, weight-normalized.
+          metadata: information about the weights.
+
+        Raises:
+          ValueError: the tree is not that of an A2F; the message names the first parameter that does not fit.
+        """
         return cls(_for_this_backend(network_of(params)), params, dict(metadata or {}))
 
     @property
@@ -53,28 +60,28 @@ class Model:
 
     @functools.cached_property
     def folded(self) -> Params:
-        """The parameters without weight normalisation, for `inference_network`."""
-        # Concrete even when first asked for inside a jitted function, where a tracer would be cached otherwise.
+        """The parameters of `inference_network`: every weight-normalized kernel computed once."""
+        # Evaluated eagerly even inside a jitted function, where a tracer would be cached otherwise.
         with jax.ensure_compile_time_eval():
-            return jax.jit(fold_weight_norm)(self.params)  # one program instead of one for every operation
+            return jax.jit(fold_weight_norm)(self.params)  # one program instead of one per operation
 
     @functools.cached_property
     def inference_network(self) -> A2F:
-        """The network that takes `folded`."""
+        """The network without weight normalization, whose parameters are `folded`."""
         return self.network.clone(weight_norm=False)
 
     def with_dtype(self, dtype: Any) -> "Model":
-        """Returns the same model computing in `dtype` (float32 or bfloat16)."""
+        """Returns the same model, computing in `dtype` (float32 or bfloat16); parameters stay float32."""
         return dataclasses.replace(self, network=_for_this_backend(self.network.clone(dtype=dtype)))
 
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch; a pure function, to be used under `jax.jit` and other transformations.
+        """Upscales a batch. This is a pure function that works under `jax.jit`, `jax.vmap` and `jax.grad`.
 
         Args:
-          lr: float32 `[N, H, W, 3]`, RGB on 0..255.
+          lr: `[N, H, W, 3]`, RGB in 0..255, of any real dtype.
 
         Returns:
-          float32 `[N, scale · H, scale · W, 3]` on the same range, neither clipped nor rounded.
+          float32 `[N, scale · H, scale · W, 3]` in the same range, neither clipped nor rounded.
         """
         return self.inference_network.apply({"params": self.folded}, lr)  # type: ignore[return-value]
 
@@ -87,7 +94,15 @@ class Model:
         device: jax.Device | None = None,
         verbose: bool = False,
     ) -> Upscaler:
-        """Returns an upscaler of this model with other than the default options, see `Upscaler`."""
+        """Returns an `Upscaler` of this model with the given options.
+
+        Args:
+          memory: memory to use, in bytes; by default three quarters of what is free.
+          tile: side of the tiles in LR pixels; by default it follows from the memory and the device.
+          ensemble: whether to average the results of the 8 flips and transpositions, at 8 times the cost.
+          device: the device to compute on; by default JAX's first local device.
+          verbose: whether to print how each image is computed to standard error.
+        """
         device = device or jax.local_devices()[0]
         network = self.inference_network.clone(winograd=prefers_winograd(device.platform, self.network.dtype))
         return Upscaler(
@@ -99,13 +114,13 @@ class Model:
         return self.upscaler()
 
     def upscale(self, image: np.ndarray) -> np.ndarray:
-        """Upscales one image of any size, exactly and in the memory there is; see `a2f_jax.Upscaler`.
+        """Upscales one image of any size. Large images are computed in tiles that fit into memory, without seams.
 
         Args:
-          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
+          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255.
 
         Returns:
-          `[scale · H, scale · W, 3]` of the same dtype; integers are rounded to nearest.
+          `[scale · H, scale · W, 3]` of the same dtype; integers are rounded to nearest and clipped.
 
         Raises:
           ValueError: the image has another shape or dtype.
@@ -114,47 +129,47 @@ class Model:
 
 
 def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
-    """Loads weights; the variant and the scale come from the weights themselves.
+    """Loads a model. The variant and the scale are recognized from the weights.
 
     Args:
-      weights: a `.safetensors` file, the authors' `.pt` or `.pth`, the work folder of a training run (its best
-        checkpoint) or one checkpoint in it, or the name of weights that come with the package, such as `"a2f-sd-x4"`
-        or, with a scale, `"a2f-sd"`.
-      scale: the scale that the weights must have.
+      weights: a `.safetensors` file, a `.pt` or `.pth` file of the paper's authors, the work folder of a training run
+        (its best checkpoint), one checkpoint in it, or the name of weights that ship with the package, such as
+        `"a2f-sd-x4"` or, with a scale, `"a2f-sd"`.
+      scale: the scale that the weights must have, or None for any.
 
     Returns:
       The model, ready to be called.
 
     Raises:
-      UserError: there are no such weights, they are damaged, of another scale, or hold another architecture.
+      UserError: the weights do not exist, are damaged, have another scale, or belong to another architecture.
     """
     name = f"{weights}-x{scale}" if scale and str(weights) in VARIANTS else str(weights)
     path = shipped_weights().get(name) or pathlib.Path(weights)
     if not path.exists():
         raise UserError(
-            f"no weights at {name}: name a .safetensors or .pt file, a training run's folder, or one of "
+            f"no weights at {name}: pass a .safetensors or .pt file, the work folder of a training run, or one of "
             f"{', '.join(shipped_weights())}"
         )
     try:
         model = Model.from_params(*read_weights(path))
     except ValueError as error:
-        raise UserError(f"{path} does not hold A2F weights: {error}") from error
+        raise UserError(f"{path} does not contain A2F weights: {error}") from error
     if scale and model.scale != scale:
-        raise UserError(f"{path} upscales by {model.scale}, not by {scale}: choose other weights")
+        raise UserError(f"{path} upscales by {model.scale}, not by {scale}: choose weights for ×{scale}")
     return model
 
 
 def load_labelled(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
-    """Loads several weights.
+    """Loads several models and labels them for tables and figures.
 
     Args:
-      weights: see `load`.
+      weights: files, folders or names, each as `load` takes it.
 
     Returns:
-      The models by label: the last part of each path, or as many more of its parts as tell all of them apart.
+      The models by label: the last component of each path, or as many components as it takes to tell all apart.
 
     Raises:
-      UserError: some are named twice or cannot be loaded.
+      UserError: the same weights are given twice, or `load` fails.
     """
     paths = [pathlib.Path(path) for path in weights]
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
@@ -162,17 +177,17 @@ def load_labelled(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]
         if len({*labels}) == len(labels):
             return {label: load(path) for label, path in zip(labels, paths, strict=True)}
     if paths:
-        raise UserError(f"--weights {' '.join(map(str, paths))}: name each once")
+        raise UserError(f"the same weights are given twice: {', '.join(map(str, paths))}")
     return {}
 
 
 def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a model's weights as safetensors, with variant and scale in the metadata.
+    """Writes a model's weights to a safetensors file, with its variant and scale in the metadata.
 
     Args:
-      model: the model to keep.
-      path: the file, ending in `.safetensors`; replaced at once, never left half-written.
-      metadata: added to the model's own.
+      model: the model to save.
+      path: the file, ending in `.safetensors`. It is written atomically; an existing file is replaced.
+      metadata: entries to add to the model's own metadata.
 
     Raises:
       UserError: the file has another suffix or cannot be written.

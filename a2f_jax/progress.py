@@ -1,4 +1,4 @@
-"""Progress bars: lively on a terminal, a line now and then in a log file."""
+"""Progress bars on a terminal, and occasional lines in a log file."""
 
 import sys
 from typing import Any, TextIO
@@ -6,11 +6,11 @@ from typing import Any, TextIO
 import tqdm
 
 LOG_INTERVAL = 10.0
-"""Seconds between the lines that a bar writes where there is no terminal, and before the first."""
+"""Seconds between the lines that a bar writes to a log file, and before the first one."""
 
 
 class _LogLines:
-    """A file for tqdm that turns what would redraw a line into whole lines, and repeats none."""
+    """Turns tqdm's updates, which redraw one line, into complete lines without repetitions."""
 
     def __init__(self, file: TextIO):
         self._file, self._last = file, ""
@@ -28,17 +28,17 @@ class _LogLines:
 def progress_bar(
     *, total: int | None, unit: str, description: str = "", visible: bool = True, **options: Any
 ) -> tqdm.tqdm:
-    """Returns a progress bar on standard error, to be used as a context manager.
+    """Returns a progress bar on standard error, for use as a context manager.
 
-    On a terminal it is redrawn in place. Elsewhere, as in the log of a batch job, it writes a line every ten seconds,
-    and nothing at all about work that takes less.
+    On a terminal the bar is redrawn in place. Elsewhere, such as in the log of a batch job, it writes a line every
+    `LOG_INTERVAL` seconds, and nothing if the work finishes sooner.
 
     Args:
-      total: the number of units of work, or None if it is not known.
-      unit: what is counted, in the singular, such as `"image"`.
-      description: what is being done.
-      visible: whether to show it.
-      **options: further options of `tqdm.tqdm`, for the terminal.
+      total: the number of units of work, or None if unknown.
+      unit: the name of one unit, such as `"image"`.
+      description: a label in front of the bar.
+      visible: whether to show the bar.
+      **options: further arguments of `tqdm.tqdm`, used on a terminal only (except `unit_scale`).
     """
     if sys.stderr.isatty():
         return tqdm.tqdm(total=total, unit=unit, desc=description or None, disable=not visible, **options)

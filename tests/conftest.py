@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures and settings that all tests share."""
 
 import os
 import pathlib
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-# Before any computation: the tests of parallel training need several devices, and a CPU can play them.
+# Before any computation: the tests of parallel training need several devices, which a CPU can simulate.
 jax.config.update("jax_num_cpu_devices", 8)
 
-# What one test or its processes have compiled, the next one loads; nothing goes to the user's own cache.
-if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
+# Tests and their subprocesses share one compilation cache, separate from the user's.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder
     compiled = tempfile.TemporaryDirectory(prefix="a2f-test-compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
@@ -23,7 +23,7 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder with benchmark images, published weights and golden outputs; without it the test is skipped."""
+    """The folder with benchmark images, published weights and golden outputs; tests are skipped without it."""
     folder = os.environ.get("A2F_SHARED")
     if not folder:
         pytest.skip("needs published weights and benchmark images: set A2F_SHARED to their folder")
@@ -32,9 +32,10 @@ def shared() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def random_params():
-    """Returns `random_params(network, seed=0)`: every value off its start, so that a forgotten one would show.
+    """Returns `random_params(network, seed=0)`, which draws parameters that all differ from their initial values.
 
-    Drawn by NumPy: compiling the real initialisation takes seconds for every network.
+    A parameter that the code under test ignores would therefore change a result. NumPy draws them because compiling
+    the real initialization takes seconds per network.
     """
 
     def draw(network, seed=0):

@@ -1,4 +1,4 @@
-"""Paths as users write them, files that appear whole or not at all, and locks."""
+"""Local paths, atomic file replacement and locks."""
 
 import pathlib
 import threading
@@ -10,7 +10,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.files import local_path, locked, replacing
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path):
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "file"
     with replacing(path) as file:
         file.write(b"half")
@@ -20,7 +20,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(RuntimeError, match="midway"), replacing(path) as file:
@@ -30,13 +30,13 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/below"), replacing(tmp_path / "file" / "below"):
         pass
 
 
-def test_lock_lets_in_one_at_a_time(tmp_path, capsys):
+def test_only_one_thread_holds_the_lock_at_a_time(tmp_path, capsys):
     inside = []
 
     def enter(i):
@@ -55,17 +55,17 @@ def test_lock_lets_in_one_at_a_time(tmp_path, capsys):
     assert "Waiting for another process" in capsys.readouterr().err
 
 
-def test_a_tilde_is_the_home_folder(monkeypatch):
+def test_a_tilde_expands_to_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     assert local_path("~/runs") == pathlib.Path("/home/ada/runs")
     assert local_path(pathlib.Path("runs/~backup")) == pathlib.Path("runs/~backup")
-    with pytest.raises(UserError, match="~nobody-at-all/x: there is no such user"):
+    with pytest.raises(UserError, match="~nobody-at-all/x: the user after ~ does not exist"):
         local_path("~nobody-at-all/x")
 
 
-@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket", "file:/run"])
-def test_the_address_of_a_bucket_is_refused(address):
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket", "file:/run"])
+def test_a_url_is_refused(url):
     with pytest.raises(UserError, match="not a local path, and buckets are not supported"):
-        local_path(address)
+        local_path(url)
     with pytest.raises(UserError):
-        local_path(pathlib.Path(address))  # which turns // into /
+        local_path(pathlib.Path(url))  # which turns // into /

@@ -1,4 +1,4 @@
-"""The layers of the package: a module imports only from layers below its own, and every file has a name of its own."""
+"""The layers of the package: a module imports only from layers below its own, and no two files share a name."""
 
 import ast
 import collections
@@ -13,7 +13,7 @@ import a2f_jax
 
 ROOT = pathlib.Path(a2f_jax.__file__).parent
 
-# From the top down. `configs` is installed into the package from the repository's own folder.
+# From top to bottom. `configs` is the top-level folder, which is installed as part of the package.
 LAYERS = [
     "cli",
     "configs",
@@ -34,7 +34,7 @@ LAYERS = [
 
 
 def imports(file):
-    """The modules of the package that a file imports, those inside functions and for type checkers included."""
+    """Yields the layers that a file imports from, including imports inside functions and for type checkers."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("a2f_jax"):
             whole = node.module.split(".")
@@ -53,7 +53,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_no_import_points_up(file):
     if file.parent == ROOT and file.name == "__init__.py":
-        return  # offers what is public, each when it is asked for
+        return  # imports the public API lazily
     layer = layer_of(file)
     assert layer in LAYERS, f"{layer} is not in the list of layers"
     above = [name for name in imports(file) if name in LAYERS and LAYERS.index(name) < LAYERS.index(layer)]
@@ -61,7 +61,6 @@ def test_no_import_points_up(file):
 
 
 def test_no_two_files_share_a_name():
-    # Commands are called as the user calls them; no other layer may use their names for files.
     names = collections.Counter(file.stem for file in FILES if file.stem != "__init__")
     assert not [name for name, count in names.items() if count > 1]
 
@@ -73,7 +72,7 @@ def test_no_two_classes_share_a_name():
     assert not [name for name, count in names.items() if count > 1]
 
 
-def test_everything_public_is_there_and_documented():
+def test_the_public_api_exists_and_is_documented():
     for name in a2f_jax.__all__:
         assert getattr(a2f_jax, name).__doc__, name
         assert name in dir(a2f_jax)
@@ -81,13 +80,13 @@ def test_everything_public_is_there_and_documented():
         a2f_jax.nothing  # noqa: B018
 
 
-def test_names_are_listed_where_jax_is_not_needed():
+def test_the_catalogue_and_the_command_line_do_not_import_jax():
     program = "import sys, a2f_jax.catalogue, a2f_jax.cli; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_every_module_can_be_imported_first():
-    """A cycle shows in whichever of its modules comes first."""
+    # An import cycle fails in whichever of its modules is imported first.
     modules = [".".join(("a2f_jax", *f.relative_to(ROOT).with_suffix("").parts)) for f in FILES]
     for module in modules:
         importlib.import_module(module.removesuffix(".__init__"))

@@ -1,4 +1,4 @@
-"""What `a2f_jax.load` returns, and the folding of weight normalisation."""
+"""`Model`, and the folding of weight normalization."""
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,14 @@ def lr():
     return np.random.default_rng(1).integers(0, 256, (1, 9, 10, 3)).astype(np.float32)
 
 
-def test_folding_changes_the_form_and_not_the_result(model, lr):
+def test_folding_changes_the_parameters_but_not_the_result(model, lr):
     folded = fold_weight_norm(model.params)
     assert set(folded["head"]) == {"kernel", "bias"}
     trained = model.network.apply({"params": model.params}, lr)
     np.testing.assert_allclose(model.inference_network.apply({"params": folded}, lr), trained, atol=1e-3)
 
 
-def test_weights_are_folded_once(model, lr):
+def test_calling_a_model_does_not_fold_its_weights_again(model, lr):
     jaxpr = str(jax.make_jaxpr(model)(lr))
     assert "sqrt" not in jaxpr
     assert "sqrt" in str(jax.make_jaxpr(lambda x: model.network.apply({"params": model.params}, x))(lr))
@@ -37,7 +37,7 @@ def test_calling_is_pure_and_works_inside_jit_and_vmap(model, lr):
     fresh = Model(model.network, model.params)
     want = model(lr)
     np.testing.assert_allclose(jax.jit(fresh)(lr), want, atol=1e-3)
-    np.testing.assert_allclose(fresh(lr), want, atol=1e-3)  # nothing of the trace is left behind
+    np.testing.assert_allclose(fresh(lr), want, atol=1e-3)  # no tracer is left behind
     np.testing.assert_allclose(jax.vmap(lambda x: model(x[None])[0])(lr), want, atol=1e-3)
 
 
@@ -50,7 +50,7 @@ def test_upscale_rounds_and_clips(model, lr):
 @pytest.mark.parametrize(
     "image", [np.zeros((8, 8, 3), np.int32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)]
 )
-def test_upscale_refuses_what_is_no_rgb(model, image):
+def test_upscale_refuses_images_that_are_not_rgb(model, image):
     with pytest.raises(ValueError, match=r"expected uint8, uint16 or float32 \[H, W, 3\]"):
         model.upscale(image)
 
@@ -65,16 +65,16 @@ def test_upscale_refuses_what_is_no_rgb(model, image):
         (A2F(scale=2, features=24, blocks=3), "a2f-24x3"),
     ],
 )
-def test_networks_are_recognised_from_their_parameters(network, name):
+def test_networks_are_recognized_from_their_parameters(network, name):
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert variant_of(network) == name
     assert network_of(shapes) == network or not network.auxiliary
     assert variant_of(network_of(shapes)) == name
 
 
-def test_what_is_not_a2f_is_refused(model):
-    with pytest.raises(ValueError, match="no head, blocks and tail"):
+def test_parameters_of_another_architecture_are_refused(model):
+    with pytest.raises(ValueError, match="head, blocks and tail of A2F are missing"):
         network_of({"encoder": {"kernel": np.zeros((3, 3, 3, 8))}})
     damaged = {**model.params, "tail": {**model.params["tail"], "v": np.zeros((3, 3, 5, 27))}}
-    with pytest.raises(ValueError, match=r"tail.v should be \(3, 3, 16, 27\) but is \(3, 3, 5, 27\)"):
+    with pytest.raises(ValueError, match=r"tail.v must have shape \(3, 3, 16, 27\), not \(3, 3, 5, 27\)"):
         network_of(damaged)

@@ -1,4 +1,4 @@
-"""What a progress bar leaves in a log file, and on a terminal."""
+"""What a progress bar writes to a log file and to a terminal."""
 
 import sys
 
@@ -10,7 +10,7 @@ from a2f_jax.progress import progress_bar
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes only when a test says so."""
+    """A clock that advances only when the test sets it."""
     now = [1000.0]
     for module in ("tqdm.std", "tqdm._tqdm", "time"):
         if module in sys.modules and hasattr(sys.modules[module], "time"):
@@ -30,7 +30,7 @@ def test_a_log_gets_a_line_every_ten_seconds(clock, capsys):
     assert "\r" not in "".join(lines)
 
 
-def test_short_work_leaves_no_line(clock, capsys):
+def test_a_log_gets_no_line_when_the_work_is_short(clock, capsys):
     with progress_bar(total=3, unit="image") as bar:
         for _ in range(3):
             clock[0] += 1
@@ -45,7 +45,7 @@ def test_a_bar_can_be_hidden(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_gets_a_bar(monkeypatch, capsys):
+def test_a_terminal_shows_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress_bar(total=3, unit="image", description="upscaling") as bar:
         bar.update(3)

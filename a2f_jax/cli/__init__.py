@@ -1,4 +1,4 @@
-"""The command `a2f`: parses, calls, prints; a module for each of its commands."""
+"""The command line `a2f`, with one module per command, which parses its arguments, calls the library and prints."""
 
 from a2f_jax.cli.main import main
 

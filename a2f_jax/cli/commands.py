@@ -1,27 +1,29 @@
-"""What the commands share."""
+"""Argument types, help texts and set-up that several commands share."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-WEIGHTS_HELP = "a .safetensors file, the authors' .pt, a training run's folder, or a name such as a2f-sd-x4"
+WEIGHTS_HELP = (
+    "a .safetensors file, a .pt file of the paper's authors, a training run's folder, or a name such as a2f-sd-x4"
+)
 
 Run = Callable[[argparse.Namespace, Sequence[str]], None]
-"""What a command does, given its arguments and those that its parser does not know."""
+"""Runs a command, given its parsed arguments and the arguments that its parser does not know."""
 
 
 def add_command(commands: Any, name: str, run: Run, summary: str, examples: str) -> argparse.ArgumentParser:
-    """Adds a command, whose help ends in examples.
+    """Adds a command whose help ends with examples.
 
     Args:
-      commands: what `add_subparsers` returned.
-      name: of the command.
-      run: what it does.
-      summary: one line, without capital and full stop.
+      commands: the object that `add_subparsers` returned.
+      name: the name of the command.
+      run: the function that runs it.
+      summary: one line that says what it does, without initial capital and period.
       examples: indented lines.
 
     Returns:
-      The command's parser, for its arguments.
+      The parser of the command, to which its arguments are added.
     """
     parser = commands.add_parser(
         name,
@@ -35,12 +37,12 @@ def add_command(commands: Any, name: str, run: Run, summary: str, examples: str)
 
 
 def names(text: str) -> list[str]:
-    """Reads `a,b`."""
+    """Parses a comma-separated list."""
     return [name.strip() for name in text.split(",")]
 
 
 def rectangle(text: str) -> tuple[int, ...]:
-    """Reads `X,Y,W,H`."""
+    """Parses `X,Y,W,H`, the left and top edge, width and height of a rectangle in pixels."""
     values = tuple(map(int, text.split(",")))
     if len(values) != 4:
         raise ValueError

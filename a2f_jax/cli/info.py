@@ -1,4 +1,4 @@
-"""`a2f info`."""
+"""`a2f info`: what a weights file contains, and the sizes of all variants."""
 
 import argparse
 import json
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Adds the command."""
+    """Adds `a2f info` to the command line."""
     parser = add_command(
         commands,
         "info",
         run,
-        "show parameters and multi-adds of every variant, or what a weights file holds",
+        "describe weights, or list the parameters and multi-adds of every variant",
         "  a2f info\n  a2f info a2f-sd-x4\n",
     )
     parser.add_argument("weights", nargs="?", metavar="PATH", help=WEIGHTS_HELP)
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
-    """Does it."""
+    """Prints a description of the weights, or the table of variants."""
     if args.weights:
         from a2f_jax.model import load
 
@@ -45,7 +45,7 @@ def _describe(model: "Model") -> str:
         "scale": f"×{model.scale}",
         "size": f"{network.features} features, {network.blocks} blocks",
         "parameters": f"{counts.parameters:,}",
-        "multi-adds": f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720",
+        "multi-adds": f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720 pixels",
         **{key: value for key, value in sorted(model.metadata.items()) if key not in ("variant", "scale", "scores")},
     }
     for name, score in json.loads(model.metadata.get("scores", "{}")).items():

@@ -1,4 +1,4 @@
-"""Which commands there are, and what becomes of their errors."""
+"""The entry point: the parser of all commands, and how errors are reported."""
 
 import argparse
 import logging
@@ -13,22 +13,22 @@ from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, 
 from a2f_jax.errors import UserError
 
 _EPILOG = """
-a first look, with nothing to download:
+getting started, with the weights that ship with the package:
   a2f upscale photo.jpg
   a2f models
 
-and training:
+training, evaluating and using a model of your own:
   a2f data prepare sample
   a2f train --config configs/sample.py --workdir runs/first
   a2f evaluate --weights runs/first --datasets sample
   a2f upscale photo.jpg -o photo-x4.png --weights runs/first
 
-`a2f COMMAND --help` explains each command by example.
+Run `a2f COMMAND --help` for the options of a command, with examples.
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the parser of the whole command line."""
+    """Returns the parser of the command line with all its commands."""
     parser = argparse.ArgumentParser(
         prog="a2f",
         description="A2F: lightweight image super-resolution in JAX.",
@@ -43,27 +43,34 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _quieten_libraries() -> None:
-    """Orbax logs tracebacks of what we report in one line, and warnings that mean nothing to our users."""
+    # Orbax logs tracebacks of errors that we report in one line, and warnings about its own internals.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 after an error that the user can mend."""
+    """Runs a command.
+
+    Args:
+      argv: the arguments after the program's name; by default those of the process.
+
+    Returns:
+      The exit code: 0 on success, 2 after an error that the user can fix, 130 after an interrupt (Ctrl-C).
+    """
     commands = parser()
     args, rest = commands.parse_known_args(argv)
-    strangers = [a for a in rest if args.run is not train.run or not a.startswith("--config.")]
-    if strangers:
-        commands.error(f"unrecognised: {' '.join(strangers)}")
+    unrecognized = [a for a in rest if args.run is not train.run or not a.startswith("--config.")]
+    if unrecognized:
+        commands.error(f"unrecognized arguments: {' '.join(unrecognized)}")
     _quieten_libraries()
     try:
         args.run(args, rest)
     except UserError as error:
         print(f"a2f: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever reads our output has seen enough
+    except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # such as a disk that is full; what concerns a single file is said where it is used
+    except OSError as error:  # such as a full disk; errors about a known file are reported where it is used
         print(f"a2f: error: {error.filename or 'cannot write'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`a2f models`."""
+"""`a2f models`: the weights that ship with the package."""
 
 import argparse
 import json
@@ -10,18 +10,18 @@ from a2f_jax.cli.commands import add_command
 
 
 def add(commands: Any) -> None:
-    """Adds the command."""
+    """Adds `a2f models` to the command line."""
     add_command(
         commands,
         "models",
         run,
-        "list the weights that come with the package, with their scores",
+        "list the weights that ship with the package, and their scores",
         "  a2f models\n  a2f upscale photo.jpg --model a2f-sd --scale 2\n  a2f info a2f-sd-x4\n",
     )
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
-    """Does it."""
+    """Prints a table of the weights that ship with the package."""
     from a2f_jax.weights import read_metadata, shipped_weights
 
     sets = {name: BENCHMARK_SETS[name].title for name in ("set5", "set14", "b100")}
@@ -31,4 +31,4 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         scores = json.loads(about["scores"])
         cells = [f"{scores[s]['psnr']:.2f} / {scores[s]['ssim']:.4f}" if s in scores else f"{'–':14}" for s in sets]
         print(f"{name:10}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}".rstrip())
-    print("PSNR in dB and SSIM on Y of YCbCr; `a2f info NAME` tells what each was trained on")
+    print("PSNR in dB and SSIM, both on Y of YCbCr. `a2f info NAME` shows the training data.")

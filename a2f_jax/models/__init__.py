@@ -1,1 +1,1 @@
-"""A2F and its parts, the variants, weights on disk, parameters and multi-adds."""
+"""The A2F network, its variants and layers, and counts of its parameters and multi-adds."""

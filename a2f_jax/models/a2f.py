@@ -1,13 +1,13 @@
 """A2F, the attentive auxiliary feature network (Wang et al., ACCV 2020), and its variants.
 
-With the features s_0 of the head, block i computes
+From the head's features s_0, block i computes
 
-    res     = conv3x3(relu(conv3x3(s_i)))                       residual branch, 128 channels inside
+    res     = conv3x3(relu(conv3x3(s_i)))                       residual branch with 128 hidden channels
     p       = conv1x1(concat(s_0, ..., s_i))                    projection unit
     a       = sigmoid(conv1x1(relu(conv1x1(mean_hw(p)))))       channel attention
     s_{i+1} = λ_x · s_i + λ_res · res + λ_aux · (a · p)         three learned scalars per block
 
-and the image is pixel_shuffle(conv3x3(s_L)) + pixel_shuffle(conv3x3(x)), tail plus skip.
+and the output is pixel_shuffle(conv3x3(s_L)) + pixel_shuffle(conv3x3(x)), the tail plus the skip connection.
 """
 
 import dataclasses
@@ -21,23 +21,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.catalogue import SCALES
-from a2f_jax.models.layers import Conv, Dtype, conv_init, normalised_kernel, pixel_shuffle, pointwise_conv
+from a2f_jax.models.layers import Conv, Dtype, conv_init, normalized_kernel, pixel_shuffle, pointwise_conv
 
 Params = dict[str, Any]
 
 RGB_MEAN = np.array([0.4488, 0.4371, 0.4040], np.float32) * 255
-"""Mean colour of DIV2K on 0..255, subtracted from the input and added to the output."""
+"""Mean color of DIV2K in 0..255, subtracted from the input and added to the output."""
 
 HALF_RANGE = 127.5
-"""The network works on pixels divided by this."""
+"""The input is divided by this after the mean is subtracted, and the output is multiplied by it."""
 
 HIDDEN = 128
-"""Channels inside a block's residual branch, in every variant."""
+"""Number of hidden channels in the residual branch of a block, the same in every variant."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Width and depth of a member of the family."""
+    """The width (channels of the states) and depth (number of blocks) of a network."""
 
     features: int
     blocks: int
@@ -56,32 +56,32 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "noca": {"attention": False},
     "noca_mp": {"attention": False, "depthwise": True},
 }
-"""What the paper takes away from A2F-L or adds to it, as attributes of `A2F`; MP stands for more parameters."""
+"""The paper's ablations of A2F-L, as attributes of `A2F`. NOCA is "no channel attention", MP "more parameters"."""
 
 
 class Attention(nn.Module):
-    """Channel attention: one weight in 0..1 for each channel, from the channels' means over the image."""
+    """Channel attention: one weight in 0..1 per channel, computed from the channel means over the image."""
 
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, mean: jax.Array) -> jax.Array:
-        """`[N, n]` means over height and width → `[N, n]` weights."""
+        """Maps the means over height and width, `[N, n]`, to weights `[N, n]`."""
         n = mean.shape[-1]
         hidden = nn.relu(pointwise_conv(n, n, self.dtype, "squeeze")(mean))
         return nn.sigmoid(pointwise_conv(n, n, self.dtype, "excite")(hidden))
 
 
 class Block(nn.Module):
-    """Attentive auxiliary feature block; see the module's docstring for its equations.
+    """Attentive auxiliary feature block. The docstring of the module gives its equations.
 
     Attributes:
-      attention: whether the projection is weighted by channel attention.
-      auxiliary: whether there is a projection at all.
-      depthwise: whether a plain depthwise 3×3 convolution, without bias, comes before the projection.
-      weight_norm: see `Conv`.
+      attention: whether channel attention weights the projection.
+      auxiliary: whether the block has a projection unit.
+      depthwise: whether a depthwise 3×3 convolution without bias precedes the projection.
+      weight_norm: whether 3×3 kernels are weight-normalized; False for folded parameters.
       dtype: computation dtype.
-      winograd: see `Conv`.
+      winograd: whether wide 3×3 convolutions use Winograd's algorithm.
     """
 
     attention: bool = True
@@ -93,7 +93,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, states: Sequence[jax.Array]) -> jax.Array:
-        """States s_0..s_i, each `[N, H, W, n]` → s_{i+1}."""
+        """Maps the states s_0, ..., s_i, each `[N, H, W, n]`, to s_{i+1} of the same shape."""
         s = states[-1]
         n = s.shape[-1]
 
@@ -132,17 +132,17 @@ class A2F(nn.Module):
 
     Attributes:
       scale: upscaling factor.
-      features: number n of channels of the states.
-      blocks: number L of blocks.
-      head_kernel: kernel size of the head.
-      attention: False gives the paper's "no channel attention".
-      auxiliary: False gives the paper's baseline without auxiliary features (and so without attention).
-      depthwise: True gives the projections of the paper's "A2F-L-NOCA-MP", see `Block`.
-      weight_norm: False for folded parameters, see `fold_weight_norm`.
+      features: number of channels of the states, n.
+      blocks: number of blocks, L.
+      head_kernel: kernel size of the head, odd.
+      attention: whether projections are weighted by channel attention; False for the paper's NOCA ablation.
+      auxiliary: whether blocks have a projection unit; False for the paper's baseline, which has no attention either.
+      depthwise: whether a depthwise 3×3 convolution precedes each projection, as in the paper's A2F-L-NOCA-MP.
+      weight_norm: whether k×k kernels are weight-normalized; False for the parameters that `fold_weight_norm` returns.
       dtype: computation dtype; parameters and output are float32.
-      remat: whether training computes each block again in the backward pass instead of keeping what is inside it,
-        to save memory.
-      winograd: how the wide 3×3 convolutions are computed, see `a2f_jax.models.convolution`.
+      remat: whether the backward pass recomputes the activations inside each block instead of storing them, which
+        saves memory in training.
+      winograd: whether wide 3×3 convolutions use Winograd's algorithm; `prefers_winograd` tells where it is faster.
     """
 
     scale: int
@@ -162,10 +162,10 @@ class A2F(nn.Module):
         """Upscales a batch.
 
         Args:
-          lr: `[N, H, W, 3]`, RGB on 0..255, any real dtype.
+          lr: `[N, H, W, 3]`, RGB in 0..255, of any real dtype.
 
         Returns:
-          float32 `[N, scale · H, scale · W, 3]` on the same range, neither clipped nor rounded.
+          float32 `[N, scale · H, scale · W, 3]` in the same range, neither clipped nor rounded.
         """
 
         def conv(features: int, name: str, kernel_size: int = 3) -> Conv:
@@ -185,7 +185,7 @@ class A2F(nn.Module):
                 name=f"block_{i:02d}",
             )
             states.append(block(states))
-        # Tail and skip are added before the shuffle, which only moves values: one shuffle instead of two.
+        # Pixel shuffle only moves values, so that adding before it gives the same result with one shuffle, not two.
         sub_pixels = conv(3 * self.scale**2, "tail")(states[-1]) + conv(3 * self.scale**2, "skip")(x)
         return pixel_shuffle(sub_pixels.astype(jnp.float32), self.scale) * HALF_RANGE + RGB_MEAN
 
@@ -194,9 +194,9 @@ def build(variant: str, scale: int, **options: Any) -> A2F:
     """Returns the network of a named variant.
 
     Args:
-      variant: one of `VARIANTS`.
-      scale: one of `SCALES`.
-      **options: further attributes of `A2F`, which may replace the variant's.
+      variant: a name in `VARIANTS`, such as `"a2f-sd"`.
+      scale: an upscaling factor in `SCALES`.
+      **options: other attributes of `A2F`; `features` and `blocks` override those of the variant.
 
     Raises:
       ValueError: the variant or the scale does not exist.
@@ -209,42 +209,42 @@ def build(variant: str, scale: int, **options: Any) -> A2F:
 
 
 def fold_weight_norm(params: Params) -> Params:
-    """Computes every weight-normalised kernel once, for inference.
+    """Computes every weight-normalized kernel, for inference.
 
     Args:
-      params: the tree of `A2F`, whose k×k convolutions are given by direction `v` and gain `g`.
+      params: the parameters of an `A2F`, in which every k×k convolution has a direction `v` and a gain `g`.
 
     Returns:
-      The tree of `A2F(weight_norm=False)`: `kernel` in the place of `v` and `g`.
+      The parameters of the same network with `weight_norm=False`: `kernel` replaces `v` and `g`.
     """
     flat = flax.traverse_util.flatten_dict(params)
     folded = {}
     for path, value in flat.items():
         if path[-1] == "v":
-            folded[*path[:-1], "kernel"] = normalised_kernel(value, flat[*path[:-1], "g"])
+            folded[*path[:-1], "kernel"] = normalized_kernel(value, flat[*path[:-1], "g"])
         elif path[-1] != "g":
             folded[path] = value
     return flax.traverse_util.unflatten_dict(folded)
 
 
 def network_of(params: Params) -> A2F:
-    """Finds the network that a parameter tree belongs to, from the names and shapes in it.
+    """Infers the network that a parameter tree belongs to from the names and shapes of the parameters.
 
     Args:
-      params: the tree of `A2F`, not folded.
+      params: the weight-normalized (not folded) parameters of an `A2F`.
 
     Returns:
-      The network, computing in float32.
+      The network, with dtype float32.
 
     Raises:
-      ValueError: the tree is not A2F's; the message names the first parameter that does not fit.
+      ValueError: the tree is not that of an A2F; the message names the first parameter that does not fit.
     """
     try:
         head_kernel, _, _, features = params["head"]["v"].shape
         scale = round((params["tail"]["bias"].shape[0] / 3) ** 0.5)
         block = params["block_00"]
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError("there are no head, blocks and tail of A2F") from None
+        raise ValueError("the head, blocks and tail of A2F are missing") from None
     network = A2F(
         scale=scale,
         features=features,
@@ -257,14 +257,18 @@ def network_of(params: Params) -> A2F:
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     want, have = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (expected, params))
     for name in sorted({*want, *have}):
-        shapes = tuple(tree[name].shape if name in tree else "nothing" for tree in (want, have))
+        shapes = tuple(tree[name].shape if name in tree else None for tree in (want, have))
         if shapes[0] != shapes[1]:
-            raise ValueError(f"parameter {name} should be {shapes[0]} but is {shapes[1]}")
+            if shapes[0] is None:
+                raise ValueError(f"parameter {name} does not belong to A2F")
+            if shapes[1] is None:
+                raise ValueError(f"parameter {name} is missing")
+            raise ValueError(f"parameter {name} must have shape {shapes[0]}, not {shapes[1]}")
     return network
 
 
 def variant_of(network: A2F) -> str:
-    """Returns the name of a network's variant, such as `"a2f-sd"`; `"a2f-24x6"` if it has none of its own."""
+    """Returns a network's name, such as `"a2f-sd"`, or for example `"a2f-24x6"` for 24 features and 6 blocks."""
     size = Variant(network.features, network.blocks)
     name = {v: k for k, v in VARIANTS.items()}.get(size, f"a2f-{size.features}x{size.blocks}")
     if not network.auxiliary:

@@ -1,11 +1,11 @@
-"""Stride-1 convolution with zero padding, directly or as Winograd's sums of matrix products.
+"""Stride-1 convolution with zero padding, computed directly or by Winograd's algorithm.
 
-Accelerators have their own convolutions, and XLA calls them. On a CPU, XLA's convolution reaches about half the
-speed of its matrix product and its filter gradient a third (`benchmarks/train.py`), while nearly all of A2F's work
-is in the pair 3×3 n → 128 and 3×3 128 → n. Winograd's form turns that pair into matrix products.
+On accelerators XLA calls optimized convolution kernels. On a CPU its convolution reaches about half the throughput of
+its matrix product, and the gradient of the kernel a third (`benchmarks/train.py`), while A2F spends nearly all its
+time in the pairs of 3×3 convolutions n → 128 → n. Winograd's algorithm turns these into matrix products.
 
-Which form to use follows from the device that a program is compiled for, which may not be the one it is traced on.
-Networks therefore carry the choice as an attribute, and `prefers_winograd` makes it once.
+The faster algorithm depends on the device that a program is compiled for, which may differ from the device on which it
+is traced. The choice is therefore an attribute of the network, made once with `prefers_winograd`.
 """
 
 import jax
@@ -13,27 +13,28 @@ import jax.numpy as jnp
 
 from a2f_jax.models import winograd as winograd_form
 
-# Below this many input × output channels the matrix products are too thin to win over XLA's convolution.
+# With fewer input × output channels, the matrix products are too small to be faster than XLA's convolution.
 _MIN_CHANNEL_PRODUCT = 2000
 
 
 def prefers_winograd(platform: str, dtype: jax.typing.DTypeLike) -> bool:
-    """Whether Winograd's form is the faster one.
+    """Returns whether Winograd's algorithm is faster than a direct convolution, and precise enough.
 
     Args:
-      platform: of the device that computes: `"cpu"`, `"gpu"` or `"tpu"`.
-      dtype: of the computation. Winograd's form loses a digit, which only float32 can spare.
+      platform: the platform of the device that computes: `"cpu"`, `"gpu"` or `"tpu"`.
+      dtype: the computation dtype. Winograd's algorithm costs about one decimal digit, so it needs float32.
     """
     return platform == "cpu" and jnp.dtype(dtype) == jnp.float32
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, winograd: bool = False) -> jax.Array:
-    """Convolves with zero padding so that the size is kept.
+    """Convolves with stride 1 and zero padding, which keeps height and width.
 
     Args:
       x: `[N, H, W, in]`.
-      kernel: `[k, k, in, out]` with odd k, of the same dtype as x.
-      winograd: whether 3×3 kernels with many channels take Winograd's form; others are always convolved directly.
+      kernel: `[k, k, in, out]` with odd k, of the same dtype as `x`.
+      winograd: whether to use Winograd's algorithm for 3×3 kernels with many channels. Other kernels are always
+        convolved directly.
 
     Returns:
       `[N, H, W, out]`.

@@ -1,4 +1,4 @@
-"""Sizes of networks: parameters and multi-adds."""
+"""Counts the parameters and multi-adds of networks."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from a2f_jax.catalogue import SCALES
 from a2f_jax.models.a2f import A2F, VARIANTS, build
 
 PAPER_OUTPUT = (720, 1280)
-"""Height and width of the output for which papers give multi-adds."""
+"""Height and width of the output for which papers report multi-adds."""
 
 
 def _multiply_adds(jaxpr: Any) -> int:
@@ -32,11 +32,11 @@ def _multiply_adds(jaxpr: Any) -> int:
 
 
 class Counts(NamedTuple):
-    """Size of a network.
+    """The size of a network.
 
     Attributes:
-      parameters: number of trained values, gains of weight normalisation included.
-      multiply_adds: multiplications followed by an addition that upscaling one image takes.
+      parameters: number of trained values, including the gains of weight normalization.
+      multiply_adds: number of multiply-add operations to upscale one image.
     """
 
     parameters: int
@@ -44,24 +44,24 @@ class Counts(NamedTuple):
 
 
 def count(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> Counts:
-    """Measures a network.
+    """Counts the parameters and multi-adds of a network.
 
-    Multi-adds are counted in the traced program itself: those of its convolutions and matrix products. Elementwise
-    work is not counted.
+    Multi-adds are those of the convolutions and matrix products in the traced program. Elementwise operations are not
+    counted.
 
     Args:
       network: the network.
-      output: height and width of the result in pixels; the input is the scale-th part of it, rounded down.
+      output: height and width of the output in pixels; those of the input are `output // scale`.
     """
     height, width = (size // network.scale for size in output)
-    network = network.clone(winograd=False)  # which needs fewer multiplications than papers count
+    network = network.clone(winograd=False)  # Winograd's algorithm would need fewer
     lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     traced, shapes = jax.make_jaxpr(network.init_with_output, return_shape=True)(jax.random.key(0), lr)
     return Counts(sum(x.size for x in jax.tree.leaves(shapes[1])), _multiply_adds(traced.jaxpr))
 
 
 def overview() -> str:
-    """Returns a table of all variants and scales."""
+    """Returns a text table with the size of every variant at every scale."""
     lines = [f"{'variant':8}  {'scale':>5}  {'features':>8}  {'blocks':>6}  {'parameters':>10}  {'multi-adds':>10}"]
     for variant, size in VARIANTS.items():
         for scale in SCALES:
@@ -71,4 +71,6 @@ def overview() -> str:
                 f"{parameters:10,}  {f'{multiply_adds / 1e9:.1f} G':>10}"
             )
     height, width = PAPER_OUTPUT
-    return "\n".join([*lines, f"multi-adds of convolutions and matrix products, for an output of {width}×{height}"])
+    return "\n".join(
+        [*lines, f"Multi-adds of convolutions and matrix products, for an output of {width}×{height} pixels."]
+    )

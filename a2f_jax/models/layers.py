@@ -1,4 +1,4 @@
-"""The building blocks of A2F: weight-normalised convolution, pixel shuffle, channel attention."""
+"""Layers of A2F: weight-normalized convolution, 1×1 convolution and pixel shuffle."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from a2f_jax.models.convolution import convolve
 
 Dtype = Any
 
-# The initialisation of PyTorch's convolutions, which the paper's training started from: uniform within
-# ±1/sqrt(fan in), that is a variance of 1 / (3 · fan in).
+# PyTorch's default initialization of convolutions, which the paper uses: uniform in ±1/sqrt(fan_in), which has a
+# variance of 1 / (3 · fan_in).
 conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def bias_init(fan_in: int) -> nn.initializers.Initializer:
-    """Returns PyTorch's initialiser of a convolution's bias: uniform within ±1/sqrt(fan in)."""
+    """Returns PyTorch's default initializer of the bias of a convolution: uniform in ±1/sqrt(fan_in)."""
     bound = fan_in**-0.5
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> jax.Array:
@@ -27,27 +27,32 @@ def bias_init(fan_in: int) -> nn.initializers.Initializer:
 
 
 def kernel_norm(v: jax.Array) -> jax.Array:
-    """Euclidean norm of each output channel's kernel: `[h, w, in, out]` → `[out]`."""
+    """Returns the Euclidean norm of each output channel's kernel: `[h, w, in, out]` → `[out]`."""
     return jnp.sqrt(jnp.sum(jnp.square(v), axis=(0, 1, 2)))
 
 
-def normalised_kernel(v: jax.Array, g: jax.Array) -> jax.Array:
-    """Weight normalisation per output channel, `g · v / |v|` (Salimans & Kingma, 2016)."""
+def normalized_kernel(v: jax.Array, g: jax.Array) -> jax.Array:
+    """Returns the kernel `g · v / |v|`, normalized per output channel (Salimans & Kingma, 2016).
+
+    Args:
+      v: direction, `[h, w, in, out]`.
+      g: gain, `[out]`.
+    """
     return v * (g / kernel_norm(v))
 
 
 class Conv(nn.Module):
-    """A k×k convolution with zero padding and bias, weight-normalised while it is trained.
+    """A k×k convolution with zero padding, bias and weight normalization.
 
-    Its parameters are `v` `[k, k, in, features]`, `g` `[features]` and `bias` `[features]`; folded for
-    inference (`weight_norm=False`) they are `kernel` and `bias`.
+    Its parameters are `v` `[k, k, in, features]`, `g` `[features]` and `bias` `[features]`. Without weight
+    normalization, for inference, they are `kernel` `[k, k, in, features]` and `bias`.
 
     Attributes:
       features: number of output channels.
       kernel_size: k, odd.
       weight_norm: whether the kernel is given by direction `v` and gain `g`.
       dtype: computation dtype; parameters are always float32.
-      winograd: see `a2f_jax.models.convolution.convolve`.
+      winograd: whether wide 3×3 kernels use Winograd's algorithm.
     """
 
     features: int
@@ -58,12 +63,12 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[N, H, W, in]` → `[N, H, W, features]`."""
+        """Maps `[N, H, W, in]` to `[N, H, W, features]`."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         if self.weight_norm:
             v = self.param("v", conv_init, shape)
             g = self.param("g", lambda _: kernel_norm(v))
-            kernel = normalised_kernel(v, g)
+            kernel = normalized_kernel(v, g)
         else:
             kernel = self.param("kernel", conv_init, shape)
         bias = self.param("bias", bias_init(shape[0] * shape[1] * shape[2]), (self.features,))
@@ -71,7 +76,7 @@ class Conv(nn.Module):
 
 
 def pointwise_conv(features: int, fan_in: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
-    """A plain 1×1 convolution, which is a matrix product over the channels: `[..., fan_in]` → `[..., features]`."""
+    """Returns a 1×1 convolution, a matrix product over the channels: `[..., fan_in]` → `[..., features]`."""
     return nn.Dense(
         features,
         use_bias=use_bias,
@@ -83,10 +88,10 @@ def pointwise_conv(features: int, fan_in: int, dtype: Dtype, name: str, use_bias
 
 
 def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:
-    """Sub-pixel rearrangement with the channel order of ESPCN (Shi et al., 2016).
+    """Rearranges channels into sub-pixels, in the channel order of ESPCN (Shi et al., 2016).
 
     Args:
-      x: `[N, H, W, C · scale²]`; channel `(c · scale + dy) · scale + dx` holds colour c of sub-pixel (dy, dx).
+      x: `[N, H, W, C · scale²]`. Channel `(c · scale + dy) · scale + dx` is color c of the sub-pixel (dy, dx).
       scale: upscaling factor.
 
     Returns:

@@ -1,11 +1,11 @@
-"""3×3 convolution with fewer multiplications: Winograd's minimal filtering F(4, 3) along the rows.
+"""3×3 convolution with fewer multiplications: Winograd's minimal filtering algorithm F(4, 3) along the rows.
 
-Four neighbouring outputs of a filter with three taps need six products instead of twelve (Lavin & Gray, "Fast
-Algorithms for Convolutional Neural Networks", 2016, from Winograd, 1980): `y = Aᵀ[(G k) ⊙ (Bᵀ d)]` for six
-neighbouring inputs d. The sums over the three rows and the channels are matrix products, one for each of the six
-points. In exact arithmetic the result is that of the convolution; in float32 it differs in the sixth digit, so
-only float32 uses it. Nested in two dimensions it would save more products, but these become too thin for A2F's
-channels to gain anything. The gradients, which JAX derives, save as many products.
+Four adjacent outputs of a filter with three taps take six multiplications instead of twelve (Winograd, 1980; Lavin &
+Gray, "Fast Algorithms for Convolutional Neural Networks", 2016): `y = Aᵀ[(G k) ⊙ (Bᵀ d)]` for six adjacent inputs d.
+The sums over the three kernel rows and the channels are matrix products, one for each of the six points. In exact
+arithmetic the result equals the convolution; in float32 it differs in the sixth significant digit, too much for
+narrower types. A two-dimensional algorithm would save more multiplications, but its matrix products would be too small
+to be faster with A2F's channels. The gradients, which JAX derives, save as many multiplications.
 """
 
 from typing import Any
@@ -40,13 +40,13 @@ _POINTS = 6
 
 
 def transform_kernel(kernel: Any) -> Any:
-    """Applies G for `convolve_valid`: float32 `[3, 3, in, out]`, of NumPy or JAX → `[6, 3, in, out]` of the same."""
+    """Transforms a kernel for `convolve_valid`: float32 `[3, 3, in, out]` → `[6, 3, in, out]`, both NumPy or JAX."""
     xp = kernel.__array_namespace__()
     return xp.einsum("tj,ijco->tico", xp.asarray(_G, dtype=kernel.dtype), kernel)
 
 
 def _combine(row: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
-    """The sum of arrays with small integer factors, written so that no product by 0 or ±1 is left."""
+    # The weighted sum of the arrays, without multiplications by 0 or ±1.
     total = None
     for factor, array in zip(row, arrays, strict=True):
         if factor:
@@ -57,11 +57,11 @@ def _combine(row: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
 
 
 def convolve_valid(x: jax.Array, transformed: jax.Array) -> jax.Array:
-    """Convolves without padding.
+    """Convolves a 3×3 kernel without padding.
 
     Args:
-      x: float32 `[N, H, W, in]`.
-      transformed: see `transform_kernel`.
+      x: float32 `[N, H, W, in]`, H and W at least 3.
+      transformed: the kernel as `transform_kernel` returns it, float32 `[6, 3, in, out]`.
 
     Returns:
       float32 `[N, H − 2, W − 2, out]`.
@@ -74,7 +74,7 @@ def convolve_valid(x: jax.Array, transformed: jax.Array) -> jax.Array:
     products = []
     for point in range(_POINTS):
         d, weights = _combine(_BT[point], taps), transformed[point]
-        # The three rows are gathered before the product or added after it, on the side with fewer channels.
+        # The three rows are combined on the side with fewer channels: gathered before the product or added after it.
         if channels < out:
             gathered = jnp.concatenate([d[:, i : i + height - 2] for i in range(3)], -1)
             product = gathered.reshape(-1, 3 * channels) @ weights.reshape(3 * channels, out)

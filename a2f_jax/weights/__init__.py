@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, the authors' PyTorch files, training runs, and the files that ship with the package."""
+"""Reads and writes weights: safetensors, the authors' PyTorch files, training runs, and the weights in the package."""
 
 import pathlib
 
@@ -11,23 +11,23 @@ __all__ = ["read_metadata", "read_weights", "shipped_weights", "write_safetensor
 
 
 def shipped_weights() -> dict[str, pathlib.Path]:
-    """Returns the weights that ship with the package: names such as `"a2f-sd-x4"`, and their files."""
+    """Returns the weights that ship with the package: their files by names such as `"a2f-sd-x4"`."""
     return {file.stem: file for file in sorted(pathlib.Path(__file__).parent.glob("*.safetensors"))}
 
 
 def read_weights(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
-    """Reads weights of any kind.
+    """Reads the parameters of an A2F from a file or folder of any supported kind.
 
     Args:
-      path: a `.safetensors` file, the authors' `.pt` or `.pth`, or the work folder of a training run or one
-        checkpoint in it.
+      path: a `.safetensors` file, a `.pt` or `.pth` file of the paper's authors, the work folder of a training run,
+        or one checkpoint in it.
 
     Returns:
-      The parameters and what is known of them.
+      The parameters, float32 and weight-normalized, and the metadata.
 
     Raises:
-      UserError: the file or folder cannot be read.
-      ValueError: a PyTorch file holds tensors of another architecture.
+      UserError: the file or folder cannot be read or is damaged.
+      ValueError: a PyTorch file contains tensors of another architecture.
     """
     if path.is_dir():
         from a2f_jax.weights.training_run import read_checkpoint  # Orbax takes seconds to import

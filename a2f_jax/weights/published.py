@@ -1,4 +1,4 @@
-"""The names and layout of the weights that the paper's authors published, turned into ours."""
+"""Converts the names and the layout of the weights that the paper's authors published."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from a2f_jax.models.a2f import Params
 
-# The authors' name -> ours. Block i has its parts spread over five lists.
+# The authors' names and ours. The authors keep the parts of block i in six separate lists.
 _NAMES = {
     r"(head|tail|skip)\.0\.(bias|weight_g|weight_v)": r"\1.\2",
     r"body\.(\d+)\.body\.0\.(bias|weight_g|weight_v)": r"block_\1.expand.\2",
@@ -32,7 +32,7 @@ def _rename(name: str) -> str | None:
 
 
 def _convert(leaf: str, value: np.ndarray) -> np.ndarray:
-    """PyTorch's layout to ours: kernels `[out, in, h, w]` → `[h, w, in, out]`, 1×1 kernels → `[in, out]`."""
+    # PyTorch's kernels are [out, in, h, w]; ours are [h, w, in, out], or [in, out] where the kernel is 1×1.
     value = value.astype(np.float32)
     if leaf == "v":
         return value.transpose(2, 3, 1, 0)
@@ -42,24 +42,24 @@ def _convert(leaf: str, value: np.ndarray) -> np.ndarray:
 
 
 def params_from_published(tensors: dict[str, np.ndarray]) -> Params:
-    """Turns the authors' state dict into our parameter tree.
+    """Converts the authors' state dict to a parameter tree of `A2F`.
 
     Args:
-      tensors: PyTorch's tensors by the authors' names.
+      tensors: the tensors in PyTorch's layout, by the authors' names, with or without the prefix `module.`.
 
     Returns:
-      The tree of `A2F`, float32.
+      The parameter tree, float32.
 
     Raises:
-      ValueError: a tensor has a name or a shape that A2F does not have.
+      ValueError: the name or the number of dimensions of a tensor does not occur in A2F.
     """
     flat: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         ours = _rename(name)
         if ours is None:
-            raise ValueError(f"tensor {name!r} is none of A2F's")
+            raise ValueError(f"tensor {name!r} does not belong to A2F")
         try:
             flat[ours] = _convert(ours.split(".")[-1], value)
         except (ValueError, IndexError):
-            raise ValueError(f"tensor {name!r} has shape {value.shape}, which A2F's has not") from None
+            raise ValueError(f"tensor {name!r} has an unexpected shape: {value.shape}") from None
     return flax.traverse_util.unflatten_dict(flat, sep=".")

@@ -1,4 +1,4 @@
-"""The package's own weights format: safetensors, float32, parameters by dotted name."""
+"""Reads and writes safetensors files: float32 parameters by dotted name, and metadata."""
 
 import os
 import pathlib
@@ -24,23 +24,23 @@ def _open_safetensors(path: pathlib.Path, read: Callable[[Any], _T]) -> _T:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a safetensors file or is damaged: {error}") from error
+        raise UserError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, str]:
-    """Reads the metadata of a safetensors file.
+    """Reads the metadata of a safetensors file, without its tensors.
 
     Raises:
-      UserError: it is not a safetensors file.
+      UserError: the file cannot be read, or is not a safetensors file.
     """
     return _open_safetensors(path, lambda file: dict(file.metadata() or {}))
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
-    """Reads parameters, as float32, and metadata.
+    """Reads a parameter tree, converted to float32, and the metadata.
 
     Raises:
-      UserError: it is not a safetensors file, or is damaged.
+      UserError: the file cannot be read, is not a safetensors file, or is damaged.
     """
     flat = _open_safetensors(
         path,
@@ -50,19 +50,19 @@ def read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
 
 
 def write_safetensors(path: str | os.PathLike[str], params: Params, metadata: Mapping[str, str]) -> None:
-    """Writes parameters, as float32, and metadata.
+    """Writes a parameter tree, converted to float32, and metadata.
 
     Args:
-      path: the file, ending in `.safetensors`; replaced at once, never left half-written.
+      path: the file, ending in `.safetensors`. It is written atomically; an existing file is replaced.
       params: the parameter tree.
-      metadata: strings by name.
+      metadata: string values by name.
 
     Raises:
       UserError: the file has another suffix or cannot be written.
     """
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"cannot write weights to {path}: the name must end in .safetensors")
+        raise UserError(f"cannot write weights to {path}: the file name must end in .safetensors")
     flat = flax.traverse_util.flatten_dict(params, sep=".")
     tensors = {name: np.asarray(value, np.float32, order="C") for name, value in flat.items()}
     with replacing(path) as file:

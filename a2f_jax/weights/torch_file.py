@@ -1,10 +1,10 @@
-"""Reads PyTorch state dicts without PyTorch, refusing everything a state dict does not need.
+"""Reads PyTorch state dicts without PyTorch, and rejects everything that a state dict does not need.
 
-A `.pt` file is a pickle, and a pickle may name any function to call. Only the handful of names below are
-allowed; each stands for a function of this module, so that nothing of the file's choosing ever runs.
+A `.pt` file is a pickle, and a pickle can call any function. This reader resolves only the few names listed in
+`_ALLOWED`, each to a harmless function or type, so a file cannot run code of its own.
 
-Both formats of `torch.save` are read: the legacy one (a row of pickles, then the raw storages; PyTorch
-before 1.6) and the zip archive (`data.pkl` and one member per storage).
+Both formats of `torch.save` are supported: the legacy format of PyTorch before 1.6 (a sequence of pickles followed by
+the raw storages) and the zip archive (`data.pkl` and one member per storage).
 """
 
 import collections
@@ -40,7 +40,7 @@ class _StorageType:
 
 @dataclasses.dataclass
 class _Storage:
-    """A flat buffer; `values` arrive after the pickle that refers to it in the legacy format."""
+    """A flat buffer. In the legacy format, `values` follow after the pickle that refers to the buffer."""
 
     dtype: np.dtype
     size: int
@@ -49,7 +49,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage, as PyTorch's `_rebuild_tensor_v2` describes it."""
+    """A strided view of a storage, as described by the arguments of PyTorch's `_rebuild_tensor_v2`."""
 
     storage: _Storage
     offset: int
@@ -62,9 +62,9 @@ class _Tensor:
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         count = int(np.prod(self.shape))
         negative = min((self.offset, *self.shape, *self.strides)) < 0
-        # No broadcast views: with strides of 0 a small file could ask for a huge tensor.
+        # Views with strides of 0 are rejected too: they would let a small file claim a huge tensor.
         if negative or count > values.size or (count and last >= values.size):
-            raise pickle.UnpicklingError("a tensor reaches outside its storage")
+            raise pickle.UnpicklingError("a tensor extends beyond its storage")
         step = values.itemsize
         return np.lib.stride_tricks.as_strided(
             values[self.offset :], self.shape, [s * step for s in self.strides], writeable=False
@@ -73,7 +73,7 @@ class _Tensor:
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
-        raise pickle.UnpicklingError("a tensor without a storage")
+        raise pickle.UnpicklingError("a tensor has no storage")
     return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
@@ -86,7 +86,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Resolves only the names a state dict needs, and storages through `load_storage(key, dtype, size)`."""
+    """Resolves only names in `_ALLOWED`, and storages through `load_storage(key, dtype, size)`."""
 
     def __init__(self, file: BinaryIO, load_storage: Callable[[str, np.dtype, int], _Storage] | None = None):
         super().__init__(file)
@@ -94,7 +94,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a state dict does not need")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which does not belong in a state dict")
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -113,11 +113,11 @@ def _read_zip(file: BinaryIO) -> Any:
             raise pickle.UnpicklingError("the archive has no data.pkl")
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-            raise pickle.UnpicklingError("its numbers are big-endian")
+            raise pickle.UnpicklingError("it is big-endian")
 
         def load_storage(key: str, dtype: np.dtype, size: int) -> _Storage:
             member = f"{root}data/{key}"
-            # Checked before reading, so that a small file cannot ask for a large buffer.
+            # Checked before reading, so that a small file cannot cause a large allocation.
             if archive.getinfo(member).file_size != size * dtype.itemsize:
                 raise pickle.UnpicklingError(f"storage {key} has the wrong length")
             return _Storage(dtype, size, np.frombuffer(archive.read(member), dtype))
@@ -128,9 +128,9 @@ def _read_zip(file: BinaryIO) -> Any:
 def _read_legacy(file: BinaryIO) -> Any:
     magic, _protocol, system = (_Unpickler(file).load() for _ in range(3))
     if magic != _LEGACY_MAGIC:
-        raise pickle.UnpicklingError("it does not start like a PyTorch file")
+        raise pickle.UnpicklingError("it has no PyTorch header")
     if not system.get("little_endian", True):
-        raise pickle.UnpicklingError("its numbers are big-endian")
+        raise pickle.UnpicklingError("it is big-endian")
     storages: dict[str, _Storage] = {}
 
     def load_storage(key: str, dtype: np.dtype, size: int) -> _Storage:
@@ -141,12 +141,12 @@ def _read_legacy(file: BinaryIO) -> Any:
         storage = storages[key]
         (size,) = struct.unpack("<q", file.read(8))
         length = storage.size * storage.dtype.itemsize
-        # Checked before reading, so that a small file cannot ask for a large buffer.
+        # Checked before reading, so that a small file cannot cause a large allocation.
         if size != storage.size or length > os.fstat(file.fileno()).st_size - file.tell():
             raise pickle.UnpicklingError(f"storage {key} has the wrong length")
         storage.values = np.frombuffer(file.read(length), storage.dtype)
     if any(storage.values is None for storage in storages.values()):
-        raise pickle.UnpicklingError("a tensor's values are missing")
+        raise pickle.UnpicklingError("the values of a tensor are missing")
     return tree
 
 
@@ -157,10 +157,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       path: the file, in the legacy or the zip format.
 
     Returns:
-      The tensors by name, in the file's order, with their own dtypes.
+      The tensors by name, in the order and with the dtypes of the file.
 
     Raises:
-      UserError: the file is not such a file, is damaged, or asks for anything but tensors.
+      UserError: the file cannot be read, is not a state dict, is damaged, or refers to anything but tensors.
     """
     try:
         with open(path, "rb") as file:
@@ -168,13 +168,13 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             file.seek(0)
             tree = _read_zip(file) if zipped else _read_legacy(file)
         if not isinstance(tree, dict):
-            raise pickle.UnpicklingError("it holds no dictionary")
-        strangers = [key for key, value in tree.items() if not isinstance(value, _Tensor)]
-        if strangers:
-            raise pickle.UnpicklingError(f"its entry {strangers[0]!r} is not a tensor")
+            raise pickle.UnpicklingError("it does not contain a dictionary")
+        for key, value in tree.items():
+            if not isinstance(value, _Tensor):
+                raise pickle.UnpicklingError(f"its entry {key!r} is not a tensor")
         return {str(key): value.array() for key, value in tree.items()}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except Exception as error:  # a damaged pickle can raise almost anything
         reason = str(error) if isinstance(error, pickle.UnpicklingError) else "it is damaged"
         raise UserError(f"{path} is not a PyTorch state dict: {reason}") from error

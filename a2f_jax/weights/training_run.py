@@ -1,7 +1,7 @@
-"""The layout of training checkpoints, as far as using their weights needs it.
+"""Reads the weights of a training run from its checkpoints.
 
-A work folder holds `checkpoints/<step>/`, each with the items `params`, `ema` (where the run averages its
-weights), `optimizer` and `about` (JSON: step, config, the library's version, validation scores).
+A work folder contains `checkpoints/<step>/`. Each checkpoint has the items `params`, `ema` (if the run averages its
+weights), `optimizer` and `about` (JSON: step, config, package version and validation scores).
 """
 
 import json
@@ -18,18 +18,19 @@ FOLDER = "checkpoints"
 
 
 def read_about(checkpoint: pathlib.Path) -> dict:
-    """Returns what a checkpoint says of itself: `step`, `version`, `config` and, validated, `psnr` and `ssim`."""
+    """Returns a checkpoint's `about`: `step`, `version`, `config` and, if it was validated, `psnr` and `ssim`."""
     return json.loads((checkpoint / "about" / "metadata").read_text())
 
 
 def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
-    """Reads the weights of a training run, the averaged ones where there are any.
+    """Reads the weights of a training run: the averaged weights if the run keeps them, else the trained ones.
 
     Args:
-      path: a work folder (its checkpoint with the best validation PSNR, or the last) or one checkpoint in it.
+      path: a checkpoint, or a work folder, of which the checkpoint with the best validation PSNR is read, or the
+        latest if none was validated.
 
     Returns:
-      The parameters and what is known of them.
+      The parameters and the metadata: `step`, `data`, and if known `init` and `validation_psnr`.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
@@ -40,17 +41,19 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     else:
         steps = [c for c in (path / FOLDER).glob("*") if c.name.isdigit() and (c / "about" / "metadata").exists()]
         if not steps:
-            raise UserError(f"{path} holds no training checkpoint: name a run's --workdir or a weights file")
+            raise UserError(
+                f"{path} contains no training checkpoint: pass the work folder of a training run, or a weights file"
+            )
         checkpoint = max(steps, key=lambda c: (read_about(c).get("psnr", -1.0), int(c.name)))
     try:
         about = read_about(checkpoint)
         item = checkpoint / ("ema" if (checkpoint / "ema").is_dir() else "params")
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.metadata(item).item_metadata.tree
-            # As NumPy arrays: the devices that wrote the checkpoint need not be here.
+            # As NumPy arrays, because this machine may lack the devices that wrote the checkpoint.
             params = checkpointer.restore(item, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the checkpoint {checkpoint} is damaged ({error}): name an earlier one") from error
+        raise UserError(f"the checkpoint {checkpoint} is damaged ({error}): pass an earlier one") from error
     metadata = {"step": str(about["step"]), "data": about["config"]["data"]["name"]}
     if about["config"].get("init"):
         metadata["init"] = about["config"]["init"]

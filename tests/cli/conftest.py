@@ -1,4 +1,4 @@
-"""Weights and an image to run commands on."""
+"""Weights, an image, and a check of error messages."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def photo(tmp_path):
 @pytest.fixture
 def fails(capsys):
     def run(*argv):
-        """Runs a command that must fail with one line and exit code 2, and returns the line."""
+        """Runs a command that must fail with exit code 2, and returns its one-line error message."""
         assert cli.main(argv) == 2
         captured = capsys.readouterr()
         line = captured.err.splitlines()[-1]

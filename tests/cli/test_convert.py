@@ -1,4 +1,4 @@
-"""Weights from the command line."""
+"""`a2f convert`."""
 
 from a2f_jax import cli
 

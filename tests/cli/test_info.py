@@ -5,7 +5,7 @@ from a2f_jax.model import Model, save
 from a2f_jax.models.a2f import build
 
 
-def test_info_tells_counts_and_metadata(random_params, tmp_path, capsys):
+def test_info_shows_counts_and_metadata(random_params, tmp_path, capsys):
     save(Model.from_params(random_params(build("a2f-sd", 4))), tmp_path / "w.safetensors", {"step": "77"})
     assert cli.main(["info", str(tmp_path / "w.safetensors")]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())

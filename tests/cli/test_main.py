@@ -1,4 +1,4 @@
-"""The command line: exit codes, messages, help."""
+"""The command line: exit codes, messages and help."""
 
 import pathlib
 import subprocess
@@ -12,7 +12,7 @@ COMMANDS = ["upscale", "models", "train", "evaluate", "compare", "report", "info
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself_by_example(command, capsys):
+def test_the_help_of_every_command_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command.split(), "--help"])
     assert stop.value.code == 0
@@ -42,18 +42,18 @@ def test_nothing_imports_tensorflow_or_pytorch():
     ("argv", "message"),
     [
         (["info", "missing.safetensors"], "no weights at missing.safetensors"),
-        (["train", "--config", "missing.py", "--workdir", "w"], "no config file missing.py"),
-        (["train", "--config", "configs/a2f.py:xl_x4", "--workdir", "w"], "no run 'xl_x4'"),
+        (["train", "--config", "missing.py", "--workdir", "w"], "missing.py"),
+        (["train", "--config", "configs/a2f.py:xl_x4", "--workdir", "w"], "xl_x4"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.stps=1"], "stps"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.steps=many"], "many"),
-        (["train", "--config", "my/a2f.py:sd_x4", "--workdir", "w"], "no config file my/a2f.py"),
-        (["train", "--config", "a2f.py:sd_x4", "--workdir", "gs://bucket/run"], "mount the bucket"),
-        (["train", "--config", "a2f.py:sd_x4", "--workdir", "w", "--processes", "2"], "need --distributed"),
-        (["data", "prepare", "set5", "--source", "missing"], "no folder"),
+        (["train", "--config", "my/a2f.py:sd_x4", "--workdir", "w"], "my/a2f.py"),
+        (["train", "--config", "a2f.py:sd_x4", "--workdir", "gs://bucket/run"], "gs:/"),
+        (["train", "--config", "a2f.py:sd_x4", "--workdir", "w", "--processes", "2"], "--distributed"),
+        (["data", "prepare", "set5", "--source", "missing"], "missing is not a folder"),
         (["evaluate", "--bicubic", "4", "--datasets", "nothing", "--data", "missing"], "nothing"),
     ],
 )
-def test_mistakes_get_one_line_that_names_them(argv, message, fails, tmp_path, monkeypatch):
+def test_an_invalid_argument_is_named_in_one_line(argv, message, fails, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in fails(*argv)
     assert list(tmp_path.iterdir()) == []
@@ -68,12 +68,12 @@ def test_mistakes_get_one_line_that_names_them(argv, message, fails, tmp_path, m
         ("from ml_collections import ConfigDict; return ConfigDict({'steps': 1})", "lacks accumulate, batch_size"),
     ],
 )
-def test_a_config_file_that_fails_is_one_line_too(body, message, fails, tmp_path):
+def test_an_exception_in_a_config_file_is_reported_in_one_line(body, message, fails, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(f"def get_config():\n    {body}\n")
-    said = fails("train", "--config", str(file), "--workdir", str(tmp_path / "run"))
-    assert str(file) in said
-    assert message in said
+    message_line = fails("train", "--config", str(file), "--workdir", str(tmp_path / "run"))
+    assert str(file) in message_line
+    assert message in message_line
 
 
 def test_an_unknown_option_is_refused(capsys):
@@ -83,7 +83,7 @@ def test_an_unknown_option_is_refused(capsys):
     assert "--verbos" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = f"{pathlib.Path(sys.executable).parent}/a2f data prepare --help | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr

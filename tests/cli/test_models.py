@@ -1,4 +1,4 @@
-"""The list of weights that come with the package."""
+"""`a2f models`: the weights that ship with the package."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ from a2f_jax.weights import read_metadata, shipped_weights
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_every_shipped_weights_are_listed_with_their_scores(capsys):
+def test_all_shipped_weights_are_listed_with_their_scores(capsys):
     assert cli.main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == list(shipped_weights())
@@ -20,7 +20,7 @@ def test_every_shipped_weights_are_listed_with_their_scores(capsys):
         assert line.count(" / 0.") >= 2  # sets
 
 
-def test_names_say_what_the_weights_are():
+def test_names_tell_variant_and_scale():
     for name in shipped_weights():
         model = load(name)
         assert f"{model.variant}-x{model.scale}" == name
@@ -28,7 +28,7 @@ def test_names_say_what_the_weights_are():
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/weights.md"])
-def test_the_pages_give_the_scores_of_the_weights_themselves(page):
+def test_the_documentation_gives_the_scores_in_the_metadata(page):
     lines = (ROOT / page).read_text().split("weights -->")[1].splitlines()
     for name, file in shipped_weights().items():
         (line,) = [line for line in lines if line.startswith(f"| `{name}` |")]
@@ -36,8 +36,8 @@ def test_the_pages_give_the_scores_of_the_weights_themselves(page):
             assert f"{score['psnr']:.2f} / {score['ssim']:.4f}" in line
 
 
-def test_info_tells_scores_and_origin_of_weights(capsys):
+def test_info_shows_scores_and_training_data(capsys):
     assert cli.main(["info", "a2f-sd-x4"]) == 0
-    told = capsys.readouterr().out
-    assert "CID22" in told
-    assert " dB / 0." in told
+    text = capsys.readouterr().out
+    assert "CID22" in text
+    assert " dB / 0." in text

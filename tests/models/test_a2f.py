@@ -1,4 +1,4 @@
-"""The network against an independent implementation of its equations, and the published counts."""
+"""The network compared with an independent implementation of its equations and with published counts."""
 
 import itertools
 
@@ -10,7 +10,7 @@ import pytest
 from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, build
 from a2f_jax.models.counts import count
 
-# From the paper's authors: variant and scale -> trained values, gains of weight normalisation included.
+# Published by the paper's authors, including the gains of weight normalization.
 PARAMETERS = {
     ("a2f-s", 4): 331_132,
     ("a2f-sd", 4): 319_672,
@@ -27,7 +27,7 @@ PARAMETERS = {
 
 
 def conv(x, p):
-    """Convolution as a sum over shifted images, weight-normalised, in float64."""
+    """Computes a weight-normalized convolution as a sum over shifted images, in float64."""
     v, g, bias = (np.asarray(p[k], np.float64) for k in ("v", "g", "bias"))
     kernel = g * v / np.sqrt((v**2).sum((0, 1, 2)))
     k = v.shape[0]
@@ -50,13 +50,13 @@ def dense(x, p):
 def shuffle(x, s):
     h, w, c = x.shape
     out = np.empty((h * s, w * s, c // s**2))
-    for colour, dy, dx in itertools.product(range(c // s**2), range(s), range(s)):
-        out[dy::s, dx::s, colour] = x[..., (colour * s + dy) * s + dx]
+    for color, dy, dx in itertools.product(range(c // s**2), range(s), range(s)):
+        out[dy::s, dx::s, color] = x[..., (color * s + dy) * s + dx]
     return out
 
 
 def reference(params, lr, scale):
-    """The equations of the paper, one image, NumPy and float64."""
+    """Computes the equations of the paper for one image, with NumPy in float64."""
     x = (lr.astype(np.float64) - RGB_MEAN) / HALF_RANGE
     states = [conv(x, params["head"])]
     for name in sorted(k for k in params if k.startswith("block")):
@@ -93,7 +93,7 @@ def test_network_computes_the_papers_equations(options, random_params):
     params = random_params(network)
     lr = np.random.default_rng(0).integers(0, 256, (9, 11, 3))
     ours = jax.jit(network.apply)({"params": params}, lr[None])[0]
-    # On 0..255, where a float32 has steps of 1.5e-5.
+    # In 0..255, where adjacent float32 values are up to 1.5e-5 apart.
     np.testing.assert_allclose(ours, reference(params, lr, network.scale), atol=1e-3)
 
 
@@ -105,7 +105,7 @@ def test_variants_have_the_published_number_of_parameters(variant, scale):
 @pytest.mark.parametrize(("kernel", "thousands"), [(1, 319.2), (3, 319.6), (5, 320.4), (7, 321.6)])
 def test_head_kernels_have_the_published_number_of_parameters(kernel, thousands):
     parameters = count(build("a2f-sd", 4, head_kernel=kernel), (8, 8)).parameters
-    assert parameters / 1000 == pytest.approx(thousands, abs=0.1)  # the paper rounds some and cuts off others
+    assert parameters / 1000 == pytest.approx(thousands, abs=0.1)  # the paper rounds some and truncates others
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ def test_ablations_have_the_published_number_of_parameters(options, thousands):
     assert round(count(build("a2f-l", 2, **options), (8, 8)).parameters / 1000) == thousands
 
 
-def test_bfloat16_computes_near_float32_with_float32_parameters_and_output(random_params):
+def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters_and_output(random_params):
     network = A2F(scale=2, features=16, blocks=2)
     params = random_params(network)
     lr = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3))
     exact = network.apply({"params": params}, lr)
     near = network.clone(dtype=jnp.bfloat16).apply({"params": params}, lr)
     assert near.dtype == jnp.float32
-    # bfloat16 has 8 bits of precision: errors of some grey levels, not of tens.
+    # bfloat16 has 8 bits of precision: errors of a few gray levels, not of tens.
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact - RGB_MEAN).max()
 
 

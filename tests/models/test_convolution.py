@@ -1,4 +1,4 @@
-"""When a convolution takes the CPU's form, and that it is the same then, gradients included."""
+"""The choice of the convolution algorithm, and that both give the same results and gradients."""
 
 import functools
 
@@ -23,7 +23,7 @@ def test_result_and_gradients_are_those_of_a_convolution(fan_in, out, size):
     )
     want, want_back = jax.vjp(native, x, kernel)
     have, have_back = jax.vjp(functools.partial(convolution.convolve, winograd=True), x, kernel)
-    # Sums of up to 1152 products of size 1, in another order and with Winograd's factors of up to 8.
+    # Sums of up to 1152 products of magnitude 1, in a different order and with Winograd's factors of up to 8.
     np.testing.assert_allclose(have, want, atol=5e-4)
     for have_part, want_part in zip(have_back(cotangent), want_back(cotangent), strict=True):
         np.testing.assert_allclose(have_part, want_part, atol=5e-4)
@@ -37,14 +37,14 @@ def test_narrow_images_keep_their_zero_padding():
 
 
 @pytest.mark.parametrize(
-    ("platform", "dtype", "taken"), [("cpu", "float32", True), ("cpu", "bfloat16", False), ("gpu", "float32", False)]
+    ("platform", "dtype", "expected"), [("cpu", "float32", True), ("cpu", "bfloat16", False), ("gpu", "float32", False)]
 )
-def test_only_float32_on_a_cpu_prefers_winograds_form(platform, dtype, taken):
-    assert convolution.prefers_winograd(platform, dtype) == taken
+def test_only_float32_on_a_cpu_prefers_winograd(platform, dtype, expected):
+    assert convolution.prefers_winograd(platform, dtype) == expected
 
 
 @pytest.mark.parametrize("winograd", [True, False])
-def test_the_form_is_the_callers_choice_and_not_the_backends(winograd):
+def test_the_caller_chooses_the_algorithm_not_the_backend(winograd):
     trace = jax.make_jaxpr(lambda x, kernel: convolution.convolve(x, kernel, winograd=winograd))
     program = str(trace(jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 16, 128))))
     assert ("conv_general_dilated" not in program) == winograd

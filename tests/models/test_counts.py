@@ -1,4 +1,4 @@
-"""Multi-adds against a formula written out by hand, and against the paper."""
+"""Multi-adds compared with an explicit formula and with the paper."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from a2f_jax.models.counts import count, overview
 
 
 def by_hand(features, blocks, scale):
-    """Multiplications of each layer, for one LR pixel, and of the attention, once."""
+    """Returns the multiplications of all layers per LR pixel, and those of the attention per image."""
     n = features
     convolutions = 27 * n + 9 * (n + 3) * 3 * scale**2 + blocks * 2 * 9 * n * 128
     projections = sum(n * (i + 1) * n for i in range(blocks))
@@ -22,11 +22,11 @@ def test_multiply_adds_are_those_of_the_layers(variant, scale):
     assert count(build(variant, scale)).multiply_adds == per_pixel * pixels + once
 
 
-# From the paper's tables, in units of 1e9. The authors also count elementwise work, up to 1.5 %.
+# From the paper's tables, in units of 1e9. The authors also count elementwise operations, up to 1.5%.
 @pytest.mark.parametrize(
     ("variant", "scale", "billions"), [("a2f-sd", 4, 18.2), ("a2f-s", 4, 18.6), ("a2f-sd", 2, 71.2)]
 )
-def test_multiply_adds_are_near_the_papers(variant, scale, billions):
+def test_multiply_adds_are_close_to_the_papers(variant, scale, billions):
     assert count(build(variant, scale)).multiply_adds / 1e9 == pytest.approx(billions, rel=0.015)
 
 

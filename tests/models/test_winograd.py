@@ -1,4 +1,4 @@
-"""Winograd's convolution against XLA's."""
+"""Winograd's algorithm compared with XLA's convolution."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from a2f_jax.models import winograd
 
 @pytest.mark.parametrize("width", [8, 9, 10, 11])
 @pytest.mark.parametrize(("fan_in", "out"), [(4, 16), (16, 4)])
-def test_it_is_the_convolution(width, fan_in, out):
+def test_winograds_algorithm_computes_the_convolution(width, fan_in, out):
     rng = np.random.default_rng(width)
     x = rng.normal(size=(2, 7, width, fan_in)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, fan_in, out)).astype(np.float32)

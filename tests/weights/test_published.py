@@ -1,4 +1,4 @@
-"""The authors' names and layouts, made up here from our own parameters."""
+"""Conversion of the authors' names and layouts, from state dicts synthesized from our own parameters."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from a2f_jax.weights.published import params_from_published
 
 
 def as_published(params):
-    """Our parameters under the authors' names, in PyTorch's layout."""
+    """Returns our parameters under the authors' names and in PyTorch's layout."""
     tensors = {}
 
     def weight_normalised(theirs, ours):
@@ -38,21 +38,21 @@ def as_published(params):
 
 @pytest.fixture(scope="module")
 def params(random_params):
-    # More than ten blocks, so that block_02 and block_10 are told apart.
+    # More than ten blocks, so that block_02 and block_10 must be told apart.
     return random_params(A2F(scale=2, features=16, blocks=11))
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])  # a model saved inside DataParallel
-def test_names_and_layouts_are_turned_into_ours(params, prefix):
+def test_names_and_layouts_are_converted_to_ours(params, prefix):
     found = params_from_published({prefix + k: v for k, v in as_published(params).items()})
     jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
-def test_a_strangers_tensor_is_named():
-    with pytest.raises(ValueError, match=r"'layer1\.conv\.weight' is none of A2F's"):
+def test_a_tensor_of_another_architecture_is_named():
+    with pytest.raises(ValueError, match=r"'layer1\.conv\.weight' does not belong to A2F"):
         params_from_published({"layer1.conv.weight": np.zeros((4, 3, 3, 3))})
 
 
-def test_a_tensor_of_another_rank_is_named():
-    with pytest.raises(ValueError, match=r"'head.0.weight_v' has shape \(4, 3\)"):
+def test_a_tensor_with_another_number_of_dimensions_is_named():
+    with pytest.raises(ValueError, match=r"'head.0.weight_v' has an unexpected shape: \(4, 3\)"):
         params_from_published({"head.0.weight_v": np.zeros((4, 3))})

@@ -1,4 +1,4 @@
-"""Weights on disk."""
+"""Saving and loading weights."""
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ def test_saved_weights_load_with_values_and_metadata(model, tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
-def test_other_endings_and_unwritable_places_are_refused(model, tmp_path):
+def test_other_suffixes_and_unwritable_paths_are_refused(model, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.safetensors"):
         save(model, tmp_path / "weights.npz")
     (tmp_path / "file").touch()
@@ -35,7 +35,7 @@ def test_other_endings_and_unwritable_places_are_refused(model, tmp_path):
         save(model, tmp_path / "file" / "weights.safetensors")
 
 
-def test_weights_that_come_with_the_package_load_by_name():
+def test_weights_that_ship_with_the_package_load_by_name():
     for model in (a2f_jax.load("a2f-sd", scale=4), a2f_jax.load("a2f-sd-x4")):
         assert (model.variant, model.scale) == ("a2f-sd", 4)
         assert "data" in model.metadata
@@ -57,12 +57,12 @@ def other_architecture(path):
         ("none.safetensors", lambda path: None, "no weights at"),
         ("empty.safetensors", lambda path: path.write_bytes(b""), "damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "damaged"),
-        ("other.safetensors", other_architecture, "does not hold A2F weights"),
+        ("other.safetensors", other_architecture, "does not contain A2F weights"),
         ("text.pt", lambda path: path.write_text("weights"), "not a PyTorch state dict"),
         ("folder", lambda path: path.mkdir(), "no training checkpoint"),
     ],
 )
-def test_what_cannot_be_loaded_is_named_in_one_line(tmp_path, name, write, message):
+def test_an_error_on_loading_is_one_line_that_names_the_file(tmp_path, name, write, message):
     write(tmp_path / name)
     with pytest.raises(UserError, match=message) as error:
         a2f_jax.load(tmp_path / name)

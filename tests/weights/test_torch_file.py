@@ -1,4 +1,4 @@
-"""The restricted reader of PyTorch files, on files written here in both formats, and on hostile ones."""
+"""The restricted reader of PyTorch files, on valid and malicious files in both formats."""
 
 import collections
 import io
@@ -22,16 +22,16 @@ STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "Lon
 
 
 class Global:
-    """Pickles as a reference to a name, whether or not there is such a module."""
+    """Pickles as a reference to a name in a module that need not exist."""
 
     def __init__(self, module, name):
         self.module, self.name = module, name
 
 
 class StateDictPickler(pickle._Pickler):
-    """Writes tensors as `torch.save` does: a call of a function of PyTorch's on a storage given by an id."""
+    """Writes tensors as `torch.save` does: as calls of a PyTorch function on storages given by persistent ids."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012 (pickle's own way)
+    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012 (pickle defines it as a class attribute)
 
     def __init__(self, file, suffix):
         super().__init__(file, protocol=2)
@@ -104,7 +104,7 @@ def write(request, tmp_path):
     return writer
 
 
-def test_tensors_come_back_with_their_values_and_dtypes(write):
+def test_tensors_are_read_with_their_values_and_dtypes(write):
     tree = collections.OrderedDict((k, contiguous(str(i), v)) for i, (k, v) in enumerate(TENSORS.items()))
     found = read_state_dict(write(tree))
     assert list(found) == list(TENSORS)
@@ -113,7 +113,7 @@ def test_tensors_come_back_with_their_values_and_dtypes(write):
         np.testing.assert_array_equal(found[name], value)
 
 
-def test_views_of_one_storage_are_told_apart(write):
+def test_views_of_one_storage_are_read_separately(write):
     values = np.arange(12, dtype=np.float32)
     storage = Storage("0", values)
     tree = {"transposed": Tensor(storage, 2, (2, 3), (1, 2)), "tail": Tensor(storage, 9, (3,), (1,))}
@@ -122,7 +122,7 @@ def test_views_of_one_storage_are_told_apart(write):
     np.testing.assert_array_equal(found["tail"], values[9:])
 
 
-def test_anything_but_tensors_is_refused_by_name_and_not_run(write, tmp_path):
+def test_a_function_call_in_a_pickle_is_refused_by_name_and_not_run(write, tmp_path):
     class Attack:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'attacked'}",)
@@ -137,13 +137,13 @@ def test_anything_but_tensors_is_refused_by_name_and_not_run(write, tmp_path):
     ("offset", "shape", "strides"),
     [(0, (5,), (1,)), (3, (2,), (1,)), (0, (10**9, 4), (0, 1)), (-1, (2,), (1,)), (0, (2,), (-1,))],
 )
-def test_views_outside_their_storage_are_refused(write, offset, shape, strides):
+def test_views_beyond_their_storage_are_refused(write, offset, shape, strides):
     storage = Storage("0", np.zeros(4, np.float32))
-    with pytest.raises(UserError, match="outside its storage"):
+    with pytest.raises(UserError, match="beyond its storage"):
         read_state_dict(write({"a": Tensor(storage, offset, shape, strides)}))
 
 
-def test_entries_that_are_no_tensors_are_named(write):
+def test_entries_that_are_not_tensors_are_named(write):
     with pytest.raises(UserError, match="'epoch' is not a tensor"):
         read_state_dict(write({"a": contiguous("0", TENSORS["b"]), "epoch": 3}))
 
