@@ -1,1 +1,1 @@
-"""The upscaler: images in, larger images out."""
+"""Upscaling: exact tiled inference for images of any size, and the handling of image files around it."""

@@ -1,4 +1,4 @@
-"""From an original with grey, alpha or 16 bits to its enlargement by any factor."""
+"""Enlarges decoded pictures by any factor: grayscale, transparency and 16 bits included."""
 
 import dataclasses
 import math
@@ -10,25 +10,25 @@ from PIL import Image
 from a2f_jax.errors import UserError
 from a2f_jax.images import Picture
 from a2f_jax.upscaling.tiles import Progress
-from a2f_jax.upscaling.upscaler import Upscaler, quantise
+from a2f_jax.upscaling.upscaler import Upscaler, quantize
 
 SMALLEST = 8
-"""The fewest pixels per side that an image may have."""
+"""Minimum width and height of an image in pixels."""
 
 Target = float | tuple[int, int] | None
-"""A factor, a box (width, height) to fill without changing proportions, or the model's own scale."""
+"""A factor, a box (width, height) to fit into while keeping the aspect ratio, or None for the scale of the model."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Enlargement:
-    """What will be made of a picture.
+    """Size and kind of the result for a picture.
 
     Attributes:
-      height: of the result, in pixels.
-      width: likewise.
-      channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+      height: height of the result in pixels.
+      width: width of the result in pixels.
+      channels: 1 for gray, 2 for gray and alpha, 3 for RGB, 4 for RGB and alpha.
       dtype: uint8 or uint16.
-      passes: how often the model is applied.
+      passes: number of times that the model is applied.
     """
 
     height: int
@@ -39,32 +39,33 @@ class Enlargement:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the result's pixels."""
+        """Size of the result's pixels in bytes."""
         return self.height * self.width * self.channels * self.dtype.itemsize
 
 
 def enlargement_of(picture: Picture, scale: int, target: Target, deep: bool) -> Enlargement:
-    """Works out size and kind of a result.
+    """Computes the size and kind of the result for a picture.
 
     Args:
       picture: the original.
-      scale: the model's.
-      target: how large the result shall be.
-      deep: whether 16 bits can be kept.
+      scale: upscaling factor of the model.
+      target: requested factor or size.
+      deep: whether the output format can hold 16 bits per channel.
+
+    Returns:
+      A description of the result.
 
     Raises:
-      UserError: the result would not be larger than the original.
+      UserError: the picture is too small, or the result would not be larger than the original.
     """
     height, width = picture.pixels.shape[:2]
     if min(width, height) < SMALLEST:
-        raise UserError(f"{width}×{height} pixels are too few: an image needs at least {SMALLEST}×{SMALLEST}")
+        raise UserError(f"an image of {width}×{height} pixels is too small: it needs at least {SMALLEST}×{SMALLEST}")
     factor = (
         target if isinstance(target, int | float) else min(target[0] / width, target[1] / height) if target else scale
     )
     if factor <= 1:
-        raise UserError(
-            f"{width}×{height} pixels are as large as the size asked for: ask for more, or leave it as it is"
-        )
+        raise UserError(f"an image of {width}×{height} pixels already has the requested size: request a larger one")
     return Enlargement(
         height=round(height * factor),
         width=round(width * factor),
@@ -75,7 +76,6 @@ def enlargement_of(picture: Picture, scale: int, target: Target, deep: bool) -> 
 
 
 def _shrunk(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Antialiased downscaling, float32 in and out."""
     channels = [Image.fromarray(image[..., c]).resize((width, height), Image.Resampling.LANCZOS) for c in range(3)]
     return np.stack([np.asarray(channel) for channel in channels], -1)
 
@@ -87,17 +87,17 @@ def _float(pixels: np.ndarray) -> np.ndarray:
 def enlarge(upscaler: Upscaler, picture: Picture, to: Enlargement, progress: Progress) -> Iterator[np.ndarray]:
     """Enlarges a picture.
 
-    Colours are multiplied by alpha before and divided after, so that what hides under transparent pixels does not
-    bleed into their neighbours.
+    Colors are multiplied by alpha before the network and divided by it afterwards, so that the invisible colors of
+    transparent pixels do not bleed into their neighbors.
 
     Args:
-      upscaler: does the work.
+      upscaler: applies the model.
       picture: the original.
-      to: see `enlargement_of`.
-      progress: see `Upscaler`.
+      to: size and kind of the result, as returned by `enlargement_of`.
+      progress: called with the number of tile programs that have run since the previous call.
 
     Yields:
-      The result from top to bottom, `[h, width, channels]` of its dtype.
+      Strips `[h, width, channels]` of `to.dtype`, from top to bottom.
     """
     height, width = picture.pixels.shape[:2]
     exact = (to.height, to.width) == (height * upscaler.scale, width * upscaler.scale)
@@ -110,27 +110,27 @@ def enlarge(upscaler: Upscaler, picture: Picture, to: Enlargement, progress: Pro
         else:
             yield _shrunk(upscaler.upscale(image, progress=progress), to.height, to.width)
 
-    def finished(colours: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
+    def finished(colors: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
         if picture.grey:
-            colours = colours.mean(-1, keepdims=True, dtype=np.float32)
-        samples = colours if alpha is None else np.concatenate([colours, alpha], -1)
-        return quantise(samples, to.dtype)
+            colors = colors.mean(-1, keepdims=True, dtype=np.float32)
+        samples = colors if alpha is None else np.concatenate([colors, alpha], -1)
+        return quantize(samples, to.dtype)
 
     if picture.alpha is None:
-        # Rounded on the device, without a detour through float32, where nothing else is to be done.
+        # Pixels that need no other processing are rounded on the device, without a detour through float32.
         direct = exact and not picture.grey and to.dtype == picture.pixels.dtype
         image = picture.pixels if direct else _float(picture.pixels)
         yield from strips(image) if direct else map(finished, strips(image))
         return
     alpha = _float(picture.alpha)[..., None]
-    colours = _float(picture.pixels) * (alpha / 255)
-    for strip, cover in zip(strips(colours), strips(np.repeat(alpha, 3, -1)), strict=True):
+    colors = _float(picture.pixels) * (alpha / 255)
+    for strip, cover in zip(strips(colors), strips(np.repeat(alpha, 3, -1)), strict=True):
         opacity = np.clip(cover.mean(-1, keepdims=True), 0, 255)
         yield finished(strip * (255 / np.maximum(opacity, 0.5)), opacity)
 
 
 def steps(upscaler: Upscaler, picture: Picture, to: Enlargement) -> int:
-    """The number of steps that `enlarge` tells its progress of."""
+    """Returns the total that `enlarge` calls `progress` with."""
     height, width = picture.pixels.shape[:2]
     scale, layers = upscaler.scale, 1 if picture.alpha is None else 2
     return layers * sum(upscaler.steps(height * scale**i, width * scale**i) for i in range(to.passes))

@@ -1,7 +1,7 @@
-"""What is computed on one tile: the compiled programs, whose shapes do not depend on the image's size.
+"""The compiled programs that process one tile; their shapes do not depend on the size of the image.
 
-A tile is a square of the image. Values outside the image are kept at exactly zero, as the network's zero padding
-has them, so a tile may reach beyond the border and an image may be smaller than a tile.
+A tile is a square of the image. Values outside the image are kept at exactly zero, like the zero padding of the
+network, so a tile may reach beyond the border and an image may be smaller than a tile.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, Params
 from a2f_jax.models.layers import pixel_shuffle
 
 BLOCK_HALO = 2
-"""How far a block's two 3×3 convolutions look beyond a tile."""
+"""Pixels that the two 3×3 convolutions of a block need on each side of a tile."""
 
 STATES_AT_ONCE = 4
-"""The number of states that are mixed is rounded up to a multiple of this, with zeros: fewer programs."""
+"""The number of mixed states is padded with zeros to a multiple of this, so that fewer programs are compiled."""
 
 
 def _inside(frame: jax.Array, side: int, halo: int) -> jax.Array:
-    """Which pixels of a tile with its halo lie in the image: bool `[side + 2 halo, side + 2 halo, 1]`."""
+    # Returns a mask `[side + 2 halo, side + 2 halo, 1]`: true for the pixels that lie in the image.
     top, left, height, width = frame
     steps = jnp.arange(-halo, side + halo)
     rows, columns = top + steps, left + steps
@@ -45,20 +45,19 @@ def _crop(x: jax.Array, margin: int) -> jax.Array:
     return x[margin : x.shape[0] - margin, margin : x.shape[1] - margin]
 
 
-def _normalised(pixels: jax.Array, frame: jax.Array, halo: int, dtype: Any) -> jax.Array:
+def _normalized(pixels: jax.Array, frame: jax.Array, halo: int, dtype: Any) -> jax.Array:
     x = (pixels - RGB_MEAN) / HALF_RANGE
     return jnp.where(_inside(frame, pixels.shape[0] - 2 * halo, halo), x, 0).astype(dtype)
 
 
 def _head(weights: dict, pixels: jax.Array, frame: jax.Array, *, halo: int, dtype: Any):
-    x = _normalised(pixels, frame, halo, dtype)
+    x = _normalized(pixels, frame, halo, dtype)
     kernel = weights["kernel"]
     state = _direct(_crop(x, halo - kernel.shape[0] // 2), kernel) + weights["bias"]
     return _masked_with_sums(state, frame)
 
 
 def _masked_with_sums(state: jax.Array, frame: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A state with zeros outside the image, and the sums of its channels."""
     state = jnp.where(_inside(frame, state.shape[0], 0), state, 0)
     return state, state.sum((0, 1), dtype=jnp.float32)
 
@@ -74,7 +73,7 @@ def _mix(weights: jax.Array, residual: jax.Array, states: Sequence[jax.Array], f
 
 
 def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, frame: jax.Array, *, halo: int, scale: int, depth: str):
-    x = _crop(_normalised(pixels, frame, halo, padded.dtype), halo - 1)
+    x = _crop(_normalized(pixels, frame, halo, padded.dtype), halo - 1)
     sub_pixels = _direct(_crop(padded, BLOCK_HALO - 1), weights["tail"]) + _direct(x, weights["skip"]) + weights["bias"]
     sr = pixel_shuffle(sub_pixels.astype(jnp.float32)[None], scale)[0] * HALF_RANGE + RGB_MEAN
     if depth == "float32":
@@ -82,27 +81,27 @@ def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, frame: jax.Array,
     return jnp.clip(jnp.round(sr * (jnp.iinfo(depth).max / 255)), 0, jnp.iinfo(depth).max).astype(depth)
 
 
-def surround(neighbours: Sequence[Sequence[Any]], *, halo: int, xp: Any) -> Any:
-    """Puts the borders of the 8 neighbours around a tile.
+def surround(neighbors: Sequence[Sequence[Any]], *, halo: int, xp: Any) -> Any:
+    """Surrounds a tile with the adjacent pixels of its 8 neighbors.
 
     Args:
-      neighbours: 3 × 3 tiles `[T, T, n]`, the tile itself in the middle.
-      halo: how many pixels of each neighbour.
-      xp: the module of the arrays, numpy or jax.numpy.
+      neighbors: 3 × 3 tiles `[T, T, n]`; the tile itself is in the middle.
+      halo: number of pixels to take from each neighbor.
+      xp: the module that computes, `numpy` or `jax.numpy`.
 
     Returns:
-      `[T + 2 halo, T + 2 halo, n]`.
+      `[T + 2 · halo, T + 2 · halo, n]`.
     """
-    side = neighbours[1][1].shape[0]
+    side = neighbors[1][1].shape[0]
     parts = slice(side - halo, side), slice(0, side), slice(0, halo)
     rows = [
         xp.concatenate([tile[rows, columns] for tile, columns in zip(line, parts, strict=True)], 1)
-        for line, rows in zip(neighbours, parts, strict=True)
+        for line, rows in zip(neighbors, parts, strict=True)
     ]
     return xp.concatenate(rows, 0)
 
 
-# The types of the compiled programs. `frame` is int32 (top, left, height, width): the tile's corner, the image's size.
+# Types of the compiled programs. A `frame` is int32 (top, left, height, width): corner of the tile, size of the image.
 HeadProgram = Callable[[np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
 ResidualProgram = Callable[[Any, np.ndarray], jax.Array]
 MixProgram = Callable[[jax.Array, jax.Array, Sequence[Any], np.ndarray], tuple[jax.Array, jax.Array]]
@@ -112,19 +111,21 @@ SurroundProgram = Callable[[Sequence[Sequence[jax.Array]]], jax.Array]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
-    """A network's tile programs, bound to its weights.
+    """The tile programs of a network, bound to its weights.
 
     Attributes:
       network: the network.
-      folded: its parameters, without weight normalisation.
-      head: (pixels, frame) → (s_0, its channels' sums); pixels is float32 `[T + 2 halo, T + 2 halo, 3]` on 0..255.
-      residual: for each block i, (s_i with `BLOCK_HALO`, frame) → λres · res, `[T, T, n]`.
-      mix: (weights from `mix_weights`, λres · res, s_0 to s_i and zeros, frame) → (s_{i+1}, its channels' sums).
-      tail: by the result's dtype, (s_L with `BLOCK_HALO`, pixels, frame) → `[scale · T, scale · T, 3]`; uint8 and
-        uint16 use their whole range, float32 is on 0..255 and not clipped.
-      surround: the 9 neighbours → the tile with `BLOCK_HALO`, on the device.
-      halo: of the pixels.
-      device: where the weights are and so the programs run.
+      folded: its parameters without weight normalization.
+      head: maps (pixels, frame) to (s_0, sums of its channels); pixels is float32 `[T + 2 · halo, T + 2 · halo, 3]` on
+        0..255.
+      residual: for each block i, maps (s_i with `BLOCK_HALO`, frame) to λ_res · res, `[T, T, n]`.
+      mix: maps (weights from `mix_weights`, λ_res · res, s_0 to s_i and padding, frame) to (s_{i+1}, sums of its
+        channels).
+      tail: for each dtype of the result, maps (s_L with `BLOCK_HALO`, pixels, frame) to `[scale · T, scale · T, 3]`.
+        uint8 and uint16 use their full range; float32 is on 0..255 and not clipped.
+      surround: maps a tile and its 8 neighbors to the tile with `BLOCK_HALO`, on the device.
+      halo: number of pixels that `head` and `tail` need on each side of a tile.
+      device: the device that holds the weights and runs the programs.
     """
 
     network: A2F
@@ -138,17 +139,18 @@ class Programs:
     device: jax.Device
 
     def mix_weights(self, index: int, means: Sequence[np.ndarray]) -> jax.Array:
-        """Makes one matrix of all that a block does with the states beside its residual branch.
+        """Computes the matrix that combines everything a block does outside its residual branch.
 
-        The projection is linear: the mean of p over the image is the projection of the states' means. So the
-        attention is known before the block starts, and with it λx · s_i + λaux · (a · p) is one matrix product.
+        The projection is linear, so the mean of p over the image is the projection of the means of the states. The
+        attention is therefore known before the block starts, and λ_x · s_i + λ_aux · (a · p) is one matrix product.
 
         Args:
-          index: i of the block.
-          means: float64 `[n]` for each of s_0 to s_i, the mean over the image.
+          index: index i of the block.
+          means: the mean of each of s_0 to s_i over the image, float64 `[n]`.
 
         Returns:
-          `[k · n, n]`, for s_0 to s_i and zeros up to a multiple of `STATES_AT_ONCE` states.
+          `[k · n, n]` in the dtype of the network, where k is i + 1 rounded up to a multiple of `STATES_AT_ONCE`; the
+          rows of the padding are zero.
         """
         network, params = self.network, self.folded[f"block_{index:02d}"]
         n = network.features
@@ -164,7 +166,7 @@ class Programs:
 
 
 def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
-    """Channel attention of a2f_jax.models.a2f.Attention, in float64."""
+    # The same as a2f_jax.models.a2f.Attention, in float64.
     squeeze, excite = (
         (np.asarray(params[k]["kernel"], np.float64), np.asarray(params[k]["bias"], np.float64))
         for k in ("squeeze", "excite")
@@ -173,31 +175,34 @@ def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-(hidden @ excite[0] + excite[1])))
 
 
-@functools.cache  # models that share a network, as during training, share the programs
+@functools.cache  # models with equal networks, such as successive checkpoints of one training run, share their programs
 def _compiled(function: Callable, platform: str, **static: Any) -> Callable:
     @functools.wraps(function)
     def traced(*args: Any) -> Any:
-        with jax.default_matmul_precision("highest"):  # accelerators multiply float32 with fewer bits otherwise
+        with jax.default_matmul_precision("highest"):  # the default on accelerators multiplies float32 with fewer bits
             return function(*args, **static)
 
-    # On a CPU every tile is the work of one thread, and several tiles are computed at once: no barriers.
+    # On a CPU, several tiles are computed concurrently, each by a single thread, so that no thread waits for another.
     options = {"xla_cpu_multi_thread_eigen": False} if platform == "cpu" else None
     return jax.jit(traced, compiler_options=options)
 
 
 def programs_of(network: A2F, folded: Params, device: jax.Device) -> Programs:
-    """Makes a network's tile programs; each is compiled when it first meets a tile size.
+    """Creates the tile programs of a network. Each is compiled when it first receives a tile of a given size.
 
     Args:
-      network: any but those with depthwise projections.
-      folded: its parameters, see `fold_weight_norm`.
-      device: where the programs run.
+      network: a network without weight normalization and without depthwise projections.
+      folded: its parameters, as returned by `fold_weight_norm`.
+      device: the device to run on.
+
+    Returns:
+      The programs.
 
     Raises:
-      ValueError: the network has depthwise projections, which look at the neighbours of all states.
+      ValueError: the network has depthwise projections, which need the neighboring pixels of every state.
     """
     if network.depthwise:
-        raise ValueError("there are no tile programs for depthwise projections")
+        raise ValueError("tiling does not support networks with depthwise projections")
     folded, dtype = jax.tree.map(np.asarray, folded), network.dtype
     compiled = functools.partial(_compiled, platform=device.platform)
     transform = winograd.transform_kernel if network.winograd else np.asarray

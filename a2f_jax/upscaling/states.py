@@ -1,4 +1,4 @@
-"""The network's states of a whole image, kept as tiles in device memory, in host memory or in a file."""
+"""Storage for the network's states of a whole image: tiles in device memory, in host memory or in a file."""
 
 import math
 import mmap
@@ -12,20 +12,24 @@ import numpy as np
 from a2f_jax.upscaling.programs import BLOCK_HALO, Programs, surround
 
 Tile = tuple[int, int]
-"""Row and column in the grid of tiles."""
+"""Row and column of a tile in the grid."""
 
 
 class States(Protocol):
-    """States s_0 to s_L of an image."""
+    """The states s_0 to s_L of an image."""
 
     def put(self, index: int, tile: Tile, values: jax.Array) -> None:
-        """Keeps `[T, T, n]` of state `index`."""
+        """Stores a tile `[T, T, n]` of state `index`."""
 
     def get(self, index: int, tile: Tile) -> Any:
-        """Returns what was put."""
+        """Returns a stored tile `[T, T, n]` of state `index`."""
 
     def padded(self, index: int, tile: Tile) -> Any:
-        """Returns the tile with its neighbours' borders, zero beyond the grid: `[T + 2 BLOCK_HALO, ..., n]`."""
+        """Returns a tile surrounded by its neighbors' pixels, zero beyond the grid.
+
+        Returns:
+          `[T + 2 · BLOCK_HALO, T + 2 · BLOCK_HALO, n]`.
+        """
 
 
 def _around(tile: Tile) -> list[list[Tile]]:
@@ -34,7 +38,7 @@ def _around(tile: Tile) -> list[list[Tile]]:
 
 
 class DeviceStates:
-    """States in the memory of the device."""
+    """States in device memory."""
 
     def __init__(self, programs: Programs, zero: jax.Array):
         self._tiles: dict[tuple[int, Tile], jax.Array] = {}
@@ -42,20 +46,20 @@ class DeviceStates:
         self._zero = zero
 
     def put(self, index: int, tile: Tile, values: jax.Array) -> None:
-        """See `States`."""
+        """Stores a tile without copying it."""
         self._tiles[index, tile] = values
 
     def get(self, index: int, tile: Tile) -> jax.Array:
-        """See `States`."""
+        """Returns a stored tile."""
         return self._tiles[index, tile]
 
     def padded(self, index: int, tile: Tile) -> jax.Array:
-        """See `States`."""
+        """Returns a tile surrounded by its neighbors' pixels, computed on the device."""
         return self._surround([[self._tiles.get((index, t), self._zero) for t in row] for row in _around(tile)])
 
 
 class HostStates:
-    """States in host memory or in a file that the system maps into memory, and forgets when it is closed."""
+    """States in host memory, or in a memory-mapped temporary file that the system deletes when it is closed."""
 
     def __init__(self, count: int, grid: Tile, zero: np.ndarray, folder: pathlib.Path | None):
         shape = (count, *grid, *zero.shape)
@@ -71,12 +75,13 @@ class HostStates:
                 self._values = np.memmap(file, dtype, "r+", shape=shape)
 
     def put(self, index: int, tile: Tile, values: jax.Array) -> None:
-        """See `States`."""
+        """Copies a tile to the host."""
         self._values[index][tile] = np.asarray(values)
-        self._let_go(tile)
+        self._unmap(tile)
 
-    def _let_go(self, tile: Tile) -> None:
-        """After a row of tiles, unmaps what the file keeps anyway: else all of it would count as our memory."""
+    def _unmap(self, tile: Tile) -> None:
+        # The pages of a mapped file count as memory of this process until they are unmapped, although they are safe on
+        # disk. Unmapping after every row of tiles keeps the process within its budget.
         if tile[1] < self._grid[1] - 1:
             return
         mapping = getattr(self._values, "_mmap", None)
@@ -84,14 +89,14 @@ class HostStates:
             mapping.madvise(mmap.MADV_DONTNEED)
 
     def get(self, index: int, tile: Tile) -> np.ndarray:
-        """See `States`."""
+        """Returns a view of a stored tile, or zeros beyond the grid."""
         rows, columns = self._grid
         if 0 <= tile[0] < rows and 0 <= tile[1] < columns:
             return self._values[index][tile]
         return self._zero
 
     def padded(self, index: int, tile: Tile) -> np.ndarray:
-        """See `States`."""
+        """Returns a tile surrounded by its neighbors' pixels, computed on the host."""
         values = surround([[self.get(index, t) for t in row] for row in _around(tile)], halo=BLOCK_HALO, xp=np)
-        self._let_go(tile)
+        self._unmap(tile)
         return values

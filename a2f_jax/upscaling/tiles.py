@@ -1,8 +1,8 @@
-"""Exact tiling: the network over one image, block by block, each block tile by tile.
+"""Exact tiling: applies the network to one image, block by block and, within each block, tile by tile.
 
-A2F's attention takes means over the whole image, so tiles cannot be upscaled one after the other. Here every
-block goes over all tiles before the next one starts; the states wait in device memory, host memory or a file.
-The result is that of the whole image, up to rounding in float32.
+A2F's channel attention averages over the whole image, so tiles cannot be upscaled independently. Instead, every block
+processes all tiles before the next block starts, and the states are stored in device memory, host memory or a file.
+The result equals that of the whole image up to float32 rounding.
 """
 
 import concurrent.futures
@@ -18,11 +18,11 @@ from a2f_jax.upscaling.programs import STATES_AT_ONCE, Programs
 from a2f_jax.upscaling.states import DeviceStates, HostStates, States, Tile
 
 Progress = Callable[[int], object]
-"""Called with the number of tile programs that have run since the last call; see `tile_count`."""
+"""Called with the number of tile programs that have run since the previous call. `tile_count` returns the total."""
 
 
 def _cut(image: np.ndarray, top: int, left: int, side: int, halo: int) -> np.ndarray:
-    """A square of the image with its surroundings as float32 0..255; what is beyond the border does not matter."""
+    # The programs mask everything beyond the border of the image, so any value would do there.
     pixels = np.zeros((side + 2 * halo, side + 2 * halo, 3), np.float32)
     y, x = max(top - halo, 0), max(left - halo, 0)
     part = image[y : top + side + halo, x : left + side + halo]
@@ -35,18 +35,18 @@ def _cut(image: np.ndarray, top: int, left: int, side: int, halo: int) -> np.nda
 def strips(
     programs: Programs, image: np.ndarray, plan: Plan, depth: str = "float32", progress: Progress = lambda _: None
 ) -> Iterator[np.ndarray]:
-    """Upscales an image of any size, a strip at a time.
+    """Upscales an image of any size and yields the result in horizontal strips.
 
     Args:
-      programs: of the network.
+      programs: the tile programs of the network.
       image: `[H, W, 3]`, uint8 or float32 on 0..255, or uint16 on 0..65535.
-      plan: tile size and place of the states.
-      depth: dtype of the result: uint8 and uint16, rounded and on their whole range, or float32 on 0..255, neither
-        clipped nor rounded.
-      progress: see `Progress`.
+      plan: tile size and storage of the states.
+      depth: dtype of the result. `"uint8"` and `"uint16"` are rounded and use their full range; `"float32"` is on
+        0..255 and neither clipped nor rounded.
+      progress: called with the number of tile programs that have run since the previous call.
 
     Yields:
-      `[scale · h, scale · W, 3]`: the result from top to bottom.
+      Strips `[scale · h, scale · W, 3]` from top to bottom.
     """
     height, width = image.shape[:2]
     network, side = programs.network, plan.side
@@ -100,5 +100,5 @@ def strips(
 
 
 def tile_count(programs: Programs, height: int, width: int, plan: Plan) -> int:
-    """The number of tile programs that `strips` runs."""
+    """Returns the number of tile programs that `strips` runs for an image of `height` × `width` pixels."""
     return -(-height // plan.side) * -(-width // plan.side) * (programs.network.blocks + 2)

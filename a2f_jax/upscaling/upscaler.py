@@ -1,4 +1,4 @@
-"""The upscaler: images of any size in memory, in; larger images, whole or strip by strip, out."""
+"""The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
 import sys
 from collections.abc import Iterator
@@ -14,20 +14,19 @@ from a2f_jax.upscaling.programs import programs_of
 from a2f_jax.upscaling.tiles import Progress
 
 SMALLEST_TILE = 32
-"""When a device is out of memory, smaller tiles than this are not tried."""
+"""Smallest tile side, in pixels, to fall back to when a device runs out of memory."""
 
-_PLACES = {"device": "device memory", "host": "host memory", "disk": "a file"}
+_PLACES = {"device": "device memory", "host": "host memory", "disk": "a temporary file"}
 
 _FLIPS = [(transpose, y, x) for transpose in (False, True) for y in (1, -1) for x in (1, -1)]
 
 
 def _flip(image: np.ndarray, transpose: bool, y: int, x: int) -> np.ndarray:
-    """One of the 8 flips and transpositions, as a view."""
     return (image.swapaxes(0, 1) if transpose else image)[::y, ::x]
 
 
 class Upscaler:
-    """Upscales images of any size exactly, in bounded memory, with the same few compiled programs for all sizes."""
+    """Upscales images of any size exactly and in bounded memory; a few compiled programs serve all sizes."""
 
     def __init__(
         self,
@@ -40,16 +39,18 @@ class Upscaler:
         device: jax.Device | None = None,
         verbose: bool = False,
     ):
-        """Prepares a network; its programs are compiled when they are first needed.
+        """Initializes the upscaler; its programs are compiled when they are first needed.
 
         Args:
-          network: a network without weight normalisation, such as `Model.inference_network`.
+          network: a network without weight normalization, such as `Model.inference_network`.
           folded: its parameters, such as `Model.folded`.
-          memory: bytes to use, see `make_plan`; by default three quarters of what is free.
-          tile: side of the tiles in pixels; by default it follows from memory and device.
-          ensemble: average the results of the 8 flips and transpositions ("A2F+" in papers): 8 times the work.
-          device: where it runs; JAX's default device if it is None.
-          verbose: whether to print how each image is computed.
+          memory: memory budget in bytes. It covers the device's memory; on a CPU, it covers the whole process. The
+            default is three quarters of what is free.
+          tile: side of a tile in pixels. The default depends on the memory budget and the device.
+          ensemble: whether to average the results of the 8 flips and transpositions of the image ("A2F+" in papers),
+            which takes 8 times as long.
+          device: the device to run on. The default is JAX's first local device.
+          verbose: whether to print to standard error how each image is computed.
         """
         self.network = network
         self.device = device or jax.local_devices()[0]
@@ -70,14 +71,15 @@ class Upscaler:
 
         Args:
           image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
-          progress: see `Progress`.
+          progress: called with the number of tile programs that have run since the previous call.
 
         Returns:
-          `[scale · H, scale · W, 3]` of the same dtype; integers are rounded to nearest.
+          `[scale · H, scale · W, 3]` of the same dtype. Integers are rounded to nearest and clipped; float32 is neither
+          rounded nor clipped.
 
         Raises:
           ValueError: the image has another shape or dtype.
-          UserError: the memory is too small.
+          UserError: the memory budget, or the free disk space for the states, is too small.
         """
         height, width = (side * self.scale for side in image.shape[:2])
         out = np.empty((height, width, 3), image.dtype)
@@ -90,12 +92,20 @@ class Upscaler:
     def strips(
         self, image: np.ndarray, *, reserved: int | None = None, progress: Progress = lambda _: None
     ) -> Iterator[np.ndarray]:
-        """Upscales one image; yields the result strip by strip from top to bottom, see `upscale`.
+        """Upscales one image and yields the result in horizontal strips, so that it need not fit into memory.
 
         Args:
-          image: see `upscale`.
-          reserved: bytes of input and output that the caller keeps; by default the input's.
-          progress: see `Progress`.
+          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
+          reserved: bytes of host memory that hold input and output during the computation. The default is the size of
+            the input.
+          progress: called with the number of tile programs that have run since the previous call.
+
+        Yields:
+          Strips `[h, scale · W, 3]` of the dtype of the image, from top to bottom.
+
+        Raises:
+          ValueError: the image has another shape or dtype.
+          UserError: the memory budget, or the free disk space for the states, is too small.
         """
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"expected uint8, uint16 or float32 [H, W, 3], got {image.dtype} {list(image.shape)}")
@@ -109,10 +119,19 @@ class Upscaler:
             for strip in self._one(_flip(image, *flip), "float32", (reserved or image.nbytes) + total.nbytes, progress):
                 view[row : row + len(strip)] += strip
                 row += len(strip)
-        yield quantise(total / len(_FLIPS), image.dtype)
+        yield quantize(total / len(_FLIPS), image.dtype)
 
     def plan(self, height: int, width: int, reserved: int = 0) -> Plan:
-        """Decides how an image is computed, see `make_plan`."""
+        """Chooses the tile size and where the states are stored.
+
+        Args:
+          height: height of the input image in pixels.
+          width: width of the input image in pixels.
+          reserved: bytes of host memory that hold input and output during the computation.
+
+        Raises:
+          UserError: the memory budget, or the free disk space for the states, is too small.
+        """
         return make_plan(
             self.network,
             height,
@@ -124,22 +143,23 @@ class Upscaler:
         )
 
     def steps(self, height: int, width: int) -> int:
-        """The number of steps that `progress` is told of in all, for a bar."""
+        """Returns the total that `progress` is called with for an image of `height` × `width` pixels."""
         if self._programs is None:
             return 0
         runs = len(_FLIPS) if self.ensemble else 1
         return runs * tiles.tile_count(self._programs, height, width, self.plan(height, width))
 
     def _one(self, image: np.ndarray, depth: str, reserved: int, progress: Progress) -> Iterator[np.ndarray]:
-        if self._programs is None:  # the paper's ablation with depthwise projections is small enough to do at once
+        if self._programs is None:  # an ablation of the paper, not meant for large images
             pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
-            yield quantise(
+            yield quantize(
                 np.asarray(jax.jit(self.network.apply)({"params": self._folded}, pixels[None])[0]), np.dtype(depth)
             )
             return
         plan = self.plan(image.shape[0], image.shape[1], reserved)
         if self.verbose:
-            _say(f"{image.shape[1]}×{image.shape[0]} pixels in tiles of {plan.side}, states in {_PLACES[plan.place]}")
+            size, tile = f"{image.shape[1]}×{image.shape[0]}", f"{plan.side}×{plan.side}"
+            _say(f"{size} pixels in tiles of {tile}, states in {_PLACES[plan.place]}")
         while True:
             begun = False
             try:
@@ -151,15 +171,23 @@ class Upscaler:
                 if begun or "RESOURCE_EXHAUSTED" not in str(error) or plan.side // 2 < SMALLEST_TILE:
                     raise
             plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
-            _say(f"the device is out of memory: going on with tiles of {plan.side} pixels")
+            _say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
 
 
 def _say(text: str) -> None:
     tqdm.write(f"a2f: {text}", file=sys.stderr)
 
 
-def quantise(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Turns float32 on 0..255 into uint8 or uint16, rounded and clipped; float32 stays as it is."""
+def quantize(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Converts pixels to integers.
+
+    Args:
+      pixels: float32 on 0..255.
+      dtype: uint8, uint16 or float32.
+
+    Returns:
+      The pixels on the full range of the integer type, rounded to nearest and clipped; float32 is returned unchanged.
+    """
     if dtype == np.float32:
         return pixels
     levels = np.iinfo(dtype).max

@@ -1,4 +1,4 @@
-"""Tiles against the authors' own outputs, with their weights."""
+"""Tiled upscaling with the authors' weights, compared with the authors' own outputs."""
 
 import jax
 import numpy as np

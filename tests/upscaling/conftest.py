@@ -1,4 +1,4 @@
-"""Small models for the tests of upscaling."""
+"""Fixtures for the tests of upscaling: a small model, and a counter of compilations."""
 
 import contextlib
 
@@ -11,7 +11,7 @@ from a2f_jax.models.a2f import A2F
 
 @pytest.fixture(scope="session")
 def model(random_params):
-    """A small A2F ×2 with more states than are mixed at once."""
+    """A small A2F ×2 with more states than the smallest mixing program takes."""
     return Model.from_params(random_params(A2F(scale=2, features=8, blocks=5)))
 
 
@@ -29,7 +29,7 @@ def _listening():
 
 @pytest.fixture
 def compilations(_listening):
-    """Returns a context manager that collects what XLA compiles in its body."""
+    """Returns a context manager that lists the programs that XLA compiles in its body."""
 
     @contextlib.contextmanager
     def collect():

@@ -1,4 +1,4 @@
-"""Grey, alpha, 16 bits and other factors than the model's."""
+"""Grayscale, transparency, 16 bits and factors other than the scale of the model."""
 
 import numpy as np
 import pytest
@@ -29,25 +29,25 @@ def _enlarged(upscaler, picture, target=None, deep=True):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_colours_are_the_models(upscaler, dtype):
+def test_colors_are_those_of_the_model(upscaler, dtype):
     pixels = _noise(19, 18, 3, dtype=dtype)
     np.testing.assert_array_equal(_enlarged(upscaler, Picture(pixels)), upscaler.upscale(pixels))
 
 
-def test_grey_stays_grey(upscaler):
+def test_gray_stays_gray(upscaler):
     pixels = np.repeat(_noise(12, 13, 1), 3, -1)
     want = upscaler.upscale(pixels.astype(np.float32)).mean(-1, keepdims=True)
     np.testing.assert_allclose(_enlarged(upscaler, Picture(pixels, grey=True)), np.clip(want, 0, 255), atol=0.51)
 
 
-def test_16_bits_become_8_where_the_format_asks_it(upscaler):
+def test_16_bits_become_8_if_the_format_holds_no_more(upscaler):
     pixels = _noise(12, 13, 3, dtype=np.uint16)
     deep, flat = _enlarged(upscaler, Picture(pixels)), _enlarged(upscaler, Picture(pixels), deep=False)
     np.testing.assert_allclose(flat, deep / 257, atol=0.51)
 
 
-def test_hidden_colours_do_not_bleed(upscaler):
-    """Whatever lies under fully transparent pixels, the visible ones come out the same."""
+def test_hidden_colors_do_not_bleed(upscaler):
+    """The result does not depend on the colors of fully transparent pixels."""
     pixels, alpha = _noise(16, 16, 3), np.full((16, 16), 255, np.uint8)
     alpha[:, 8:] = 0
     other = pixels.copy()
@@ -56,7 +56,7 @@ def test_hidden_colours_do_not_bleed(upscaler):
     np.testing.assert_array_equal(first, second)
 
 
-def test_alpha_is_upscaled_and_divides_the_colours(upscaler):
+def test_alpha_is_upscaled_and_divides_the_colors(upscaler):
     pixels, alpha = _noise(16, 18, 3), np.full((16, 18), 128, np.uint8)
     result = _enlarged(upscaler, Picture(pixels, alpha))
     cover = np.clip(upscaler.upscale(np.full((16, 18, 3), 128, np.float32)).mean(-1), 0, 255)
@@ -66,7 +66,7 @@ def test_alpha_is_upscaled_and_divides_the_colours(upscaler):
     np.testing.assert_allclose(result[..., :3], want, atol=0.51)
 
 
-def test_another_factor_is_the_next_larger_scale_then_shrunk(upscaler):
+def test_other_factors_are_upscaled_further_and_then_shrunk(upscaler):
     pixels = _noise(16, 20, 3)
     large = upscaler.upscale(pixels.astype(np.float32))
     channels = [Image.fromarray(large[..., c]).resize((30, 24), Image.Resampling.LANCZOS) for c in range(3)]
@@ -86,6 +86,6 @@ def test_sizes_and_passes(upscaler, target, size, passes):
 
 
 @pytest.mark.parametrize("target", [1.0, 0.5, (20, 16), (10, 400)])
-def test_nothing_is_made_smaller(target):
-    with pytest.raises(UserError, match="as large as the size asked for"):
+def test_requests_that_do_not_enlarge_are_refused(target):
+    with pytest.raises(UserError, match="already has the requested size"):
         enlargement_of(Picture(_noise(16, 20, 3)), 2, target, True)

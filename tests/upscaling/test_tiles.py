@@ -1,4 +1,4 @@
-"""Tiles against the whole image: the same result at any size, wherever the states wait."""
+"""Tiles give the same result as the whole image, at any size and wherever the states are stored."""
 
 import functools
 
@@ -35,7 +35,7 @@ def _tiled(programs, image, plan, *args):
     return np.concatenate(list(strips(programs, image, plan, *args)))
 
 
-# One tile larger than the image, exact multiples, one pixel more, odd sizes, a single row or column of tiles.
+# A tile larger than the image, exact multiples, one pixel more, odd sizes, a single row or column of tiles.
 @pytest.mark.parametrize("size", [(8, 8), (8, 47), (16, 32), (17, 33), (41, 9), (31, 29)])
 @pytest.mark.parametrize("place", ["device", "host", "disk"])
 def test_tiles_give_the_whole_image(model, programs, size, place):
@@ -49,7 +49,7 @@ def test_tiles_give_the_whole_image(model, programs, size, place):
     [{"auxiliary": False}, {"attention": False}, {"head_kernel": 1}, {"head_kernel": 5}, {"head_kernel": 7}],
     ids=str,
 )
-def test_every_form_of_the_network_is_tiled_exactly(random_params, options):
+def test_every_variation_of_the_network_is_tiled_exactly(random_params, options):
     model = Model.from_params(random_params(A2F(scale=3, features=8, blocks=2, **options)))
     image = _image(19, 21)
     np.testing.assert_allclose(
@@ -61,7 +61,7 @@ def test_every_form_of_the_network_is_tiled_exactly(random_params, options):
 
 
 def test_attention_sees_the_whole_image(model, programs):
-    """What is wrong with upscaling tiles one by one: a far corner changes everything, in a small way."""
+    """Why tiles cannot be upscaled independently: a change in one corner changes the opposite one slightly."""
     image = _image(40, 40)
     other = image.copy()
     other[:16, :16] = 255
@@ -71,7 +71,7 @@ def test_attention_sees_the_whole_image(model, programs):
     np.testing.assert_allclose(change, (_whole(model, other) - _whole(model, image))[far], rtol=0, atol=2e-3)
 
 
-def test_bfloat16_is_near(model):
+def test_bfloat16_is_as_precise_in_tiles_as_on_the_whole_image(model):
     image = _image(20, 37)
     half = model.with_dtype(jnp.bfloat16)
     have = _tiled(_programs(half), image, Plan(16))
@@ -108,7 +108,7 @@ def test_compilations_do_not_depend_on_the_size(random_params, compilations):
     run = functools.partial(_tiled, programs, plan=Plan(16))
     with compilations() as first:
         run(_image(20, 20))
-    # Head, residual branch, mixing up to 4 and up to 8 states, neighbours, tail, and a few of one operation.
+    # Head, residual branch, mixing of up to 4 and up to 8 states, surrounding, tail, and a few single operations.
     assert 6 <= len(first) <= 10
     with compilations() as later:
         for size in range(8, 48, 3):
@@ -121,7 +121,7 @@ def test_no_file_of_states_is_left(programs, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_depthwise_projections_have_no_tiles(random_params):
+def test_depthwise_projections_cannot_be_tiled(random_params):
     model = Model.from_params(random_params(A2F(scale=2, features=4, blocks=2, attention=False, depthwise=True)))
     with pytest.raises(ValueError, match="depthwise"):
         _programs(model)

@@ -1,4 +1,4 @@
-"""The upscaler's choices: ensembles, devices out of memory, what it accepts."""
+"""The upscaler: ensembles, devices that run out of memory, accepted images."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def test_the_ensemble_is_the_mean_over_8_transforms(model):
     np.testing.assert_allclose(have, np.mean(results, 0), rtol=0, atol=1e-3)
 
 
-def test_out_of_memory_means_smaller_tiles(model, monkeypatch, capsys):
+def test_smaller_tiles_are_tried_when_memory_runs_out(model, monkeypatch, capsys):
     tried, real = [], tiles.strips
 
     def strips(programs, image, plan, *args):
@@ -39,10 +39,10 @@ def test_out_of_memory_means_smaller_tiles(model, monkeypatch, capsys):
     tried.clear()
     np.testing.assert_array_equal(model.upscaler(tile=128).upscale(_image()), want)
     assert tried == [(128, "device"), (64, "host"), (32, "host")]
-    assert "going on with tiles of 32 pixels" in capsys.readouterr().err
+    assert "trying again with tiles of 32×32 pixels" in capsys.readouterr().err
 
 
-def test_other_errors_of_the_device_are_not_hidden(model, monkeypatch):
+def test_other_device_errors_are_raised(model, monkeypatch):
     def strips(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
 
@@ -51,12 +51,12 @@ def test_other_errors_of_the_device_are_not_hidden(model, monkeypatch):
         model.upscaler().upscale(_image())
 
 
-def test_depthwise_projections_are_upscaled_at_once(random_params):
+def test_networks_with_depthwise_projections_upscale_the_whole_image(random_params):
     model = Model.from_params(random_params(A2F(scale=2, features=4, blocks=2, attention=False, depthwise=True)))
     image = _image()
     want = np.clip(model(image[None].astype(np.float32))[0], 0, 255)
     np.testing.assert_allclose(model.upscale(image), want, atol=0.51)
 
 
-def test_tiles_too_small_for_the_image_are_rounded_up(model):
+def test_tile_sizes_are_rounded_up(model):
     np.testing.assert_allclose(model.upscaler(tile=9).upscale(_image()), model.upscale(_image()), atol=1)
