@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import pathlib
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -34,6 +36,24 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
         raise UserError(f"{text}: the user after ~ does not exist, or has no home folder") from error
 
 
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Checks that files can be created in a folder, and leaves no trace.
+
+    Args:
+      folder: the folder. If it does not exist, the closest existing folder above it is checked.
+
+    Raises:
+      UserError: no file can be created there.
+    """
+    folder = pathlib.Path(folder)
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Writes a file atomically: it appears under its name, complete, when the block ends without an exception.
@@ -51,7 +71,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
       UserError: the file cannot be written.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Only the beginning of the name, which may already be as long as the file system allows, and a hash of all of it.
+    digest = hashlib.blake2s(os.fsencode(path.name), digest_size=4).hexdigest()
+    partial = path.with_name(f".{path.name[:32]}.{digest}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import local_path, locked, replacing
+from a2f_jax.files import check_writable, local_path, locked, replacing
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -34,6 +34,32 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/below"), replacing(tmp_path / "file" / "below"):
         pass
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127 + "x", "あ" * 85])
+def test_names_as_long_as_the_file_system_allows_can_be_written(name, tmp_path):
+    assert len(name.encode()) == 255
+    with replacing(tmp_path / name) as file:
+        file.write(b"whole")
+    assert (tmp_path / name).read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_long_names_that_differ_at_the_end_are_written_at_the_same_time(tmp_path):
+    first, second = (tmp_path / f"{'x' * 200}{i}" for i in range(2))
+    with replacing(first) as one, replacing(second) as two:
+        one.write(b"1")
+        two.write(b"2")
+    assert (first.read_bytes(), second.read_bytes()) == (b"1", b"2")
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_without_leaving_a_trace(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc", "/proc/missing/folder"):
+        with pytest.raises(UserError, match=f"cannot write to {folder}: "):
+            check_writable(folder)
 
 
 def test_only_one_thread_holds_the_lock_at_a_time(tmp_path, capsys):
