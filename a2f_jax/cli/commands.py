@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from a2f_jax.errors import UserError
+
 WEIGHTS_HELP = (
     "a .safetensors file, a .pt file of the paper's authors, a training run's folder, or a name such as a2f-sd-x4"
 )
@@ -34,6 +36,11 @@ def add_command(commands: Any, name: str, run: Run, summary: str, examples: str)
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def message_of(error: UserError) -> str:
+    """Returns the message of an error, followed by the flag that remedies it if there is one."""
+    return f"{error} (--{error.parameter.replace('_', '-')})" if error.parameter else str(error)
 
 
 def names(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from absl import logging as absl_logging
 
 from a2f_jax import __version__
 from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, train, upscale
+from a2f_jax.cli.commands import message_of
 from a2f_jax.errors import UserError
 
 _EPILOG = """
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args, rest)
     except UserError as error:
-        print(f"a2f: error: {error}", file=sys.stderr)
+        print(f"a2f: error: {message_of(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -100,7 +100,8 @@ def _check(image: Image.Image, name: str, limit: int) -> None:
     width, height = image.size
     if width * height > limit:
         raise UserError(
-            f"{name} declares {width}×{height} pixels, more than the pixel limit of {limit}: raise the limit to read it"
+            f"{name} declares {width}×{height} pixels, more than the pixel limit of {limit}: raise the limit to read it",
+            parameter="pixel_limit",
         )
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # phones store a preview or a gain map as the second frame

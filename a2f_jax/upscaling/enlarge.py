@@ -43,6 +43,23 @@ class Enlargement:
         return self.height * self.width * self.channels * self.dtype.itemsize
 
 
+def factor_of(height: int, width: int, scale: int, target: Target) -> float:
+    """Returns the factor by which an image is enlarged.
+
+    Args:
+      height: height of the image in pixels.
+      width: width of the image in pixels.
+      scale: upscaling factor of the model.
+      target: requested factor or size.
+
+    Returns:
+      The factor; at most 1 if the image already fills the requested size.
+    """
+    if target is None:
+        return scale
+    return target if isinstance(target, int | float) else min(target[0] / width, target[1] / height)
+
+
 def enlargement_of(picture: Picture, scale: int, target: Target, deep: bool) -> Enlargement:
     """Computes the size and kind of the result for a picture.
 
@@ -61,9 +78,7 @@ def enlargement_of(picture: Picture, scale: int, target: Target, deep: bool) -> 
     height, width = picture.pixels.shape[:2]
     if min(width, height) < SMALLEST:
         raise UserError(f"an image of {width}×{height} pixels is too small: it needs at least {SMALLEST}×{SMALLEST}")
-    factor = (
-        target if isinstance(target, int | float) else min(target[0] / width, target[1] / height) if target else scale
-    )
+    factor = factor_of(height, width, scale, target)
     if factor <= 1:
         raise UserError(f"an image of {width}×{height} pixels already has the requested size: request a larger one")
     return Enlargement(

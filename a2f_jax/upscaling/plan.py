@@ -125,7 +125,8 @@ def make_plan(
     if working > room:
         needed = (memory - room + working >> 20) + 1
         raise UserError(
-            f"{memory >> 20}MB of memory is too little for {width}×{height} pixels: at least {needed}MB is needed"
+            f"{memory >> 20}MB of memory is too little for {width}×{height} pixels: at least {needed}MB is needed",
+            parameter="memory",
         )
     if working + states <= room:
         return Plan(side, "device")
@@ -135,6 +136,7 @@ def make_plan(
     if states > shutil.disk_usage(folder).free:
         raise UserError(
             f"{folder} has no room for {states / 2**30:.1f} GB of intermediate values: set TMPDIR to a folder on a "
-            "larger disk, or allow more memory"
+            "larger disk, or allow more memory",
+            parameter="memory",
         )
     return Plan(side, "disk", folder)
