@@ -1,12 +1,13 @@
-"""Milliseconds, throughput and memory of upscaling to 1280×720, beside PyTorch and the machine's own limits.
+"""Measures time, throughput and memory of upscaling to 1280×720, compared with PyTorch and the peak of the machine.
 
     pip install -e '.[torch]'
-    python benchmarks/inference.py                                  random weights: the time does not depend on them
+    python benchmarks/inference.py
     python benchmarks/inference.py --variants a2f-sd --rounds 15
 
-All of them are measured in turn, round after round, so that whatever else the machine does disturbs them alike. On
-a CPU every competitor is a process of its own, since two thread pools in one process hinder each other. The
-outputs are compared before anything is timed. The table goes to standard output, the numbers to a JSON file.
+The weights are random, since the time does not depend on them. The candidates take turns, round after round, so that
+other load on the machine affects all of them equally. Each candidate runs in a process of its own, because thread pools
+that share a process slow each other down. The table, which includes the largest difference between the outputs, is
+printed to standard output, and the numbers are written to a JSON file.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def _image(scale: int) -> np.ndarray:
 
 
 def _model(variant: str, scale: int):
-    """A model with random weights, drawn by NumPy: compiling the real initialisation takes longer than measuring."""
+    # NumPy draws the weights: compiling the actual initialization takes longer than the measurement.
     import jax
 
     from a2f_jax.model import Model
@@ -79,7 +80,7 @@ def _pytorch(variant: str, scale: int) -> Callable[[], np.ndarray]:
 
 
 def _product(library: str, size: int = 1024) -> Callable[[], Any]:
-    """A square matrix product: what the machine can do at best, 2 size³ operations."""
+    # A square matrix product, 2 · size³ operations, stands for the peak performance of the machine.
     if library == "pytorch":
         import torch
 
@@ -95,7 +96,7 @@ _FORMS = {"tiles": _tiles, "whole": _whole, "pytorch": _pytorch}
 
 
 def _serve(form: str, variant: str, scale: int, connection) -> None:
-    """Runs one competitor, once for every message, and answers with wall and processor seconds."""
+    # Runs a candidate once for every message, and replies with the wall and processor time in seconds.
     run = _product(variant) if form == "product" else _FORMS[form](variant, scale)
     first = time.perf_counter()
     output = run()
@@ -109,10 +110,10 @@ def _serve(form: str, variant: str, scale: int, connection) -> None:
     connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
 
 
-def _measure(competitors: dict[str, tuple[str, str, int]], rounds: int) -> dict[str, dict[str, Any]]:
+def _measure(candidates: dict[str, tuple[str, str, int]], rounds: int) -> dict[str, dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
     pipes, processes, results = {}, {}, {}
-    for name, arguments in competitors.items():
+    for name, arguments in candidates.items():
         pipes[name], theirs = context.Pipe()
         processes[name] = context.Process(target=_serve, args=(*arguments, theirs), daemon=True)
         processes[name].start()
@@ -139,7 +140,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", choices=_FORMS, default=list(_FORMS))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("inference.json"))
     args = parser.parse_args()
-    # Threads that spin while they wait would take the processor from whoever is measured next.
+    # Threads that spin while they wait would slow down the candidate that is measured next.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from a2f_jax.models.a2f import build
     from a2f_jax.models.counts import count

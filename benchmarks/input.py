@@ -1,9 +1,10 @@
-"""How fast patches are cut on the host, and what share of a training step is spent waiting for them.
+"""Measures how fast the host extracts patches, and the share of a training step that is spent waiting for them.
 
-  python benchmarks/input.py
-  python benchmarks/input.py --name div2k --data-dir ~/.cache/a2f_jax/data
+    python benchmarks/input.py
+    python benchmarks/input.py --name div2k --data-dir ~/.cache/a2f_jax/data
 
-Prints a table and writes it as JSON. A step of an accelerator is played by a sleep, during which the host is free.
+The step of the accelerator is simulated by a sleep, which leaves the host idle. The results are printed as a table and
+written as JSON.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def patches_per_second(patches: Patches, steps: int) -> float:
 
 
 def waiting_share(patches: Patches, steps: int, step_seconds: float) -> float:
-    """Returns the share of the time that a consumer of one batch per step is kept waiting."""
+    """Returns the share of the time, 0..1, that a consumer of one batch per step spends waiting."""
     waiting = 0.0
     with contextlib.closing(patches.prefetch(0)) as batches:
         next(batches)
@@ -44,18 +45,20 @@ def waiting_share(patches: Patches, steps: int, step_seconds: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="sample", help="a prepared dataset (default: sample)")
-    parser.add_argument("--data-dir", help="where it is prepared")
+    parser.add_argument("--name", default="sample", help="name of a prepared dataset (default: sample)")
+    parser.add_argument("--data-dir", help="folder with the prepared datasets (default: the data cache)")
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--patch-size", type=int, default=48, help="LR pixels")
-    parser.add_argument("--step-ms", type=float, default=2.0, help="of the accelerator that is simulated")
+    parser.add_argument("--patch-size", type=int, default=48, help="side of a patch in LR pixels (default: 48)")
+    parser.add_argument(
+        "--step-ms", type=float, default=2.0, help="duration of the simulated step in milliseconds (default: 2)"
+    )
     parser.add_argument("--output", type=pathlib.Path, default="benchmarks/results/input.json")
     args = parser.parse_args()
 
     cache = open_cache(args.name, scale=args.scale, data_dir=args.data_dir)
     patches = Patches(cache, seed=0, batch_size=args.batch_size, patch_size=args.patch_size)
-    patches_per_second(patches, 100)  # reads the pages of the cache
+    patches_per_second(patches, 100)  # loads the pages of the cache into memory
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "dataset": args.name,

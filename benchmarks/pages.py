@@ -1,11 +1,11 @@
-"""Writes what was measured into the pages that show it."""
+"""Writes tables into the documentation pages that show them."""
 
 import pathlib
 import re
 
 
 def write_between(page: pathlib.Path, mark: str, text: str) -> None:
-    """Replaces what stands between `<!-- mark -->` and `<!-- /mark -->` of a page."""
+    """Replaces the text between `<!-- mark -->` and `<!-- /mark -->` in a page."""
     written, count = re.subn(
         rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)",
         lambda match: f"{match[1]}{text}\n{match[2]}",
@@ -13,5 +13,5 @@ def write_between(page: pathlib.Path, mark: str, text: str) -> None:
         flags=re.DOTALL,
     )
     if not count:
-        raise SystemExit(f"{page} has no place for it: <!-- {mark} --> and <!-- /{mark} -->")
+        raise SystemExit(f"{page} lacks the markers <!-- {mark} --> and <!-- /{mark} -->")
     page.write_text(written)

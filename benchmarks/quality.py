@@ -1,6 +1,6 @@
-"""What the options of upscaling do to PSNR and SSIM: bfloat16 and the ensemble of 8 flips and transpositions.
+"""Measures the effect of bfloat16 and of the self-ensemble (8 flips and transpositions) on PSNR and SSIM.
 
-python benchmarks/quality.py sd_x4.safetensors benchmark/ set14
+python benchmarks/quality.py a2f-sd-x4 benchmark set14
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
-"""Compares ways to train A2F-SD ×4 at small scale: each run sees as many LR pixels, and one thing is changed in each.
+"""Compares training recipes for A2F-SD ×4 in short runs with the same number of LR pixels that differ in one setting.
 
     a2f data prepare open_photos --source open-photos/ --scale 4 --validation 24
     python benchmarks/recipes.py --output docs/results/recipes.json
     python benchmarks/recipes.py --output docs/results/recipes.json --only "batch 8" --table docs/weights.md
 
-A run that is in the output file already is not repeated. `--table` writes the table between the marks of that page.
+Runs whose results are already in the output file are not repeated. `--table` updates the table in a documentation page.
 """
 
 import argparse
@@ -43,7 +43,7 @@ RECIPES: dict[str, dict[str, object]] = {
 
 
 def train(changes: dict[str, object]) -> dict[str, float]:
-    """Trains, and returns the PSNR on the held-out photographs, in dB, and the time of it all, in seconds."""
+    """Trains, and returns the PSNR on the held-out photographs (in dB) and the duration (in seconds)."""
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--config.{name}={value}" for name, value in {**BASE, **changes}.items()]
         start = time.perf_counter()
@@ -59,7 +59,7 @@ def train(changes: dict[str, object]) -> dict[str, float]:
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """The results in Markdown, each with its difference from the first."""
+    """Formats the results as a Markdown table, with differences from the first recipe."""
     base = results[next(iter(RECIPES))]["psnr"]
     rows = [
         f"| {name} | {results[name]['psnr']:.3f} | {results[name]['psnr'] - base:+.3f} |"
@@ -73,7 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=pathlib.Path)
     parser.add_argument("--only", choices=RECIPES, metavar="NAME", nargs="+", default=list(RECIPES))
-    parser.add_argument("--table", type=pathlib.Path, help="a page with <!-- recipes --> and <!-- /recipes -->")
+    parser.add_argument(
+        "--table", type=pathlib.Path, help="page with the markers <!-- recipes --> and <!-- /recipes -->"
+    )
     args = parser.parse_args()
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
     for name, changes in RECIPES.items():

@@ -1,4 +1,4 @@
-"""The equations of A2F in PyTorch, to compare with: what a user of PyTorch would write."""
+"""A2F in plain PyTorch, the reference for the benchmarks of speed."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from a2f_jax.models.a2f import A2F, HALF_RANGE, HIDDEN, RGB_MEAN, Params
 
 
 class TorchA2F(nn.Module):
-    """A2F as a PyTorch module, `[N, 3, H, W]` → `[N, 3, s·H, s·W]` on 0..255, weight-normalised."""
+    """A2F with weight normalization: `[N, 3, H, W]` → `[N, 3, scale · H, scale · W]`, RGB on 0..255."""
 
     def __init__(self, network: A2F):
         super().__init__()
@@ -17,9 +17,9 @@ class TorchA2F(nn.Module):
         def conv(fan_in: int, features: int) -> nn.Module:
             return nn.utils.parametrizations.weight_norm(nn.Conv2d(fan_in, features, 3, padding=1))
 
-        n, colours = network.features, 3 * network.scale**2
+        n, sub_pixels = network.features, 3 * network.scale**2
         self.scale = network.scale
-        self.head, self.tail, self.skip = conv(3, n), conv(n, colours), conv(3, colours)
+        self.head, self.tail, self.skip = conv(3, n), conv(n, sub_pixels), conv(3, sub_pixels)
         self.expand = nn.ModuleList([conv(n, HIDDEN) for _ in range(network.blocks)])
         self.reduce = nn.ModuleList([conv(HIDDEN, n) for _ in range(network.blocks)])
         self.projection = nn.ModuleList([nn.Conv2d(n * (i + 1), n, 1, bias=False) for i in range(network.blocks)])
@@ -29,7 +29,7 @@ class TorchA2F(nn.Module):
         self.register_buffer("mean", torch.from_numpy(RGB_MEAN.reshape(1, 3, 1, 1)))
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
-        """Upscales a batch."""
+        """Upscales a batch of RGB images on 0..255, `[N, 3, H, W]`."""
         x = (lr - self.mean) / HALF_RANGE
         states = [self.head(x)]
         for i, (w_x, w_res, w_aux) in enumerate(self.weights):
@@ -45,7 +45,7 @@ class TorchA2F(nn.Module):
 
     @torch.no_grad()
     def take(self, params: Params) -> "TorchA2F":
-        """Takes over parameters of `A2F` and returns itself."""
+        """Copies the parameters of an `A2F` network into this module, and returns the module."""
 
         def put(target: torch.Tensor, value) -> None:
             target.copy_(torch.from_numpy(np.array(value, np.float32)).reshape(target.shape))

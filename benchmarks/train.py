@@ -1,10 +1,10 @@
-"""Time of a training step (forward, backward, update) beside PyTorch, in one run, from the same weights.
+"""Measures the time of a training step (forward pass, backward pass, update), compared with PyTorch.
 
     pip install '.[torch]'
     python benchmarks/train.py --variants a2f-sd a2f-s --output docs/results/train.json
 
-Both sides train on the same random batch of 16 patches of 48×48 LR pixels, ×4. The rounds of the two alternate, and
-the medians are given, so that a machine that slows down slows down both.
+Both implementations start from the same weights and train on the same random batch of 16 patches of 48×48 LR pixels,
+×4. Their rounds alternate, so that other load on the machine affects both, and medians are reported.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from torch_peer import TorchA2F
 
 from a2f_jax.models.a2f import VARIANTS, build
-from a2f_jax.training.spmd import parallelise
+from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import init_state
 from a2f_jax.training.step import make_train_step
 
@@ -34,9 +34,9 @@ ON_GPU = torch.cuda.is_available()
 
 
 def jax_round(network, params, batch):
-    """Returns a function that does steps and returns seconds per step, and the seconds of compiling."""
+    """Returns a function that times steps, the loss of the first step, and the seconds of compilation."""
     optimizer = optax.adam(RATE)
-    spmd = parallelise(make_train_step(network, optimizer), "shard_map")
+    spmd = parallelize(make_train_step(network, optimizer), "shard_map")
     state = init_state(network, optimizer, 0, ema=False)
     state = spmd.put_state(state.replace(params=params, opt_state=optimizer.init(params)))
     inputs = spmd.put_inputs({key: value[None] for key, value in batch.items()})
@@ -57,7 +57,7 @@ def jax_round(network, params, batch):
 
 
 def torch_round(network, params, batch):
-    """The same for PyTorch, eager; channels last, which is the faster layout for it."""
+    """Returns a function that times steps of eager PyTorch, in channels-last layout, and the loss of the first step."""
     device = "cuda" if ON_GPU else "cpu"
     model = TorchA2F(network).take(params).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
@@ -88,9 +88,11 @@ def torch_round(network, params, batch):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--rounds", type=int, default=5, help="of each side (default: 5)")
-    parser.add_argument("--steps", type=int, default=200 if ON_GPU else 2, help="in each round")
-    parser.add_argument("--output", type=pathlib.Path, help="write the figures there as JSON")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds of each implementation (default: 5)")
+    parser.add_argument(
+        "--steps", type=int, default=200 if ON_GPU else 2, help="steps per round (default: 200 on a GPU, 2 on a CPU)"
+    )
+    parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
     args = parser.parse_args()
 
     rng = np.random.default_rng(0)
@@ -108,7 +110,9 @@ def main() -> None:
             ours, loss, compiling = jax_round(network, params, batch)
             theirs, their_loss = torch_round(network, params, batch)
             if dtype == "float32" and abs(loss - their_loss) > 1e-4 * their_loss:
-                raise SystemExit(f"{variant}: the losses differ, {loss} and {their_loss}: nothing to compare")
+                raise SystemExit(
+                    f"{variant}: the losses of the first step differ: {loss} (JAX) and {their_loss} (PyTorch)"
+                )
             ours(1), theirs(1)
             times = []
             for _ in range(args.rounds):

@@ -1,4 +1,4 @@
-"""Draws the validation curve of a training run from its `metrics.jsonl`.
+"""Plots the validation curve of a training run from its `metrics.jsonl`.
 
 pip install '.[report]'
 python benchmarks/validation_curve.py runs/sd_x4 --output docs/images/validation-curve.png
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=pathlib.Path)
     args = parser.parse_args()
     lines = [json.loads(line) for line in (args.workdir / "metrics.jsonl").read_text().splitlines()]
-    # A run that went on from a checkpoint repeats some steps; the last report of each counts.
+    # A run that resumed from a checkpoint repeats some steps: the last record of each step counts.
     scores = {line["step"]: line["psnr"] for line in lines if line["kind"] == "validation"}
     rates = {line["step"]: line["learning_rate"] for line in lines if line["kind"] == "train"}
 

@@ -1,10 +1,10 @@
-"""Measures the weights that come with the package and writes their tables into README.md and docs/weights.md.
+"""Measures the weights that ship with the package, and updates their tables in README.md and docs/weights.md.
 
     python benchmarks/weights.py --data benchmark
     python benchmarks/weights.py --data benchmark --add runs/sd_x2 --trained-on "CLIC 2025 (...)"
 
-`--add` takes the best checkpoint of a training run into the package first. The scores are kept in the weights' own
-metadata, from which `a2f models` reads them.
+With `--add`, the best checkpoint of each training run is first added to the package. The scores are stored in the
+metadata of the weights, where `a2f models` finds them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
 
 
 def add(run: str, trained_on: str) -> None:
-    """Takes a training run into the package."""
+    """Adds the best checkpoint of a training run to the package."""
     model = load(run)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
@@ -36,32 +36,32 @@ def add(run: str, trained_on: str) -> None:
 
 
 def scores(upscaler, data: str) -> dict[str, dict[str, float]]:
-    """Measures on those of the sets that are there at the upscaler's scale."""
+    """Measures the benchmark sets that are available at the upscaler's scale."""
     found = {}
     for name in SETS:
         try:
             result = evaluate(upscaler, [name], data_dir=data)["datasets"][name]
         except UserError as error:
-            print(f"left out: {error}")
+            print(f"skipped: {error}")
             continue
         found[name] = {"psnr": round(result["psnr"], 3), "ssim": round(result["ssim"], 4)}
     return found
 
 
 def row(name: str, values: dict[str, dict[str, float]], style: str = "{}") -> str:
-    """A line of the table."""
+    """Formats a row of the table; `style` formats each of its cells."""
     cells = [f"{values[s]['psnr']:.2f} / {values[s]['ssim']:.4f}" if s in values else "" for s in SETS]
     return f"| {' | '.join(style.format(cell) if cell else '' for cell in (name, *cells))} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder that holds Set5/, Set14/, ...")
-    parser.add_argument("--add", nargs="+", default=[], metavar="RUN", help="training runs to take into the package")
-    parser.add_argument("--trained-on", help="their photographs and these photographs' licences")
+    parser.add_argument("--data", required=True, help="folder that contains Set5/, Set14/, ...")
+    parser.add_argument("--add", nargs="+", default=[], metavar="RUN", help="training runs to add to the package")
+    parser.add_argument("--trained-on", help="training images of the added runs, and their licenses")
     args = parser.parse_args()
     if args.add and not args.trained_on:
-        parser.error("--add needs --trained-on")
+        parser.error("--add requires --trained-on")
     for run in args.add:
         add(run, args.trained_on)
 
@@ -70,7 +70,7 @@ def main() -> None:
         model = load(file)
         found = scores(model, args.data)
         if not found:
-            raise SystemExit(f"no benchmark set ×{model.scale} in {args.data}: nothing is written")
+            raise SystemExit(f"no benchmark set for ×{model.scale} in {args.data}: no table was written")
         if json.dumps(found) != model.metadata.get("scores"):
             save(model, file, {"scores": json.dumps(found)})
         lines.append(row(f"`{name}`", found))

@@ -1,4 +1,4 @@
-"""`a2f compare`."""
+"""The command `a2f compare`."""
 
 import argparse
 import pathlib
@@ -10,28 +10,37 @@ from a2f_jax.errors import UserError
 
 
 def add(commands: Any) -> None:
-    """Adds the command."""
+    """Adds the parser of the command to the subparsers `commands`."""
     parser = add_command(
         commands,
         "compare",
         run,
-        "set bicubic interpolation, results and truth of an image side by side in a picture",
+        "compare models on one image, beside bicubic interpolation and the ground truth",
         "  a2f compare photo.png --weights a2f-sd-x4 -o comparison.png\n"
         "  a2f compare barbara.png --weights sd_x4.pt m_x4.pt --crop 500,350,90,90 -o comparison.png\n",
     )
-    parser.add_argument("truth", type=pathlib.Path, metavar="IMAGE", help="the truth; it is shrunk, then upscaled")
+    parser.add_argument(
+        "truth", type=pathlib.Path, metavar="IMAGE", help="the ground truth, which is downscaled and upscaled again"
+    )
     parser.add_argument("--weights", nargs="+", required=True, metavar="PATH", help=WEIGHTS_HELP)
-    parser.add_argument("--crop", type=rectangle, metavar="X,Y,W,H", help="the part to show (default: the middle)")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the picture, for instance a .png")
+    parser.add_argument(
+        "--crop",
+        type=rectangle,
+        metavar="X,Y,W,H",
+        help="region to show: left, top, width and height in pixels (default: the center)",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="the image file to write, such as comparison.png"
+    )
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
-    """Does it."""
+    """Draws the comparison and prints the path of the image file."""
     from a2f_jax.evaluation.comparison import compare
     from a2f_jax.images import read_rgb, write_rgb
     from a2f_jax.model import load_labelled
 
     if pathlib.Path(args.output).resolve() == args.truth.resolve():
-        raise UserError(f"{args.output} would replace the original: choose another output")
+        raise UserError(f"{args.output} is the input image: choose another --output")
     write_rgb(args.output, compare(load_labelled(args.weights), read_rgb(args.truth), args.crop))
     print(args.output)

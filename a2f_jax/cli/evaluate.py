@@ -1,4 +1,4 @@
-"""`a2f evaluate`."""
+"""The command `a2f evaluate`."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names
 
 
 def add(commands: Any) -> None:
-    """Adds the command."""
+    """Adds the parser of the command to the subparsers `commands`."""
     parser = add_command(
         commands,
         "evaluate",
@@ -21,17 +21,31 @@ def add(commands: Any) -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--weights", metavar="PATH", help=WEIGHTS_HELP)
-    what.add_argument("--bicubic", type=int, choices=SCALES, metavar="SCALE", help="measure bicubic interpolation")
-    parser.add_argument("--data", metavar="DIR", help="prepared datasets, or the folder that holds Set5/, Set14/, ...")
-    parser.add_argument(
-        "--datasets", required=True, type=names, metavar="A,B", help="for instance set5,set14,b100,urban100,manga109"
+    what.add_argument(
+        "--bicubic",
+        type=int,
+        choices=SCALES,
+        metavar="SCALE",
+        help="evaluate bicubic interpolation at this scale (2, 3 or 4)",
     )
-    parser.add_argument("--lpips", action="store_true", help="measure LPIPS too (needs the extra [lpips])")
-    parser.add_argument("--output", metavar="DIR", help="write results.json and results.md there")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder with prepared datasets, or with Set5/, Set14/, ... (default: the data cache)",
+    )
+    parser.add_argument(
+        "--datasets",
+        required=True,
+        type=names,
+        metavar="A,B",
+        help="comma-separated names, such as set5,set14,b100,urban100,manga109",
+    )
+    parser.add_argument("--lpips", action="store_true", help="also measure LPIPS (requires the extra [lpips])")
+    parser.add_argument("--output", metavar="DIR", help="folder for results.json and results.md")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
-    """Does it."""
+    """Evaluates the model and prints its scores."""
     from a2f_jax.evaluation.benchmark import Bicubic, evaluate
     from a2f_jax.evaluation.tables import terminal_table
     from a2f_jax.model import load

@@ -1,4 +1,4 @@
-"""`a2f report`."""
+"""The command `a2f report`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,25 +8,25 @@ from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names, rectangle
 
 
 def add(commands: Any) -> None:
-    """Adds the command."""
+    """Adds the parser of the command to the subparsers `commands`."""
     parser = add_command(
         commands,
         "report",
         run,
-        "write the paper's tables and figures, with ours beside them",
+        "write the tables and figures of the paper, with measured results beside the published ones",
         "  a2f report\n"
         "  a2f report --weights runs/sd_x4 m_x4.pt --data benchmark --output report\n"
         "  a2f report --weights a2f-sd-x4 --compare photo.png:500,350,90,60 facade.png:20,40,120,80\n",
     )
-    parser.add_argument("--output", default="report", metavar="DIR", help="where to write it (default: report)")
-    parser.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"what to measure: {WEIGHTS_HELP}")
+    parser.add_argument("--output", default="report", metavar="DIR", help="folder for the report (default: report)")
+    parser.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"weights to measure: {WEIGHTS_HELP}")
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="prepared datasets, or the folder that holds Set5/, Set14/, ... (default: cite only)",
+        help="folder with prepared datasets, or with Set5/, Set14/, ... (default: measure no benchmark scores)",
     )
     parser.add_argument(
-        "--datasets", type=names, metavar="A,B", help="measure on these only (default: all that are there)"
+        "--datasets", type=names, metavar="A,B", help="benchmark sets to measure (default: all that are available)"
     )
     parser.add_argument(
         "--compare",
@@ -34,8 +34,8 @@ def add(commands: Any) -> None:
         default=[],
         type=_image_and_rectangle,
         metavar="IMAGE:X,Y,W,H",
-        help="images for the visual comparison, and the part of each (default: barbara and a façade, or photographs of "
-        "scikit-image)",
+        help="images for the visual comparison, each with the region to enlarge: left, top, width and height in pixels "
+        "(default: barbara and a façade, or photographs from scikit-image)",
     )
 
 
@@ -44,11 +44,11 @@ def _image_and_rectangle(text: str) -> tuple[str, tuple[int, ...]]:
     try:
         return image, rectangle(crop)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form IMAGE:X,Y,W,H") from None
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form IMAGE:X,Y,W,H") from None
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
-    """Does it."""
+    """Writes the report and prints the path of its HTML file."""
     from a2f_jax.evaluation.paper import SETS
     from a2f_jax.report.build import report
 

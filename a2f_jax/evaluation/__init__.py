@@ -1,1 +1,1 @@
-"""PSNR, SSIM, LPIPS, the benchmark protocol, tables and pictures."""
+"""Metrics (PSNR, SSIM, LPIPS), the benchmark protocol, result tables and side-by-side images."""

@@ -1,4 +1,4 @@
-"""The benchmark protocol: upscale every image of a dataset, measure it, average."""
+"""The benchmark protocol: upscales every image of a dataset, measures each result and averages the scores."""
 
 import dataclasses
 import os
@@ -16,33 +16,34 @@ from a2f_jax.evaluation.tables import write_results
 
 
 class Evaluable(Protocol):
-    """What can be evaluated: `a2f_jax.Model`, `Bicubic`."""
+    """Anything that `evaluate` accepts, such as `a2f_jax.Model` or `Bicubic`."""
 
     @property
     def variant(self) -> str:
-        """The name in the tables."""
+        """The name that tables show."""
 
     @property
     def scale(self) -> int:
         """The upscaling factor."""
 
     def upscale(self, image: np.ndarray) -> np.ndarray:
-        """Upscales one image: uint8 `[H, W, 3]` → uint8 `[scale · H, scale · W, 3]`."""
+        """Upscales one RGB image: uint8 `[H, W, 3]` → uint8 `[scale · H, scale · W, 3]`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bicubic:
-    """The baseline: MATLAB's bicubic interpolation.
+    """The usual baseline: bicubic interpolation as MATLAB's `imresize` computes it.
 
     Attributes:
       scale: the upscaling factor.
+      variant: the name that tables show, always `"bicubic"`.
     """
 
     scale: int
     variant: str = dataclasses.field(default="bicubic", init=False)
 
     def upscale(self, image: np.ndarray) -> np.ndarray:
-        """Interpolates one image: uint8 `[H, W, 3]` → uint8 `[scale · H, scale · W, 3]`."""
+        """Interpolates one RGB image: uint8 `[H, W, 3]` → uint8 `[scale · H, scale · W, 3]`."""
         return matlab_bicubic(image, self.scale)
 
 
@@ -62,25 +63,25 @@ def evaluate(
     lpips: bool = False,
     output: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on whole datasets, image by image, with a progress bar.
+    """Measures a model on whole datasets and shows a progress bar.
 
     Args:
-      model: a `Model`, `Bicubic`, or anything else with `variant`, `scale` and `upscale`.
-      datasets: names that `open_pairs` knows: benchmark sets such as `["set5", "set14", "b100"]`, or others,
-        whose validation images are taken.
-      data_dir: where `open_pairs` finds them; by default its own.
-      weights: where the model's weights come from, for the record.
-      lpips: measures LPIPS too; needs the extra `[lpips]`.
-      output: folder for `results.json` and `results.md`; written anew after each dataset.
+      model: a `Model`, `Bicubic`, or any other object with `variant`, `scale` and `upscale`.
+      datasets: dataset names that `open_pairs` accepts. Benchmark sets such as `["set5", "set14", "b100"]` are measured
+        whole; of a training dataset, the validation split is measured.
+      data_dir: the folder that holds the datasets (default: the one that `open_pairs` uses).
+      weights: the origin of the model's weights. It is only copied into the result.
+      lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
+      output: a folder for `results.json` and `results.md`, which are rewritten after each dataset.
 
     Returns:
       `{"model", "scale", "weights", "datasets": {dataset: {"psnr", "ssim", "lpips"?, "n", "images": {name:
-      {"psnr", "ssim", "lpips"?}}}}}`: PSNR in dB and SSIM on luma, shaving `scale` pixels; a dataset's
-      figures are the means over its `n` images.
+      {"psnr", "ssim", "lpips"?}}}}}`. PSNR, in dB, and SSIM are computed on luma without the outer `scale` pixels;
+      LPIPS on the whole RGB image. The scores of a dataset are the means over its `n` images.
 
     Raises:
-      UserError: a dataset is unknown or empty, a pair is not of the model's scale or too small to be
-        measured, the extra is missing, or `output` cannot be written.
+      UserError: a dataset is unknown or empty, an image pair does not match the model's scale or is too small to
+        measure, the extra `[lpips]` is not installed, or `output` cannot be written.
     """
     opened = {name: open_pairs(name, scale=model.scale, data_dir=data_dir) for name in datasets}
     result: dict[str, Any] = {
@@ -102,7 +103,7 @@ def evaluate(
                 bar.update()
             scores = list(images.values())
             if not scores:
-                raise UserError(f"{name} has no images")
+                raise UserError(f"{name} contains no images")
             means = {metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]}
             result["datasets"][name] = {**means, "n": len(scores), "images": images}
             if output is not None:

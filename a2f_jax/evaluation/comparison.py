@@ -1,4 +1,4 @@
-"""Bicubic interpolation, results and truth of one image side by side."""
+"""One image upscaled by several models, beside bicubic interpolation and the ground truth."""
 
 from collections.abc import Mapping
 
@@ -10,44 +10,51 @@ from a2f_jax.evaluation.benchmark import Bicubic, Evaluable
 from a2f_jax.evaluation.panels import side_by_side
 
 _SIDE = 120
-"""Width and height in pixels of the part that is shown unless another is asked for."""
+"""Default width and height of the crop, in pixels."""
 
 _PANEL = 360
-"""Least width in pixels of a panel of the picture."""
+"""Minimum width of a panel of the output, in pixels."""
 
 
 def compare(models: Mapping[str, Evaluable], truth: np.ndarray, crop: tuple[int, ...] | None = None) -> np.ndarray:
-    """Shrinks an image, upscales it again with each model, and sets the results side by side.
+    """Downscales an image, upscales it with each model, and draws a crop of every result side by side.
 
     Args:
-      models: caption and model, all of one scale; bicubic interpolation and the truth are added.
-      truth: uint8 `[H, W, 3]`.
-      crop: left, top, width and height of the part to show, in pixels; by default the middle. PSNR and SSIM in the
-        captions are those of the whole image.
+      models: the models by caption, all with the same scale. Panels with bicubic interpolation and the ground truth are
+        added.
+      truth: the ground truth, uint8 RGB `[H, W, 3]`.
+      crop: left, top, width and height of the region to show, in pixels (default: 120×120 in the center). The PSNR and
+        SSIM in the captions are those of the whole image.
 
     Returns:
-      The picture, uint8 `[h, w, 3]`.
+      The drawing, uint8 RGB `[h, w, 3]`.
 
     Raises:
-      UserError: the models' scales differ, the image is too small, or the crop is not inside it.
+      UserError: the models' scales differ, the image is smaller than 16 · scale pixels, or the crop does not lie
+        inside the image.
     """
     scales = {model.scale for model in models.values()}
     if len(scales) != 1:
-        raise UserError(f"the weights are of scales {sorted(scales)}: compare weights of one scale")
+        raise UserError(
+            f"the weights have different scales ({', '.join(map(str, sorted(scales)))}): compare weights of one scale"
+        )
     (scale,) = scales
     height, width = (size // scale * scale for size in truth.shape[:2])
     if min(height, width) < 16 * scale:
-        raise UserError(f"an image of {truth.shape[1]}×{truth.shape[0]} is too small to compare ×{scale} on")
+        raise UserError(
+            f"the image of {truth.shape[1]}×{truth.shape[0]} is too small for a comparison at ×{scale}: "
+            f"use one of at least {16 * scale}×{16 * scale} pixels"
+        )
     truth = truth[:height, :width]
     lr = matlab_bicubic(truth, 1 / scale)
 
     w, h = min(_SIDE, width), min(_SIDE, height)
     x, y, w, h = crop or ((width - w) // 2, (height - h) // 2, w, h)
     if not (0 <= x < x + w <= width and 0 <= y < y + h <= height):
-        raise UserError(f"--crop {x},{y},{w},{h} is not inside the image of {width}×{height}")
+        raise UserError(f"the crop {x},{y},{w},{h} does not lie inside the image of {width}×{height}")
     results = [(name, model.upscale(lr)) for name, model in {"bicubic": Bicubic(scale), **models}.items()]
     picture = side_by_side(
-        [*results, ("truth", truth)],
+        [*results, ("ground truth", truth)],
         truth=truth,
         shave=scale,
         crop=(x, y, x + w, y + h),

@@ -1,4 +1,4 @@
-"""Pictures that set results side by side."""
+"""Images drawn side by side, with captions."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,6 @@ def _caption_scores(image: np.ndarray, truth: np.ndarray, shave: int) -> str:
 
 
 def _font_size(lines: Sequence[str], width: int) -> int:
-    """The largest size up to a fifteenth of the width (or 14) in which every line fits the width."""
     size = max(14, width // 15)
     while size > 8 and any(ImageFont.load_default(size).getlength(line) > width for line in lines):
         size -= 1
@@ -33,34 +32,34 @@ def side_by_side(
     crop: tuple[int, int, int, int] | None = None,
     enlarge: int = 1,
 ) -> Image.Image:
-    """Sets the same place of several images side by side, a caption under each, on white.
+    """Draws the same region of several images side by side on white, each with a caption below.
 
     Args:
-      panels: caption and image (uint8 `[H, W, 3]`), from left to right. A caption may have several lines, of
-        ASCII and ×, which is written as x.
-      truth: uint8 `[H, W, 3]`. If given, each caption gets a last line with PSNR and SSIM of the whole image
-        against it, and the panel that equals the truth gets these words instead of figures.
-      shave: pixels left out at each side by PSNR and SSIM, by convention the scale.
-      crop: `(left, top, right, bottom)` in pixels; without it the whole image is shown.
-      enlarge: how many pixels wide and high each pixel is drawn.
+      panels: caption and image (uint8 RGB `[H, W, 3]`) of each panel, from left to right. A caption may have several
+        lines of ASCII characters; × is drawn as x.
+      truth: the ground truth, uint8 RGB `[H, W, 3]`. If it is given, each caption ends with the PSNR and SSIM of the
+        whole image; a panel that equals the ground truth shows "PSNR / SSIM" instead of numbers.
+      shave: the number of border pixels that PSNR and SSIM ignore, by convention the scale.
+      crop: the region to show, `(left, top, right, bottom)` in pixels (default: the whole image).
+      enlarge: the side of the square that each pixel is drawn as, in pixels.
 
     Returns:
-      The picture, RGB.
+      The drawing, in RGB mode.
 
     Raises:
-      ValueError: there are no panels, their images differ in shape, or the crop lies outside them.
+      ValueError: there are no panels, their images differ in shape, or the crop does not lie inside them.
     """
     if not panels or len({image.shape for _, image in panels}) != 1:
-        raise ValueError(f"panels must have images of one shape, got {[image.shape for _, image in panels]}")
+        raise ValueError(f"all panels must have the same shape, got {[list(image.shape) for _, image in panels]}")
     height, width, _ = panels[0][1].shape
     left, top, right, bottom = crop or (0, 0, width, height)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(f"crop {crop} is not inside an image of {width}×{height}")
+        raise ValueError(f"the crop {crop} does not lie inside the image of {width}×{height}")
     panel_width, panel_height = (right - left) * enlarge, (bottom - top) * enlarge
 
     captions = []
     for caption, image in panels:
-        # Pillow's own font, which is there on every machine, has no ×.
+        # Pillow's built-in font, the only one that every machine has, lacks the character ×.
         lines = caption.replace("×", "x").splitlines()
         captions.append(lines if truth is None else [*lines, _caption_scores(image, truth, shave)])
     font_size = _font_size([line for lines in captions for line in lines], panel_width)

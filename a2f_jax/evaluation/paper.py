@@ -1,11 +1,12 @@
-"""What the A2F paper's authors published, as printed.
+"""The figures that the authors of A2F published, as printed.
 
-Source: the slides of Wang et al., "Lightweight single-image super-resolution network with attentive auxiliary
-feature learning" (ACCV 2020). They give nothing for ×3. Parameters are in thousands (K), multi-adds in units of 1e9
+Source: the slides of Wang et al., "Lightweight single-image super-resolution network with attentive auxiliary feature
+learning" (ACCV 2020). They contain no results for ×3. Parameters are in thousands (K). Multi-adds are in units of 1e9
 (G), for an output of 1280×720.
 
-Three figures look like slips: the SSIM of A2F-SD ×4 on B100, where the published weights give 0.7335; 38.13 dB on
-Manga109 with a head of 5×5, between 30.16 and 30.10; and SRDenseNet's multi-adds, printed in K, taken as G here.
+Three of the figures appear to be misprints: the SSIM of A2F-SD ×4 on B100, where the published weights yield 0.7335;
+38.13 dB on Manga109 with a 5×5 head, between neighbors of 30.16 and 30.10; and the multi-adds of SRDenseNet, printed
+with the unit K, which are taken as G here.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from a2f_jax.catalogue import BENCHMARK_SETS
 
 SETS = tuple(BENCHMARK_SETS)
-"""The benchmark sets, in the order of the tables' columns."""
+"""The names of the benchmark sets, in the order of the tables' columns."""
 
 # Method, parameters, multi-adds, then PSNR/SSIM on each set.
 _COMPARISON = {
@@ -74,13 +75,13 @@ MSRN       6078K  349.8G  32.26/0.8960 28.63/0.7836 27.61/0.7380 26.22/0.7911 30
 
 
 class Row(NamedTuple):
-    """A row of one of the paper's tables.
+    """A row of one of the tables in the slides.
 
     Attributes:
-      method: the network's name as printed; A2F's are `A2F-S`, `A2F-SD`, `A2F-M`, `A2F-L`.
-      parameters: in thousands.
-      multiply_adds: in units of 1e9, None where none are given.
-      scores: `scores[dataset][metric]`, of what is given: PSNR in dB, SSIM, LPIPS.
+      method: the name of the network as printed, such as `A2F-SD`; a kernel size in `HEAD_KERNELS`.
+      parameters: the number of parameters, in thousands.
+      multiply_adds: the number of multi-adds, in units of 1e9; None if the slides omit it.
+      scores: `scores[dataset][metric]` with the metrics `"psnr"` (in dB), `"ssim"` and `"lpips"`; only those printed.
     """
 
     method: str
@@ -90,7 +91,6 @@ class Row(NamedTuple):
 
 
 def _parse_cells(metrics: tuple[str, ...], cells: list[str]) -> dict[str, dict[str, float]]:
-    """Reads a cell such as `37.91/0.9602` for each set; a dash is left out."""
     return {
         name: dict(zip(metrics, map(float, cell.split("/")), strict=True))
         for name, cell in zip(SETS, cells, strict=True)
@@ -108,7 +108,7 @@ def _rows(metrics: tuple[str, ...], table: str) -> tuple[Row, ...]:
 
 
 COMPARISON = {scale: _rows(("psnr", "ssim"), table) for scale, table in _COMPARISON.items()}
-"""`COMPARISON[scale]`: the rows of "Comparison with SOTAs"."""
+"""`COMPARISON[scale]`: the rows of the table "Comparison with SOTAs"."""
 
 ABLATION = _rows(
     ("psnr",),
@@ -120,7 +120,7 @@ A2F-L-NOCA-MP  1368K 315.1G  38.09 33.77 32.23 32.35 38.79
 A2F-L          1363K 306.1G  38.09 33.78 32.23 32.46 38.95
 """,
 )
-"""Effect of projection unit and channel attention, ×2."""
+"""Effect of the projection unit and of channel attention, A2F-L ×2."""
 
 HEAD_KERNELS = _rows(
     ("psnr",),
@@ -131,7 +131,7 @@ HEAD_KERNELS = _rows(
 7×7  321.6K -  31.99 28.44 27.48 25.78 30.10
 """,
 )
-"""Kernel selection in the head, of A2F-SD ×4; `method` is the kernel."""
+"""Kernel size of the head, A2F-SD ×4; `method` is the kernel size."""
 
 LPIPS = _rows(
     ("lpips",),
@@ -146,18 +146,18 @@ A2F-SD    320K 0.321G  0.1731 0.2870 0.3761 0.2375 0.1112
 A2F-L    1374K 1.370G  0.1733 0.2846 0.3698 0.2194 0.1056
 """,
 )
-"""LPIPS ×4; multi-adds, which the slides call GFLOPs, for an input of 32×32."""
+"""LPIPS ×4. Multi-adds, which the slides call GFLOPs, are for an input of 32×32."""
 
 
 class Timing(NamedTuple):
-    """A row of the running times.
+    """A row of the table of running times.
 
     Attributes:
-      method: the network's name.
-      parameters: in thousands.
-      multiply_adds: in units of 1e9.
-      seconds: for an image of Urban100, ×4, on a device that the slides do not name.
-      psnr: on Urban100, in dB.
+      method: the name of the network.
+      parameters: the number of parameters, in thousands.
+      multiply_adds: the number of multi-adds, in units of 1e9.
+      seconds: the time per image of Urban100, ×4, on a device that the slides do not name.
+      psnr: the PSNR on Urban100, in dB.
     """
 
     method: str
@@ -178,7 +178,7 @@ RUNNING_TIME = (
     Timing("A2F-SD", 320, 18.2, 0.0145, 25.80),
     Timing("A2F-L", 1374, 77.2, 0.0324, 26.32),
 )
-"""Running times ×4 on Urban100."""
+"""Running times on Urban100, ×4."""
 
 VISUAL = {
     "barbara": {
@@ -202,7 +202,7 @@ VISUAL = {
         "A2F-SD": (24.498, 0.8491),
     },
 }
-"""`VISUAL[image][method]`: PSNR in dB and SSIM of "barbara" from Set14 and "img_096" from Urban100, ×4."""
+"""`VISUAL[image][method]`: the PSNR (in dB) and SSIM of "barbara" (Set14) and "img_096" (Urban100), ×4."""
 
 
 def _published() -> dict[tuple[str, int], dict[str, dict[str, float]]]:
@@ -220,4 +220,4 @@ def _published() -> dict[tuple[str, int], dict[str, dict[str, float]]]:
 
 
 PUBLISHED = _published()
-"""`PUBLISHED[variant, scale][dataset][metric]` of A2F, in the form of a result's `"datasets"`."""
+"""`PUBLISHED[variant, scale][dataset][metric]`: the published scores of A2F."""

@@ -1,4 +1,4 @@
-"""Results as tables, with the paper's figures beside ours, and as files."""
+"""Evaluation results as tables, with the published figures beside the measured ones, and as files."""
 
 import json
 import math
@@ -10,12 +10,11 @@ from typing import Any
 from a2f_jax.evaluation.paper import PUBLISHED
 from a2f_jax.files import replacing
 
-# Metric -> its heading, our decimals, the paper's decimals.
+# Metric -> its heading, the decimals of measured and of published values.
 _METRICS = {"psnr": ("PSNR/dB", 3, 2), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
 
 
 def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The heading and a row for each dataset and model, without the columns that nothing would fill."""
     table = [["dataset", "model", "images"]]
     for name, _, _ in _METRICS.values():
         table[0] += [name, "paper", "Δ"]
@@ -39,13 +38,14 @@ def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def terminal_table(results: Sequence[dict[str, Any]]) -> str:
-    """Lays results out for the terminal.
+    """Formats results as a plain-text table.
 
     Args:
-      results: one or several of what `evaluate` returns; models measured on the same set stand together.
+      results: return values of `evaluate`.
 
     Returns:
-      Lines of aligned columns. Beside our figure stand the paper's, where it has one, and ours − paper's.
+      Aligned columns: one row per dataset and model, grouped by dataset. Where the paper reports a figure, it follows
+      the measured one, together with the difference measured − paper. Columns without any value are omitted.
     """
     cells = _cells(results)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -58,14 +58,13 @@ def terminal_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown_table(results: Sequence[dict[str, Any]]) -> str:
-    """The table of `terminal_table` in Markdown."""
+    """Formats results as a Markdown table with the rows and columns of `terminal_table`."""
     heading, *rows = _cells(results)
     rule = ["---", "---"] + ["---:"] * (len(heading) - 2)
     return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *rows])
 
 
 def _finite(value: Any) -> Any:
-    """The same value with null for infinite PSNR, which JSON cannot write."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -74,16 +73,16 @@ def _finite(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """Writes a result as JSON, infinite PSNR as null."""
+    """Serializes a value as indented JSON. Infinite numbers, which JSON does not support, become null."""
     return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike[str]) -> None:
-    """Writes files, each replaced at once, never left half-written.
+    """Writes files atomically: each has either its old or its new content, even if the process is interrupted.
 
     Args:
-      files: contents by name; a name may have folders.
-      folder: made where it does not exist.
+      files: file contents by path, relative to `folder`.
+      folder: the destination, which is created if it does not exist.
 
     Raises:
       UserError: a file cannot be written.
@@ -94,11 +93,11 @@ def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike[str]
 
 
 def write_results(result: dict[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Writes `results.json` and `results.md`.
+    """Writes a result to `results.json` and `results.md`.
 
     Args:
-      result: what `evaluate` returns.
-      folder: made where it does not exist.
+      result: the return value of `evaluate`.
+      folder: the destination, which is created if it does not exist.
 
     Raises:
       UserError: a file cannot be written.
@@ -109,7 +108,7 @@ Weights: {result["weights"] or "none"}
 
 {markdown_table([result])}
 
-PSNR and SSIM on Y of YCbCr, {result["scale"]} pixels shaved off each side; LPIPS on the whole RGB image.
-"paper" is what its authors published, Δ is ours − paper's.
+PSNR and SSIM are computed on the Y channel without the outer {result["scale"]} pixels, LPIPS on the whole RGB image.
+The columns "paper" show the published figures; Δ is measured − paper.
 """
     write_files({"results.json": json_text(result), "results.md": report}, folder)

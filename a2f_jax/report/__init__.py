@@ -1,1 +1,1 @@
-"""The paper's tables and figures, ours beside theirs, as one report."""
+"""The report: the tables and figures of the paper, with measured results beside the published ones."""

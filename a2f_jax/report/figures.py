@@ -1,7 +1,7 @@
-"""The report's figures, drawn by matplotlib, as PNG files of twice the screen's resolution.
+"""The figures of the report, drawn by matplotlib as PNG files for high-resolution screens.
 
-Colours are those of Okabe and Ito ("Color universal design", 2008), which colour-blind people can tell apart; shapes
-tell the same.
+The colors are from the palette of Okabe and Ito ("Color universal design", 2008), which color-blind readers can
+distinguish. Marker shapes carry the same information.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import Image
 
 from a2f_jax.report.measure import BlockWeights
 
-_BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
+_BLUE, _VERMILION, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
 _WIDTH = 8.0  # inches
 _Inches = tuple[float, float]
 _STYLE: dict[str, Any] = {
@@ -42,18 +42,18 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def _png(figure: Figure, colours: int | None = None) -> bytes:
-    """Writes a figure; a palette makes charts, but not photographs, several times smaller without visible loss."""
+def _png(figure: Figure, colors: int | None = None) -> bytes:
+    # A palette makes charts several times smaller without visible loss. Photographs would suffer.
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
     image = Image.open(drawn).convert("RGB")
-    if colours:
-        image = image.quantize(colours, dither=Image.Dither.NONE)
+    if colors:
+        image = image.quantize(colors, dither=Image.Dither.NONE)
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
-# Component -> what the legend calls it, its line.
+# Component -> its name in the legend, its line style.
 _COMPONENTS = {
     "x": (r"$\lambda_x$, input of the block", {"color": _BLUE, "marker": "o"}),
     "res": (r"$\lambda_{res}$, residual branch", {"color": _VERMILION, "marker": "s"}),
@@ -62,10 +62,10 @@ _COMPONENTS = {
 
 
 def block_weights_figure(models: Mapping[str, BlockWeights]) -> bytes:
-    """Draws the weights of the three components in every block, and what they come to on real images.
+    """Plots the weights of the three components in every block, and their magnitudes on real images.
 
     Args:
-      models: title and measurement of each network, from left to right.
+      models: the measurement of each network by title, from left to right.
 
     Returns:
       A PNG file.
@@ -94,18 +94,18 @@ def block_weights_figure(models: Mapping[str, BlockWeights]) -> bytes:
         panels[1, 0].set_ylabel("|λ| · RMS of the branch\n(network units)")
         fullest = max(panels[0], key=lambda axes: len(axes.lines))
         figure.legend(*fullest.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        return _png(figure, colours=64)
+        return _png(figure, colors=64)
 
 
 class Point(NamedTuple):
     """A network in a scatter plot.
 
     Attributes:
-      method: its name.
-      parameters: in thousands.
-      multiply_adds: in units of 1e9, for an output of 1280×720; None keeps it out of that panel.
-      psnr: in dB.
-      measured: whether the PSNR is measured rather than cited.
+      method: the name of the network.
+      parameters: the number of parameters, in thousands.
+      multiply_adds: the multi-adds for an output of 1280×720, in units of 1e9; None omits the network from that panel.
+      psnr: the PSNR, in dB.
+      measured: whether the PSNR was measured rather than published.
     """
 
     method: str
@@ -116,7 +116,7 @@ class Point(NamedTuple):
 
 
 _SAME_PLACE = 0.05
-"""dB. A measured PSNR as near as that to the cited one of the same method needs no name of its own."""
+"""A measured PSNR within this distance, in dB, of the published one of the same method is not labeled again."""
 
 _HORIZONTAL = {-1: "right", 0: "center", 1: "left"}
 _VERTICAL = {-1: "top", 0: "center", 1: "bottom"}
@@ -168,23 +168,23 @@ def _label(axes: Axes, points: Sequence[tuple[float, float, str, dict[str, Any]]
 
 
 def _in_units(units: str) -> Callable[[float, int], str]:
-    """Writes 100 as `100 K` and 1000 as `1 M` for the units `KM`."""
+    # With the units `KM`, 100 is written as `100 K` and 1000 as `1 M`.
     return lambda value, _: f"{value:g} {units[0]}" if value < 1000 else f"{value / 1000:g} {units[1]}"
 
 
 def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
-    """Draws PSNR against parameters and against multi-adds.
+    """Plots PSNR versus parameters and versus multi-adds.
 
     Args:
       points: the networks.
-      dataset: what the PSNR is measured on, for the axis.
+      dataset: the name of the benchmark set, for the axis label.
 
     Returns:
       A PNG file.
     """
     kinds = {
-        "other networks, cited": ({"color": _GREY, "marker": "o", "s": 18}, {"color": "#606060"}),
-        "A2F, cited": ({"color": _BLUE, "marker": "o", "s": 30}, {"color": _BLUE, "fontweight": "bold"}),
+        "other networks, published": ({"color": _GRAY, "marker": "o", "s": 18}, {"color": "#606060"}),
+        "A2F, published": ({"color": _BLUE, "marker": "o", "s": 30}, {"color": _BLUE, "fontweight": "bold"}),
         "measured": (
             {"facecolor": "none", "edgecolor": _VERMILION, "marker": "D", "s": 62, "linewidth": 1.3},
             {"color": _VERMILION, "fontweight": "bold"},
@@ -194,7 +194,7 @@ def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
     def kind(point: Point) -> str:
         if point.measured:
             return "measured"
-        return "A2F, cited" if point.method.startswith("A2F") else "other networks, cited"
+        return "A2F, published" if point.method.startswith("A2F") else "other networks, published"
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 5.2))
@@ -213,18 +213,18 @@ def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
         panels[1].set_xlabel("multi-adds for an output of 1280×720")
         panels[0].set_ylabel(f"PSNR on {dataset} (dB)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        cited = {point.method: point.psnr for point in points if not point.measured}
+        published = {point.method: point.psnr for point in points if not point.measured}
         for axes, size in zip(panels, ("parameters", "multiply_adds"), strict=True):
-            # What is measured mostly lies on what is cited, which has its name already.
+            # Most measured points lie on the published point of the same network, which is labeled already.
             named = [
                 p
                 for p in points
                 if getattr(p, size) is not None
-                and not (p.measured and abs(cited.get(p.method, 0) - p.psnr) < _SAME_PLACE)
+                and not (p.measured and abs(published.get(p.method, 0) - p.psnr) < _SAME_PLACE)
             ]
-            named.sort(key=kind)  # A2F's names take the best places
+            named.sort(key=kind)  # A2F is labeled first, where space is free
             _label(axes, [(getattr(p, size), p.psnr, p.method, kinds[kind(p)][1]) for p in named])
-        return _png(figure, colours=64)
+        return _png(figure, colors=64)
 
 
 class Panel(NamedTuple):
@@ -232,8 +232,8 @@ class Panel(NamedTuple):
 
     Attributes:
       name: the first line of the caption.
-      details: the lines below it.
-      image: the whole result, uint8 `[H, W, 3]`.
+      details: the remaining lines of the caption.
+      image: the whole result, uint8 RGB `[H, W, 3]`.
     """
 
     name: str
@@ -242,13 +242,13 @@ class Panel(NamedTuple):
 
 
 def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: Sequence[Panel]) -> bytes:
-    """Draws the whole image with the crop marked, and beside it the crop of every result, enlarged alike.
+    """Draws the whole image with the crop marked, and beside it the enlarged crop of every result.
 
     Args:
       name: the caption of the whole image.
-      truth: uint8 `[H, W, 3]`.
-      crop: left, top, width and height in pixels.
-      panels: what is compared, in reading order.
+      truth: the ground truth, uint8 RGB `[H, W, 3]`.
+      crop: left, top, width and height of the enlarged region, in pixels.
+      panels: the results, in reading order.
 
     Returns:
       A PNG file.
@@ -258,7 +258,7 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context({**_STYLE, "axes.grid": False, "figure.constrained_layout.use": False}):
         gap, caption = 0.1, 0.5
-        # The width of a panel is such that the whole image is as high as all panels beside it, and fills the page.
+        # Solved so that the whole image is as high as the rows of panels beside it and everything fills the page width.
         aspect, panel_aspect = truth.shape[1] / truth.shape[0], width / height
 
         between = (rows - 1) * (caption + gap)
@@ -281,7 +281,7 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
             return axes
 
         whole = place((0, 0), (whole_height * aspect, whole_height), truth, name, f"{truth.shape[1]}×{truth.shape[0]}")
-        whole.images[0].set_interpolation("hanning")  # it may be shrunk
+        whole.images[0].set_interpolation("hanning")  # avoids aliasing where the image is downscaled
         frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=_VERMILION, linewidth=1.6)
         frame.set_path_effects([withStroke(linewidth=3.6, foreground="white")])
         whole.add_patch(frame)

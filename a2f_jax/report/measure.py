@@ -1,4 +1,4 @@
-"""What the report measures beyond benchmark scores: sizes, block weights, running times."""
+"""Measurements of the report besides benchmark scores: sizes, component weights and running times."""
 
 import functools
 import pathlib
@@ -16,22 +16,25 @@ from a2f_jax.models.a2f import A2F, HIDDEN
 from a2f_jax.models.counts import PAPER_OUTPUT, count
 
 _PATCH = 240
-"""Side in HR pixels of the photographs' parts that block weights are measured on; a multiple of every scale."""
+"""Side of the photograph crops that block weights are measured on, in HR pixels; a multiple of every scale."""
 
 TIMED_OUTPUT = (768, 1024)
-"""Height and width of the timed output: most images of Urban100 are 1024 pixels wide and about as high as this."""
+"""Height and width of the timed output, in pixels: most images of Urban100 are about this size."""
 
 
 def elementwise_work(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> int:
-    """Counts what the paper's authors count besides convolutions: biases, ReLUs and the attention's mean.
+    """Counts the elementwise operations that the authors of A2F include in their multi-adds.
 
-    One operation for each value of: the biases and the ReLU of the residual branch, the mean over the projection,
-    the biases of head, tail and skip. This rule is ours, found by comparing; with it every figure of the slides
-    comes out to within 0.1 G.
+    One operation is counted for each value of the residual branch's biases and ReLU, of the projection that channel
+    attention averages, and of the biases of head, tail and skip. The slides do not state this rule: it was inferred
+    from their figures, all of which it reproduces to within 0.1 G.
 
     Args:
       network: the network.
-      output: height and width of the result in pixels.
+      output: height and width of the output, in pixels.
+
+    Returns:
+      The number of operations for one image.
     """
     pixels = (output[0] // network.scale) * (output[1] // network.scale)
     block = HIDDEN + HIDDEN + network.features
@@ -41,15 +44,15 @@ def elementwise_work(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> in
 
 
 def xla_flops(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> float | None:
-    """Asks XLA what the compiled network costs; nothing is run.
+    """Returns XLA's cost estimate of the compiled network, without running it.
 
     Args:
-      network: the network; it is compiled as for inference, with folded weights.
-      output: height and width of the result in pixels.
+      network: the network, which is compiled for inference, with weight normalization folded into the kernels.
+      output: height and width of the output, in pixels.
 
     Returns:
-      Floating-point operations, multiplication and addition counted separately; None where the backend does not
-      say.
+      The number of floating-point operations for one image, where a multi-add counts as two; None if the backend
+      provides no estimate.
     """
     # In bfloat16 the program has the convolutions as they are defined, on a CPU too, see `models.convolution`.
     network = network.clone(weight_norm=False, dtype=jnp.bfloat16)
@@ -62,7 +65,15 @@ def xla_flops(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> float | N
 
 @functools.cache
 def sizes(network: A2F) -> dict[str, int]:
-    """Counts parameters and multi-adds, without (`multiply_adds`) and with (`with_elementwise`) elementwise work."""
+    """Counts a network's parameters and its multi-adds for an output of 1280×720.
+
+    Args:
+      network: the network.
+
+    Returns:
+      `{"parameters", "multiply_adds", "with_elementwise"}`: `multiply_adds` are those of convolutions and matrix
+      products, `with_elementwise` adds `elementwise_work`.
+    """
     parameters, multiply_adds = count(network)
     return {
         "parameters": parameters,
@@ -75,8 +86,8 @@ class BlockWeights(NamedTuple):
     """The three components of every block's output, `λ_x · s + λ_res · res + λ_aux · (a · p)`.
 
     Attributes:
-      weights: the scalars λ of each block, by component: `"x"`, `"res"`, and `"aux"` where the network has it.
-      magnitudes: |λ| times the root mean square of its branch over pixels and channels, of the same form.
+      weights: the scalar λ of each block, by component: `"x"`, `"res"` and, unless the network lacks it, `"aux"`.
+      magnitudes: |λ| times the root mean square of its branch over pixels and channels, structured like `weights`.
     """
 
     weights: dict[str, list[float]]
@@ -84,7 +95,14 @@ class BlockWeights(NamedTuple):
 
 
 def sample_patches(scale: int) -> np.ndarray:
-    """Returns the middles of the sample photographs, uint8 `[N, 240 / scale, 240 / scale, 3]`, downscaled."""
+    """Returns LR crops from the center of the sample photographs.
+
+    Args:
+      scale: the downscaling factor.
+
+    Returns:
+      uint8 RGB `[N, 240 / scale, 240 / scale, 3]`.
+    """
     side = _PATCH // scale
     patches = []
     for source in sample()["train"]:
@@ -95,11 +113,11 @@ def sample_patches(scale: int) -> np.ndarray:
 
 
 def block_weights(model: Model, images: np.ndarray) -> BlockWeights:
-    """Measures the weights of the three components in every block, and what they come to on real images.
+    """Returns the weights of the three components in every block, and their magnitudes on real images.
 
     Args:
-      model: any weights.
-      images: uint8 `[N, H, W, 3]`, LR.
+      model: the model.
+      images: LR images, uint8 RGB `[N, H, W, 3]`.
     """
     network = model.inference_network
     captured = ("head", "reduce", "projection", "attention")
@@ -139,11 +157,11 @@ def block_weights(model: Model, images: np.ndarray) -> BlockWeights:
 
 
 def device_name() -> str:
-    """Returns the name of the device that JAX computes on."""
+    """Returns the name of JAX's default device."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind
-    try:  # Linux; elsewhere Python knows the name
+    try:  # On Linux, `platform` does not know the name of the processor.
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
@@ -151,16 +169,16 @@ def device_name() -> str:
 
 
 def running_time(network: A2F, output: tuple[int, int] = TIMED_OUTPUT) -> float:
-    """Measures how long one image takes, compiled and warm, its pixels being on the device before and after.
+    """Measures the time of a forward pass for one image, after compilation and warm-up, without host transfers.
 
-    Speed depends on the sizes alone, so the weights are random and the image is noise.
+    The time depends only on the shapes, so the weights are random and the image is noise.
 
     Args:
       network: the network.
-      output: height and width of the result in pixels.
+      output: height and width of the output, in pixels.
 
     Returns:
-      The median in seconds of at least 5 runs, and of as many as fit into 2 seconds up to 50.
+      The median in seconds over at least 5 runs, and up to 50 while the total stays below 2 seconds.
     """
     # In bfloat16 the program has the convolutions as they are defined, on a CPU too, see `models.convolution`.
     network = network.clone(weight_norm=False, dtype=jnp.bfloat16)

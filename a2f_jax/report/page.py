@@ -1,4 +1,4 @@
-"""A report as a document: headings, paragraphs, tables and figures, written as Markdown and as HTML."""
+"""The report as a document: headings, paragraphs, tables and figures, rendered as Markdown and as HTML."""
 
 import base64
 import html
@@ -11,8 +11,8 @@ class Cells(NamedTuple):
     """A row of a table.
 
     Attributes:
-      cells: its texts.
-      measured: whether it was measured or computed here, and so is marked.
+      cells: the text of each cell.
+      measured: whether the row was measured or computed for this report, and is therefore highlighted.
     """
 
     cells: Sequence[str]
@@ -23,9 +23,9 @@ class Table(NamedTuple):
     """A table.
 
     Attributes:
-      heading: the columns' names; the first columns hold text, the others figures.
-      rows: its rows, of as many cells each.
-      text_columns: how many columns at the left hold text.
+      heading: the column names.
+      rows: the rows, each with one cell per column.
+      text_columns: the number of left-aligned text columns; the remaining columns hold numbers.
     """
 
     heading: Sequence[str]
@@ -37,9 +37,9 @@ class PageFigure(NamedTuple):
     """A figure.
 
     Attributes:
-      name: of its file, without the ending.
-      caption: what it shows, also for people who cannot see it.
-      png: the file's content.
+      name: the file name without its suffix.
+      caption: a description, which also serves as the alternative text.
+      png: the content of the PNG file.
     """
 
     name: str
@@ -48,7 +48,7 @@ class PageFigure(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The file's name, relative to the report."""
+        """The path of the file, relative to the report."""
         return f"figures/{self.name}.png"
 
 
@@ -56,11 +56,11 @@ Part = str | Table | PageFigure
 
 
 class Section(NamedTuple):
-    """A part of a report.
+    """A section of the report.
 
     Attributes:
-      title: its heading.
-      parts: in their order; a paragraph is a text, in which backticks mark code.
+      title: the heading.
+      parts: paragraphs, tables and figures in order. Backticks in a paragraph mark code.
     """
 
     title: str
@@ -74,7 +74,13 @@ def _markdown_table(table: Table) -> str:
 
 
 def markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Writes a report as Markdown; its figures are the files `PageFigure.path`, and measured rows are bold."""
+    """Renders a report as Markdown, with measured rows in bold and links to the figures.
+
+    Args:
+      title: the top-level heading.
+      lead: the introductory paragraph.
+      sections: the sections in order.
+    """
     blocks = [f"# {title}", lead]
     for section in sections:
         blocks.append(f"## {section.title}")
@@ -135,7 +141,13 @@ def _html_picture(picture: PageFigure) -> str:
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Writes a report as one HTML file that needs no other; measured rows are coloured."""
+    """Renders a report as a self-contained HTML page with highlighted measured rows.
+
+    Args:
+      title: the top-level heading.
+      lead: the introductory paragraph.
+      sections: the sections in order.
+    """
     contents = "\n".join(f'<li><a href="#s{i}">{_inline(s.title)}</a></li>' for i, s in enumerate(sections))
     blocks = []
     for i, section in enumerate(sections):

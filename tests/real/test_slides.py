@@ -1,4 +1,4 @@
-"""The slides' tables are kept as printed, and published weights give what the slides show."""
+"""The published tables match the slides, and the published weights reproduce what the slides show."""
 
 import re
 
@@ -20,7 +20,7 @@ def slides(shared):
 
 
 def rows_after(slides, heading, end):
-    """The cells of a table's rows, without the empty ones and the columns of size."""
+    # Empty cells and the columns "Scale" and "Size Scope" are removed.
     table = slides[slides.index(heading) :]
     lines = table[: re.search(end, table).start()].splitlines()[1:]
     cells = [[cell.strip() for cell in line.split("\t") if cell.strip()] for line in lines]
@@ -28,7 +28,7 @@ def rows_after(slides, heading, end):
 
 
 def as_printed(row, metrics):
-    """A row with its figures as text, with as many decimals as the slides'."""
+    # The scores have as many decimals as in the slides.
     scores = [row.scores.get(name) for name in paper.SETS]
     cells = ["-" if s is None else "/".join(f"{s[m]:.{2 if m == 'psnr' else 4}f}" for m in metrics) for s in scores]
     return [row.method, row.parameters, row.multiply_adds, *cells]
@@ -41,20 +41,20 @@ def parsed(cells, has_multiply_adds=True):
     return [method, float(parameters[:-1]), number, *rest]
 
 
-def test_the_comparison_is_the_slides(slides):
+def test_comparison_matches_the_slides(slides):
     printed = [parsed(cells) for cells in rows_after(slides, "Scale\tSize Scope", r"\n\n")]
     kept = [as_printed(row, ("psnr", "ssim")) for rows in paper.COMPARISON.values() for row in rows]
     assert kept == printed
 
 
-def test_the_ablations_are_the_slides(slides):
+def test_ablations_match_the_slides(slides):
     printed = [parsed(cells) for cells in rows_after(slides, "Model\tPU", r"\n\n")]
     assert [as_printed(row, ("psnr",)) for row in paper.ABLATION] == printed
     printed = [parsed(cells, False) for cells in rows_after(slides, "Kernel\tParameters", r"\n\n")]
     assert [as_printed(row, ("psnr",)) for row in paper.HEAD_KERNELS] == printed
 
 
-def test_lpips_and_running_times_are_the_slides(slides):
+def test_lpips_and_running_times_match_the_slides(slides):
     printed = [parsed(cells) for cells in rows_after(slides, "Methods\tParams", r"\n\n")]
     assert [as_printed(row, ("lpips",)) for row in paper.LPIPS] == printed
     printed = rows_after(slides, "Model\tParams", r"\n\n")
@@ -65,26 +65,26 @@ def test_lpips_and_running_times_are_the_slides(slides):
     assert kept == printed
 
 
-def test_visual_results_are_the_slides(slides):
+def test_visual_results_match_the_slides(slides):
     blocks = re.findall(r"(?:\*\*)?([\w²-]+)(?:\*\*)?  \n[^\n]+  \n(?:\*\*)?(\d\d\.\d{3})/(0\.\d{4})", slides)
     printed = [(name.replace("²", "2"), float(psnr), float(ssim)) for name, psnr, ssim in blocks]
     kept = [(name, *scores) for results in paper.VISUAL.values() for name, scores in results.items()]
     assert sorted(kept) == sorted(printed)
 
 
-def test_barbara_is_the_slides(shared):
+def test_barbara_matches_the_slides(shared):
     model = load(shared / "checkpoints/official/AAF_SD_x4/model_best.pt")
     barbara, facade = sections.default_examples(4, shared / "data/SelfExSR")
     assert facade.name == "façade (B100)"
     _, numbers = sections.visual_comparison([Measured("SD_x4", model, {})], {4: [barbara]})
     ours = numbers[-1]
     assert ours["image"] == "barbara"
-    # The slides: 25.962 dB and 0.7491. Their authors cut off decimals of pixels, we round.
+    # The slides show 25.962 dB and 0.7491. Their authors truncate pixel values, whereas A2F rounds them.
     assert ours["psnr"] == pytest.approx(25.962, abs=0.006)
     assert ours["ssim"] == pytest.approx(0.7491, abs=0.0002)
 
 
-def test_component_weights_are_those_of_the_file(shared):
+def test_component_weights_equal_those_of_the_file(shared):
     path = shared / "checkpoints/official/AAF_S_x4/model_best.pt"
     _, numbers = sections.component_weights([Measured("S_x4", load(path), {})])
     tensors = read_state_dict(path)

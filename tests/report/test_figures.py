@@ -20,12 +20,12 @@ def read(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
-def has(image, colour):
-    return (abs(image - colour).sum(-1) < 24).any()
+def has(image, color):
+    return (abs(image - color).sum(-1) < 24).any()
 
 
 @pytest.mark.parametrize("models", [1, 3])
-def test_block_weights_draw_a_line_for_every_component(models, monkeypatch):
+def test_block_weights_figure_has_a_line_for_every_component(models, monkeypatch):
     lines = []
     plot = Axes.plot
     monkeypatch.setattr(
@@ -41,8 +41,8 @@ def test_block_weights_draw_a_line_for_every_component(models, monkeypatch):
     wanted = [list(values.values()) for m in measured for values in m]
     assert [y for _, y in lines] == list(itertools.chain(*wanted))
     assert lines[-1][0] == [1, 2]
-    for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # blue, vermilion, green
-        assert has(image, colour)
+    for color in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # blue, vermilion, green
+        assert has(image, color)
 
 
 def points(count, measured=0):
@@ -51,13 +51,13 @@ def points(count, measured=0):
     return [Point(f"Net-{i}", s, s / 5, p, i < measured) for i, (s, p) in enumerate(zip(sizes, psnr, strict=True))]
 
 
-def test_tradeoff_marks_what_is_measured():
+def test_tradeoff_figure_highlights_measured_networks():
     vermilion = (213, 94, 0)
     assert not has(read(tradeoff_figure(points(4), "Set14")), vermilion)
     assert has(read(tradeoff_figure(points(4, measured=1), "Set14")), vermilion)
 
 
-def test_names_of_networks_do_not_cover_each_other(monkeypatch):
+def test_labels_do_not_overlap(monkeypatch):
     boxes = []
     label = figures._label
 
@@ -73,7 +73,7 @@ def test_names_of_networks_do_not_cover_each_other(monkeypatch):
         assert not any(a.overlaps(b) for a, b in itertools.combinations(panel, 2))
 
 
-def test_networks_without_multiply_adds_are_left_out_of_that_panel_only(monkeypatch):
+def test_networks_without_multiply_adds_are_omitted_from_that_panel_only(monkeypatch):
     named = []
     monkeypatch.setattr(figures, "_label", lambda axes, points: named.append([name for _, _, name, _ in points]))
     tradeoff_figure([Point("A", 10, 1, 30, False), Point("B", 20, None, 31, False)], "Set14")
@@ -81,16 +81,16 @@ def test_networks_without_multiply_adds_are_left_out_of_that_panel_only(monkeypa
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_visual_shows_the_same_crop_of_every_panel(count):
+def test_visual_figure_shows_the_same_crop_of_every_result(count):
     truth = np.full((80, 120, 3), 255, np.uint8)
-    colours = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20), (20, 250, 250)][:count]
+    colors = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20), (20, 250, 250)][:count]
     panels = []
-    for i, colour in enumerate(colours):
+    for i, color in enumerate(colors):
         image = truth.copy()
-        image[20:40, 30:60] = colour  # the crop and nothing else
+        image[20:40, 30:60] = color  # the crop and nothing else
         panels.append(Panel(f"panel {i}", "details", image))
     image = read(visual_figure("whole", truth, (30, 20, 30, 20), panels))
     assert abs(image.shape[1] - TWICE_THE_PAGE) <= 1
-    areas = [(abs(image - colour).sum(-1) < 3).sum() for colour in colours]
+    areas = [(abs(image - color).sum(-1) < 3).sum() for color in colors]
     assert min(areas) > 10000
     assert max(areas) < 1.02 * min(areas)

@@ -1,4 +1,4 @@
-"""Sizes against the slides, block weights against the network's equations."""
+"""Sizes against the slides, and block weights against the equations of the network."""
 
 import itertools
 import time
@@ -17,7 +17,7 @@ A2F_ROWS = [(scale, row) for scale, rows in COMPARISON.items() for row in rows i
 
 
 @pytest.mark.parametrize(("scale", "row"), A2F_ROWS, ids=lambda x: getattr(x, "method", x))
-def test_sizes_are_the_slides(scale, row):
+def test_sizes_match_the_slides(scale, row):
     size = measure.sizes(build(row.method.lower(), scale))
     assert round(size["parameters"] / 1e3) == row.parameters
     assert size["multiply_adds"] / 1e9 == pytest.approx(row.multiply_adds, rel=0.015)
@@ -26,22 +26,24 @@ def test_sizes_are_the_slides(scale, row):
 
 
 @pytest.mark.parametrize(("options", "row"), zip([*ABLATIONS.values(), {}], ABLATION, strict=True))
-def test_sizes_of_the_ablations_are_the_slides(options, row):
+def test_sizes_of_the_ablations_match_the_slides(options, row):
     size = measure.sizes(build("a2f-l", 2, **options))
     assert round(size["parameters"] / 1e3) == row.parameters
     assert size["with_elementwise"] / 1e9 == pytest.approx(row.multiply_adds, abs=0.06)
 
 
 @pytest.mark.parametrize("row", HEAD_KERNELS, ids=lambda row: row.method)
-def test_sizes_of_the_head_kernels_are_the_slides(row):
+def test_sizes_of_the_head_kernels_match_the_slides(row):
     parameters = measure.sizes(build("a2f-sd", 4, head_kernel=int(row.method[0])))["parameters"]
-    assert parameters / 1e3 == pytest.approx(row.parameters, abs=0.1)  # some are printed cut off, some rounded
+    assert parameters / 1e3 == pytest.approx(
+        row.parameters, abs=0.1
+    )  # the slides truncate some values and round others
 
 
-def test_xla_counts_two_operations_for_a_multiply_add():
+def test_xla_counts_a_multiply_add_as_two_operations():
     network = build("a2f-sd", 4)
     flops = measure.xla_flops(network, (256, 256))
-    # Elementwise work comes on top, and near the border XLA leaves out products with the padding.
+    # XLA adds elementwise operations and omits products with the padding.
     assert flops == pytest.approx(2 * measure.count(network, (256, 256)).multiply_adds, rel=0.05)
 
 
@@ -85,14 +87,14 @@ def test_block_weights_follow_the_equations(random_params, options):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_patches_are_of_one_size_in_the_truth(scale):
+def test_patches_have_the_same_hr_size_at_every_scale(scale):
     patches = measure.sample_patches(scale)
     assert patches.shape == (6, 240 // scale, 240 // scale, 3)
     assert patches.dtype == np.uint8
 
 
 def test_running_time_is_the_median(monkeypatch):
-    # A clock by which the runs take 1, 2, 3, ... seconds.
+    # With this clock, the runs take 1, 2, 3, ... seconds.
     ticks = itertools.chain.from_iterable((run**2, run**2 + run) for run in itertools.count(1))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     assert measure.running_time(A2F(scale=2, features=2, blocks=1), (16, 16)) == 3.0

@@ -2,7 +2,7 @@ import base64
 import re
 from html.parser import HTMLParser
 
-from a2f_jax.report.page import Cells, Picture, Section, Table, markdown, page
+from a2f_jax.report.page import Cells, PageFigure, Section, Table, markdown, page
 
 SECTIONS = [
     Section(
@@ -12,7 +12,7 @@ SECTIONS = [
             Table(["Model", "Source", "K"], [Cells(["A", "slides", "1"]), Cells(["B", "", "2"], measured=True)], 2),
         ],
     ),
-    Section("Figures", [Picture("curve", "A curve.", b"\x89PNG...")]),
+    Section("Figures", [PageFigure("curve", "A curve.", b"\x89PNG...")]),
 ]
 
 
@@ -34,14 +34,14 @@ class Reader(HTMLParser):
             self.cells.append(data)
 
 
-def test_markdown_has_tables_with_measured_rows_in_bold_and_names_the_figures():
+def test_markdown_has_measured_rows_in_bold_and_links_to_the_figures():
     text = markdown("Title", "Lead.", SECTIONS)
     assert text.startswith("# Title\n\nLead.\n\n## Sizes & more\n\nRun `a2f report` < 5 minutes.\n\n")
     assert "| Model | Source | K |\n| --- | --- | ---: |\n| A | slides | 1 |\n| **B** |  | **2** |\n" in text
     assert "![A curve.](figures/curve.png)" in text
 
 
-def test_html_is_well_formed_and_needs_no_other_file():
+def test_html_is_well_formed_and_self_contained():
     text = page("Title", "Lead.", SECTIONS)
     reader = Reader()
     reader.feed(text)
@@ -52,7 +52,7 @@ def test_html_is_well_formed_and_needs_no_other_file():
     assert "url(" not in text
 
 
-def test_html_marks_measured_rows_and_code_and_escapes_the_rest():
+def test_html_marks_measured_rows_and_code_and_escapes_other_text():
     text = page("Title", "Lead.", SECTIONS)
     assert [re.search(r"<td[^>]*>(.)", row)[1] for row in re.findall('<tr class="measured">.*', text)] == ["B"]
     assert "<p>Run <code>a2f report</code> &lt; 5 minutes.</p>" in text

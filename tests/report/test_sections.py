@@ -12,7 +12,7 @@ from a2f_jax.images import write_rgb
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F, build
 from a2f_jax.report import sections
-from a2f_jax.report.page import Picture, Table
+from a2f_jax.report.page import PageFigure, Table
 from a2f_jax.report.sections import Example, Measured, scores
 
 SET5 = {"set5": {"psnr": 32.064, "ssim": 0.89281, "lpips": 0.17321, "n": 5, "images": {}}}
@@ -34,7 +34,7 @@ def hr():
 
 @pytest.fixture
 def no_tradeoff(monkeypatch):
-    """Spares the drawing."""
+    """Replaces the drawing of scatter plots."""
     drawn = []
     monkeypatch.setattr(scores, "tradeoff_figure", lambda points, title: drawn.append(points) or b"png")
     return drawn
@@ -44,7 +44,7 @@ def tables(section):
     return [part for part in section.parts if isinstance(part, Table)]
 
 
-def test_what_is_measured_follows_what_is_cited_of_the_same_network(measured, no_tradeoff):
+def test_measured_rows_follow_the_published_row_of_the_same_network(measured, no_tradeoff):
     section, numbers = sections.comparison([measured(build("a2f-sd", 4))])
     two, four = tables(section)
     assert [row.measured for row in two.rows] == [False] * len(COMPARISON[2])
@@ -54,18 +54,18 @@ def test_what_is_measured_follows_what_is_cited_of_the_same_network(measured, no
     ours = ["A2F-SD", "measured: `runs/mine`", "320K", "18.2G", "32.06/0.8928", "–", "–", "–", "–"]
     assert four.rows[place].cells == ours
     assert [n["weights"] for n in numbers if n["weights"]] == ["runs/mine"]
-    assert [part.name for part in section.parts if isinstance(part, Picture)] == ["tradeoff-x2", "tradeoff-x4"]
-    # The scatter plots are of Set14, on which nothing was measured here.
+    assert [part.name for part in section.parts if isinstance(part, PageFigure)] == ["tradeoff-x2", "tradeoff-x4"]
+    # The scatter plots show Set14, which was not measured here.
     assert [len(points) for points in no_tradeoff] == [len(COMPARISON[2]), len(COMPARISON[4])]
 
 
-def test_a_scale_of_which_the_slides_are_silent_has_a_table_of_its_own(measured, no_tradeoff):
+def test_a_scale_without_published_results_has_a_table_of_its_own(measured, no_tradeoff):
     section, _ = sections.comparison([measured(build("a2f-sd", 3))])
     _, three, _ = tables(section)
     assert [row.cells[0] for row in three.rows] == ["A2F-SD"]
 
 
-def test_a_network_of_another_size_stands_by_its_parameters(measured, no_tradeoff):
+def test_unpublished_networks_are_sorted_by_their_parameters(measured, no_tradeoff):
     section, _ = sections.comparison([measured(A2F(scale=4, features=16, blocks=9))])
     rows = tables(section)[1].rows
     place = next(i for i, row in enumerate(rows) if row.measured)
@@ -80,7 +80,7 @@ def test_weights_without_scores_have_no_row(measured, no_tradeoff):
     assert not any(n["weights"] for n in numbers)
 
 
-def test_ablations_are_measured_by_their_architecture(measured):
+def test_measured_ablations_are_recognized_by_their_architecture(measured):
     noca = build("a2f-l", 2, attention=False)
     section, numbers = sections.ablation([measured(noca), measured(build("a2f-sd", 2))])
     (table,) = tables(section)
@@ -92,25 +92,25 @@ def test_ablations_are_measured_by_their_architecture(measured):
     assert [round(n["parameters"] / 1e3) for n in numbers] == [1190, 1338, 1329, 1368, 1363]
 
 
-def test_head_kernels_are_measured_by_their_architecture(measured):
+def test_measured_head_kernels_are_recognized_by_their_architecture(measured):
     section, _ = sections.head_kernels([measured(build("a2f-sd", 4, head_kernel=5))])
     (table,) = tables(section)
     assert [row.cells[0] for row in table.rows] == ["1×1", "3×3", "5×5", "5×5", "7×7"]
 
 
-def test_lpips_counts_every_variant_and_measures_what_it_can(measured):
+def test_lpips_table_has_every_variant_and_the_measured_scores(measured):
     section, _ = sections.lpips([measured(build("a2f-sd", 4)), measured(build("a2f-s", 4), {"set5": {"psnr": 31.0}})])
     ours = {row.cells[0]: row.cells[1:] for row in tables(section)[0].rows if row.measured}
     assert ours["A2F-SD"] == ["measured: `runs/mine`", "320K", "0.320G", "0.1732", "–", "–", "–", "–"]
     assert ours["A2F-S"][:3] == ["counted", "331K", "0.329G"]
-    # The slides' 1.370G, within the elementwise work.
+    # The slides show 1.370G, which includes elementwise operations.
     assert float(ours["A2F-L"][2].rstrip("G")) == pytest.approx(1.370, rel=0.015)
 
 
-def test_component_weights_are_the_parameters(measured):
+def test_component_weights_equal_the_parameters(measured):
     small = measured(A2F(scale=4, features=4, blocks=2))
     section, numbers = sections.component_weights([small])
-    assert [part.name for part in section.parts if isinstance(part, Picture)] == ["block-weights-x4"]
+    assert [part.name for part in section.parts if isinstance(part, PageFigure)] == ["block-weights-x4"]
     params = small.model.params
     assert numbers[0]["weights"] == "runs/mine"
     assert numbers[0]["components"]["aux"] == [float(params[f"block_0{i}"]["lambda_aux"]) for i in range(2)]
@@ -118,7 +118,7 @@ def test_component_weights_are_the_parameters(measured):
     assert sum(int(cell.rstrip("%")) for cell in cells if cell.endswith("%")) == pytest.approx(100, abs=1)
 
 
-def test_without_weights_the_section_says_so():
+def test_without_weights_the_section_asks_for_them():
     section, numbers = sections.component_weights([])
     assert not numbers
     assert "--weights" in section.parts[-1]
@@ -134,13 +134,13 @@ def test_visual_comparison_measures_whole_images(measured, hr):
     assert [(n["psnr"], n["ssim"]) for n in numbers] == [
         (psnr_y(sr, hr, 4), ssim_y(sr, hr, 4)) for sr in (bicubic, ours, ours)
     ]
-    assert [part.name for part in section.parts if isinstance(part, Picture)] == ["visual-x4-barbara"]
+    assert [part.name for part in section.parts if isinstance(part, PageFigure)] == ["visual-x4-barbara"]
     rows = tables(section)[0].rows
     assert [row.cells[0] for row in rows if row.measured] == ["bicubic", "A2F-4X1", "runs/again"]
     assert ["A2F-SD", "slides", "25.962", "0.7491"] in [row.cells for row in rows]
 
 
-def test_examples_are_barbara_and_a_facade_or_photographs(tmp_path, hr):
+def test_default_examples_are_barbara_and_a_facade_or_photographs(tmp_path, hr):
     assert [example.name for example in sections.default_examples(4, None)] == ["motorcycle_left", "rocket"]
     folder = tmp_path / "Set14" / "image_SRF_4"
     big = np.tile(hr, (2, 2, 1))
@@ -153,13 +153,13 @@ def test_examples_are_barbara_and_a_facade_or_photographs(tmp_path, hr):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_photographs_hold_their_crops(scale):
+def test_default_crops_lie_inside_the_photographs(scale):
     assert all(example.fits for example in sections.default_examples(scale, None))
 
 
-def test_a_crop_outside_is_refused(tmp_path, hr):
+def test_a_crop_outside_the_image_is_an_error(tmp_path, hr):
     write_rgb(tmp_path / "a.png", hr)
     source = Source("a", tmp_path / "a.png")
     assert sections.example_from_file(source, (0, 0, 96, 72), 4).name == "a"
-    with pytest.raises(UserError, match=r"a\.png: 0,0,97,72 is not inside the image of 96×72"):
+    with pytest.raises(UserError, match=r"a\.png: the crop 0,0,97,72 does not lie inside the image of 96×72"):
         sections.example_from_file(source, (0, 0, 97, 72), 4)

@@ -1,4 +1,4 @@
-"""The report's sections: each function measures what its section shows and returns it with the numbers behind it."""
+"""The sections of the report: each function returns a section and the numbers that it shows."""
 
 from a2f_jax.report.sections.common import Measured, measure_weights
 from a2f_jax.report.sections.components import component_weights

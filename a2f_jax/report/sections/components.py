@@ -1,4 +1,4 @@
-"""The weights of the three components in every block."""
+"""The section about the weights of the three components in every block."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,14 @@ from a2f_jax.report.sections.common import NONE, Measured, Numbers
 
 
 def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
-    """The weights of the three components in every block, of each model."""
+    """Plots and tabulates the weights of the three components in every block of each model."""
     numbers: Numbers = []
     parts: list[Part] = [
         "The output of a block is the sum of three components, each with a learned scalar: λx times its input, λres "
-        "times the residual branch, λaux times the auxiliary features. What a scalar does depends on the size of what "
-        "it multiplies, so the second row of panels shows |λ| times the root mean square of its branch, measured on "
-        "the six sample photographs of scikit-image (240×240 pixels from the middle of each, downscaled)."
+        "times the residual branch, and λaux times the auxiliary features. The effect of a scalar depends on the "
+        "magnitude of the branch that it multiplies. The second set of panels therefore shows |λ| times the root mean "
+        "square of the branch, measured on the six sample photographs of scikit-image (the central 240×240 pixels of "
+        "each, downscaled)."
     ]
     order = [*VARIANTS]
     for scale in SCALES:
@@ -51,7 +52,7 @@ def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
                 cells += [f"{sum(found.weights[name]) / len(totals):.2f}", f"{share:.0%}"]
             rows.append(Cells(cells, measured=True))
         names = ", ".join(panels)
-        caption = f"Weights of the three components in each block, and their effective magnitudes: {names}."
+        caption = f"Weights of the three components in each block, and their magnitudes: {names}."
         parts.append(PageFigure(f"block-weights-x{scale}", caption.replace("\n", " "), block_weights_figure(panels)))
         heading = [
             "Model",
@@ -60,7 +61,9 @@ def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
         ]
         parts.append(Table(heading, rows, text_columns=2))
     if numbers:
-        parts.append("Shares are of the sum of the three magnitudes; means are over blocks.")
+        parts.append(
+            "Shares are fractions of the sum of the three magnitudes. Means and shares are averaged over the blocks."
+        )
     else:
-        parts.append("No weights were given, so there is nothing to show: add `--weights`.")
+        parts.append("This section requires weights: add `--weights`.")
     return Section("Weights of the three components per block", parts), numbers

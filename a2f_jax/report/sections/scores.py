@@ -1,4 +1,4 @@
-"""How good and how fast the networks are, beside others."""
+"""The sections about quality and speed, beside other networks."""
 
 from collections.abc import Sequence
 
@@ -24,31 +24,32 @@ from a2f_jax.report.sections.common import (
 )
 
 
-def _with_measured(cited: Sequence[Row], measured: Sequence[Measured]) -> list[tuple[Row, str | None]]:
-    """The paper's rows by size, each followed by what was measured of the same network; the label if measured."""
-    places = {row.method: row.parameters for row in cited}
-    rows: list[tuple[Row, str | None]] = [(row, None) for row in cited]
+def _with_measured(published: Sequence[Row], measured: Sequence[Measured]) -> list[tuple[Row, str | None]]:
+    # The published rows by size, each followed by the measured rows of the same network with their labels.
+    places = {row.method: row.parameters for row in published}
+    rows: list[tuple[Row, str | None]] = [(row, None) for row in published]
     rows += [(m.row, m.label) for m in measured if m.datasets]
     return sorted(rows, key=lambda r: (places.get(r[0].method, r[0].parameters), r[1] is not None))
 
 
 def comparison(measured: Sequence[Measured], dataset: str = "set14") -> tuple[Section, Numbers]:
-    """PSNR and SSIM of all methods on all sets, and PSNR against size.
+    """Tabulates PSNR and SSIM of all networks, and plots PSNR against size.
 
     Args:
-      measured: what was measured.
-      dataset: the set of the scatter plots.
+      measured: the measured models.
+      dataset: the benchmark set of the scatter plots.
     """
     numbers: Numbers = []
     parts: list[Part] = [
-        "PSNR in dB and SSIM on luma, shaving as many pixels as the scale. Multi-adds for an output of 1280×720; ours "
-        "are counted as the authors do. The slides print 0.7373 as the SSIM of A2F-SD ×4 on B100, and 389.9K as the "
-        "multi-adds of SRDenseNet, which can only be 389.9G."
+        "PSNR (in dB) and SSIM on luma, without as many border pixels as the scale. Multi-adds are for an output of "
+        "1280×720; those of measured rows are counted as the authors count them. Two published figures appear to be "
+        "misprints: the SSIM of A2F-SD ×4 on B100, 0.7373, and the multi-adds of SRDenseNet, 389.9K, given here as "
+        "389.9G."
     ]
     heading = ["Model", "Source", "Parameters", "Multi-adds", *(BENCHMARK_SETS[name].title for name in SETS)]
     for scale in SCALES:
-        cited = paper.COMPARISON.get(scale, ())
-        rows = _with_measured(cited, [m for m in measured if m.model.scale == scale])
+        published = paper.COMPARISON.get(scale, ())
+        rows = _with_measured(published, [m for m in measured if m.model.scale == scale])
         if not rows:
             continue
         numbers += [{"scale": scale, **row._asdict(), "weights": label} for row, label in rows]
@@ -65,22 +66,22 @@ def comparison(measured: Sequence[Measured], dataset: str = "set14") -> tuple[Se
             )
             for row, label in rows
         ]
-        parts.append(f"×{scale}:" if cited else f"×{scale}, of which the slides give nothing:")
+        parts.append(f"×{scale}:" if published else f"×{scale}, for which the slides contain no results:")
         parts.append(Table(heading, cells, text_columns=2))
-        if cited:
+        if published:
             points = [
                 Point(row.method, row.parameters, row.multiply_adds, row.scores[dataset]["psnr"], label is not None)
                 for row, label in rows
                 if dataset in row.scores
             ]
-            caption = f"PSNR on {BENCHMARK_SETS[dataset].title} ×{scale} against parameters and multi-adds."
+            caption = f"PSNR on {BENCHMARK_SETS[dataset].title} ×{scale} versus parameters and multi-adds."
             picture = tradeoff_figure(points, f"{BENCHMARK_SETS[dataset].title} ×{scale}")
             parts.append(PageFigure(f"tradeoff-x{scale}", caption, picture))
     return Section("Comparison with other networks", parts), numbers
 
 
 def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
-    """LPIPS on all sets, ×4, and the work for an input of 32×32."""
+    """Tabulates LPIPS and the multi-adds for an input of 32×32, ×4."""
     numbers: Numbers = []
     output = (4 * 32, 4 * 32)
     rows = [
@@ -108,15 +109,15 @@ def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
             rows.append(Cells([variant.upper(), source, *sizes, *score_cells(scores, "lpips")], measured=True))
     heading = ["Model", "Source", "Parameters", "GFLOPs, 32×32", *(BENCHMARK_SETS[name].title for name in SETS)]
     parts: list[Part] = [
-        "LPIPS (AlexNet, version 0.1), lower being better, on the whole RGB image. What the slides call GFLOPs are "
-        "multi-adds in units of 1e9, for an input of 32×32; ours are those of convolutions and matrix products.",
+        "LPIPS (AlexNet, version 0.1) on the whole RGB image; lower is better. The GFLOPs of the slides are multi-adds "
+        "in units of 1e9, for an input of 32×32. Highlighted rows count those of convolutions and matrix products.",
         Table(heading, rows, text_columns=2),
     ]
     return Section("LPIPS and GFLOPs (×4)", parts), numbers
 
 
 def running_time(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
-    """Seconds for an image of Urban100's size, ×4."""
+    """Tabulates the seconds per image of the size of Urban100, ×4."""
     device = measure.device_name()
     rows = [
         Cells(
@@ -147,10 +148,10 @@ def running_time(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
         rows.append(Cells(cells, measured=True))
     height, width = measure.TIMED_OUTPUT
     parts: list[Part] = [
-        f"Measured on: {device} ({jax.devices()[0].platform}), JAX {jax.__version__}, float32. One image of noise, "
-        f"{width // 4}×{height // 4} → {width}×{height}, the size of a typical image of Urban100, on which PSNR is "
-        "taken; batch of 1, compiled, warm, waiting for the result, pixels on the device before and after; the "
-        "median of repeated runs. The slides do not name their device, so their times and ours do not compare.",
+        f"Measured on {device} ({jax.devices()[0].platform}) with JAX {jax.__version__} in float32: the median time of "
+        f"repeated forward passes on one image of noise, {width // 4}×{height // 4} → {width}×{height}, a typical size "
+        "in Urban100, after compilation and warm-up, without transfers between host and device. PSNR is that on "
+        "Urban100. The slides do not name their device, so their times cannot be compared with these.",
         Table(["Model", "Source", "Parameters", "Multi-adds", "Seconds", "PSNR (dB)"], rows, text_columns=2),
     ]
     return Section("Running time (×4)", parts), numbers

@@ -1,4 +1,4 @@
-"""How large the networks are: the variants and the ablations."""
+"""The sections about the size of the networks: the variants and the ablations."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from a2f_jax.report.sections.common import (
 
 
 def model_sizes() -> tuple[Section, Numbers]:
-    """Parameters and multi-adds of every variant and scale beside the slides', and XLA's own estimate."""
+    """Tabulates parameters, multi-adds and XLA's cost estimate of every variant and scale."""
     numbers: Numbers = []
     rows = []
     for variant in tqdm.tqdm(VARIANTS, unit="variant", desc="sizes"):
@@ -31,7 +31,7 @@ def model_sizes() -> tuple[Section, Numbers]:
             network = build(variant, scale)
             size = measure.sizes(network)
             flops = measure.xla_flops(network)
-            cited = {row.method.lower(): row for row in paper.COMPARISON.get(scale, ())}.get(variant)
+            published = {row.method.lower(): row for row in paper.COMPARISON.get(scale, ())}.get(variant)
             numbers.append({"variant": variant, "scale": scale, **size, "xla_flops": flops})
             rows.append(
                 Cells(
@@ -39,10 +39,10 @@ def model_sizes() -> tuple[Section, Numbers]:
                         variant.upper(),
                         f"×{scale}",
                         f"{size['parameters']:,}",
-                        thousands(cited.parameters) if cited else NONE,
+                        thousands(published.parameters) if published else NONE,
                         billions(size["multiply_adds"] / 1e9, 2),
                         billions(size["with_elementwise"] / 1e9, 2),
-                        billions(cited.multiply_adds) if cited else NONE,
+                        billions(published.multiply_adds) if published else NONE,
                         f"{flops / 1e9:.2f}" if flops else NONE,
                         f"{flops / 2 / size['multiply_adds']:.3f}" if flops else NONE,
                     ]
@@ -53,38 +53,39 @@ def model_sizes() -> tuple[Section, Numbers]:
         *("Multi-adds", "with biases, ReLU, mean", "slides", "XLA: GFLOPs", "÷ 2 multi-adds"),
     ]
     parts: list[Part] = [
-        "Counted in the networks themselves. Multi-adds are those of convolutions and matrix products for an output "
-        "of 1280×720. The authors count more: with one operation for every bias, every ReLU and every value of the "
-        "mean inside the attention, their figures come out. The slides give nothing for ×3.",
-        "A second opinion is XLA's cost analysis of the compiled network "
-        f"({measure.device_name()}), in which a multi-add is two operations and all elementwise work is counted.",
+        "Parameters and multi-adds are counted in the traced networks. Multi-adds are those of convolutions and matrix "
+        "products for an output of 1280×720. The authors count more: adding one operation for every bias, every ReLU "
+        "and every value that channel attention averages reproduces their figures. The slides contain no results for "
+        "×3.",
+        "As an independent check, the last columns show XLA's cost analysis of the network compiled for "
+        f"{measure.device_name()}, in which a multi-add is two operations and all elementwise operations count.",
         Table(heading, rows, text_columns=2),
     ]
     return Section("Size of the models", parts), numbers
 
 
 def ablation(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
-    """Effect of projection unit and channel attention, L ×2."""
+    """Tabulates the effect of the projection unit and of channel attention, A2F-L ×2."""
     numbers: Numbers = []
     rows = []
     runs = {**ABLATIONS, "": {}}
-    for (name, options), cited in zip(runs.items(), paper.ABLATION, strict=True):
+    for (name, options), published in zip(runs.items(), paper.ABLATION, strict=True):
         network = build("a2f-l", 2, **options)
         size = measure.sizes(network)
-        numbers.append({"name": cited.method, "run": name, **size})
+        numbers.append({"name": published.method, "run": name, **size})
         run = f"`ablation.py:{name}`" if name else "`a2f.py:l_x2`"
         units = ["✓" if network.auxiliary else "", "✓" if network.auxiliary and network.attention else ""]
         sizes = [
             thousands(size["parameters"] / 1e3, 1),
-            thousands(cited.parameters),
+            thousands(published.parameters),
             billions(size["with_elementwise"] / 1e9),
-            billions(cited.multiply_adds),
+            billions(published.multiply_adds),
         ]
-        rows.append(Cells([cited.method, run, *units, *sizes, *score_cells(cited.scores, "psnr")]))
+        rows.append(Cells([published.method, run, *units, *sizes, *score_cells(published.scores, "psnr")]))
         for m in measured:
             if m.datasets and m.model.scale == 2 and m.model.variant == variant_of(network):
                 cells = [
-                    cited.method,
+                    published.method,
                     measured_as(m),
                     *units,
                     sizes[0],
@@ -97,35 +98,43 @@ def ablation(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
     sets = [BENCHMARK_SETS[name].title for name in SETS]
     heading = ["Model", "Run", "PU", "CA", "Parameters", "slides", "Multi-adds", "slides", *sets]
     parts: list[Part] = [
-        "PU is the projection unit, CA channel attention; -MP means more parameters: 18 instead of 16 blocks without "
-        "projection, or a depthwise 3×3 convolution on the concatenation before each projection. Each row is a "
-        "configuration of the one network; multi-adds as the authors count, PSNR in dB.",
+        "PU is the projection unit and CA is channel attention. MP stands for more parameters: 18 instead of 16 blocks "
+        "for the baseline, or a depthwise 3×3 convolution before each projection. Multi-adds are counted as the "
+        "authors count them; PSNR is in dB.",
         Table(heading, rows, text_columns=4),
     ]
     return Section("Ablation: projection unit and channel attention (A2F-L ×2)", parts), numbers
 
 
 def head_kernels(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
-    """Kernel selection in the head, SD ×4."""
+    """Tabulates the effect of the kernel size of the head, A2F-SD ×4."""
     numbers: Numbers = []
     rows = []
-    for cited in paper.HEAD_KERNELS:
-        kernel = int(cited.method[0])
+    for published in paper.HEAD_KERNELS:
+        kernel = int(published.method[0])
         network = build("a2f-sd", 4, head_kernel=kernel)
         size = measure.sizes(network)
         numbers.append({"head_kernel": kernel, **size})
         run = "`a2f.py:sd_x4`" if kernel == 3 else f"`ablation.py:head{kernel}`"
         parameters = thousands(size["parameters"] / 1e3, 2)
         rows.append(
-            Cells([cited.method, run, parameters, thousands(cited.parameters, 1), *score_cells(cited.scores, "psnr")])
+            Cells(
+                [
+                    published.method,
+                    run,
+                    parameters,
+                    thousands(published.parameters, 1),
+                    *score_cells(published.scores, "psnr"),
+                ]
+            )
         )
         for m in measured:
             if m.datasets and m.model.scale == 4 and m.model.variant == variant_of(network):
-                cells = [cited.method, measured_as(m), parameters, "", *score_cells(m.datasets, "psnr")]
+                cells = [published.method, measured_as(m), parameters, "", *score_cells(m.datasets, "psnr")]
                 rows.append(Cells(cells, measured=True))
     heading = ["Kernel", "Run", "Parameters", "slides", *(BENCHMARK_SETS[name].title for name in SETS)]
     parts: list[Part] = [
-        "PSNR in dB. The slides' 38.13 dB on Manga109 with 5×5 is printed so; its neighbours suggest 30.13.",
+        "PSNR is in dB. The published 38.13 dB on Manga109 with a 5×5 kernel appears to be a misprint of 30.13 dB.",
         Table(heading, rows, text_columns=2),
     ]
     return Section("Ablation: kernel of the head (A2F-SD ×4)", parts), numbers

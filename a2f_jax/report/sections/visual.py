@@ -1,4 +1,4 @@
-"""Results as pictures, beside the truth."""
+"""The section that shows results beside the ground truth."""
 
 import os
 import re
@@ -18,12 +18,12 @@ from a2f_jax.report.sections.common import NONE, Measured, Numbers, billions, me
 
 
 class Example(NamedTuple):
-    """An image to compare results on.
+    """An image for the visual comparison.
 
     Attributes:
-      name: its caption, and the key in `paper.VISUAL` where it is one of the slides'.
-      pair: LR and HR.
-      crop: left, top, width and height of the part that is enlarged, in HR pixels.
+      name: the caption, and the key in `paper.VISUAL` if the slides show this image.
+      pair: the LR and HR images.
+      crop: left, top, width and height of the enlarged region, in HR pixels.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Example(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the crop is inside the image, and the image large enough for PSNR and SSIM."""
+        """Whether the crop lies inside the image, and the image is large enough for PSNR and SSIM."""
         height, width = self.pair.hr.shape[:2]
         x, y, w, h = self.crop
         return 0 <= x < x + w <= width and 0 <= y < y + h <= height and min(height, width) >= 64
 
 
-# Dataset, the image's place in it, name, crop. The slides' façade is img_096; the one of B100 stands in for it.
+# Dataset, index of the image, name, crop. The slides show img_096; a façade from B100 replaces it if it is missing.
 _BENCHMARK_EXAMPLES = (
     (("set14", 1, "barbara", (56, 24, 108, 72)),),
     (("urban100", 95, "img_096", (200, 200, 108, 72)), ("b100", 91, "façade (B100)", (100, 78, 108, 72))),
@@ -47,7 +47,12 @@ _SAMPLE_EXAMPLES = (("motorcycle_left", (340, 280, 108, 72)), ("rocket", (4, 140
 
 
 def default_examples(scale: int, data_dir: str | os.PathLike[str] | None) -> list[Example]:
-    """Finds "barbara" and a façade in benchmark sets; a photograph of scikit-image stands in for either."""
+    """Returns "barbara" and a façade from the benchmark sets, or photographs from scikit-image if they are missing.
+
+    Args:
+      scale: the scale of the image pairs.
+      data_dir: the folder that contains the benchmark sets.
+    """
     photographs = {source.name: source._replace(columns=(0.0, 1.0)) for source in sample()["train"]}
     examples = []
     for choices, (photograph, photograph_crop) in zip(_BENCHMARK_EXAMPLES, _SAMPLE_EXAMPLES, strict=True):
@@ -56,7 +61,7 @@ def default_examples(scale: int, data_dir: str | os.PathLike[str] | None) -> lis
             try:
                 found = Example(name, open_pairs(dataset, scale=scale, data_dir=data_dir)[index], crop)
             except (UserError, IndexError):
-                continue  # the set is not there at this scale, or not whole
+                continue  # the set is missing at this scale, or incomplete
             if found.fits:
                 example = found
                 break
@@ -65,13 +70,23 @@ def default_examples(scale: int, data_dir: str | os.PathLike[str] | None) -> lis
 
 
 def example_from_file(source: Source, crop: tuple[int, ...], scale: int) -> Example:
-    """Reads any image as an example; `UserError` if it is too small or the crop is not inside it."""
+    """Reads an image file as an example.
+
+    Args:
+      source: the image.
+      crop: left, top, width and height of the region to enlarge, in HR pixels.
+      scale: the scale of the image pair.
+
+    Raises:
+      UserError: the image cannot be read or is too small, or the crop does not lie inside it.
+    """
     example = Example(source.name, source.read(scale), crop)
     if not example.fits:
         height, width = example.pair.hr.shape[:2]
         x, y, w, h = crop
         raise UserError(
-            f"{source.hr}: {x},{y},{w},{h} is not inside the image of {width}×{height}, or that is smaller than 64×64"
+            f"{source.hr}: the crop {x},{y},{w},{h} does not lie inside the image of {width}×{height}, or the image is "
+            "smaller than 64×64"
         )
     return example
 
@@ -79,16 +94,16 @@ def example_from_file(source: Source, crop: tuple[int, ...], scale: int) -> Exam
 def visual_comparison(
     measured: Sequence[Measured], examples: Mapping[int, Sequence[Example]]
 ) -> tuple[Section, Numbers]:
-    """Truth, bicubic interpolation and each model's result, enlarged alike.
+    """Draws a crop of the ground truth, of bicubic interpolation and of the result of each model.
 
     Args:
       measured: the models.
-      examples: images for each scale of the models.
+      examples: the images for each scale of the models.
     """
     numbers: Numbers = []
     parts: list[Part] = [
-        "The marked part of each image, enlarged alike. Below each result: parameters and multi-adds (as the authors "
-        "count, for an output of 1280×720), and PSNR and SSIM of the whole image."
+        "The marked region of each image, enlarged. The captions show parameters and multi-adds (counted as the "
+        "authors count them, for an output of 1280×720), and the PSNR and SSIM of the whole image."
     ]
     for scale, of_scale in examples.items():
         models = [m for m in measured if m.model.scale == scale]
@@ -97,10 +112,10 @@ def visual_comparison(
             results = [("bicubic", NONE, "measured", Bicubic(scale).upscale(lr))]
             for m in models:
                 size = f"{thousands(m.row.parameters)} / {billions(m.row.multiply_adds)}"
-                # Of several weights of one variant, the first has its name.
+                # Among several weights of one variant, the first is named after the variant.
                 name = m.label if any(m.row.method == other for other, *_ in results) else m.row.method
                 results.append((name, size, measured_as(m), m.model.upscale(lr)))
-            panels = [Panel("truth", "parameters / multi-adds\nPSNR / SSIM", hr)]
+            panels = [Panel("ground truth", "parameters / multi-adds\nPSNR / SSIM", hr)]
             for name, size, source, sr in results:
                 psnr, ssim = psnr_y(sr, hr, scale), ssim_y(sr, hr, scale)
                 panels.append(Panel(name, f"{size}\n{psnr:.3f} dB / {ssim:.4f}", sr))
@@ -125,6 +140,6 @@ def visual_comparison(
 
 
 def _file_name(text: str) -> str:
-    """The letters and digits of a text, without accents: `façade (B100)` → `facade-b100`."""
+    # For example, `façade (B100)` → `facade-b100`.
     plain = unicodedata.normalize("NFKD", text.lower()).encode("ascii", "ignore").decode()
     return "-".join(re.findall("[a-z0-9]+", plain))
