@@ -100,7 +100,7 @@ def _check(image: Image.Image, name: str, limit: int) -> None:
     width, height = image.size
     if width * height > limit:
         raise UserError(
-            f"{name} declares {width}×{height} pixels, more than the pixel limit of {limit}: raise the limit to read it",
+            f"{name} declares {width}×{height} pixels, more than the pixel limit of {limit}: raise the limit",
             parameter="pixel_limit",
         )
     frames = getattr(image, "n_frames", 1)
@@ -182,6 +182,31 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
     if isinstance(source, zipfile.Path):
         return source.open("rb")  # type: ignore[return-value]
     return pathlib.Path(source).open("rb")
+
+
+def read_size(source: str | os.PathLike[str] | bytes, limit: int = PIXEL_LIMIT) -> tuple[str, int, int]:
+    """Reads the format and the size of an image, without decoding its pixels where the format allows it.
+
+    Args:
+      source: Path of the file, or the content of a file.
+      limit: Largest number of pixels that the image may declare.
+
+    Returns:
+      Pillow's name for the format, and the height and the width in pixels of the image when rotated upright.
+
+    Raises:
+      UserError: `read_picture` cannot read the image.
+    """
+    try:
+        with _open(source) as file, Image.open(file) as image:
+            _check(image, str(source), limit)
+            width, height = image.size
+            if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+                width, height = height, width
+            return "JPEG" if image.format == "MPO" else str(image.format), height, width
+    except Exception:  # what is wrong, or how else to read the file, is the full reader's to find out
+        picture = read_picture(source, limit)
+        return picture.format, *picture.pixels.shape[:2]
 
 
 def read_rgb(source: str | os.PathLike[str] | zipfile.Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
-from a2f_jax.images.reading import Picture, read_picture, read_rgb
+from a2f_jax.images.reading import Picture, read_picture, read_rgb, read_size
 from a2f_jax.images.writing import write_picture
 
 
@@ -295,3 +295,19 @@ def test_a_decompression_bomb_is_refused(tmp_path, pixels, monkeypatch):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*gone\.png: No such file"):
         read_rgb(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+def test_the_size_is_that_of_the_upright_image(name, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / name, exif=exif)
+    form, height, width = read_size(tmp_path / name)
+    assert (height, width) == (20, 10) == read_picture(tmp_path / name).pixels.shape[:2]
+    assert form == read_picture(tmp_path / name).format
+
+
+def test_the_size_of_a_file_that_is_not_an_image_is_an_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"?")
+    with pytest.raises(UserError, match=r"a\.png is not an image"):
+        read_size(tmp_path / "a.png")
