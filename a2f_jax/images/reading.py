@@ -201,7 +201,8 @@ def read_size(source: str | os.PathLike[str] | bytes, limit: int = PIXEL_LIMIT) 
         with _open(source) as file, Image.open(file) as image:
             _check(image, str(source), limit)
             width, height = image.size
-            if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+            # Pillow applies the orientation of a TIFF itself.
+            if image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
                 width, height = height, width
             return "JPEG" if image.format == "MPO" else str(image.format), height, width
     except Exception:  # what is wrong, or how else to read the file, is the full reader's to find out
