@@ -1,1 +1,1 @@
-"""What to run: settings of training runs."""
+"""The settings of training runs."""

@@ -1,4 +1,6 @@
-"""Going on with shipped weights on your own photographs, `finetune.py:{s,sd,m,l}_x{2,3,4}`; see docs/weights.md.
+"""Fine-tuning of the shipped weights on your own photographs, `finetune.py:{s,sd,m,l}_x{2,3,4}`.
+
+See docs/weights.md. For example:
 
 a2f data prepare photos --source ~/Pictures/birds --validation 10 --data-dir my_photos
 a2f train --config configs/finetune.py:sd_x4 --config.data.dir=my_photos --workdir runs/birds
@@ -10,7 +12,7 @@ from a2f_jax.configs import a2f
 
 
 def get_config(run: str = "sd_x4") -> ConfigDict:
-    """Returns the settings of a run such as `"sd_x4"`, variant and scale."""
+    """Returns the settings of a run; `run` is variant and scale, such as `"sd_x4"`."""
     config = a2f.get_config(run)
     config.init = f"{config.model.variant}-x{config.model.scale}"
     config.steps = 1_000

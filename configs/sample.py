@@ -1,4 +1,4 @@
-"""The quick start: A2F-SD ×4 on the photographs of the `sample` dataset, about two minutes on two CPU cores."""
+"""The quick start: trains A2F-SD ×4 on the `sample` dataset in about two minutes on two CPU cores."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from a2f_jax.configs import a2f
 
 
 def get_config() -> ConfigDict:
-    """Returns the settings."""
+    """Returns the settings of the run."""
     config = a2f.get_config("sd_x4")
     config.steps = 500
     config.data.name = "sample"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: asks for it, installs on all its workers, trains, and when the slice is taken away
-# (spot capacity) asks for another and goes on from the last checkpoint.
+# Trains on a Cloud TPU slice: requests it, installs the package on all workers and trains. When the slice (spot
+# capacity) is preempted, requests another one and resumes from the last checkpoint.
 #
 #   ZONE=us-east5-b TYPE=v6e-16 launch/tpu_pod.sh configs/a2f.py:sd_x4 /mnt/bucket/runs/sd_x4 [--config.key=value ...]
 #
-# Needs gcloud, signed in. WORKDIR and the prepared data (--config.data.dir) must be on a file system that all workers
-# share, such as a bucket mounted with gcsfuse by STARTUP, a command that is run on them first. PACKAGE is the wheel to
-# install, by default this repository's.
+# Requires gcloud with an active account. WORKDIR and the prepared data (--config.data.dir) must be on a file system
+# that all workers share, for example a bucket that STARTUP, a command run on every worker first, mounts with gcsfuse.
+# PACKAGE is the wheel to install; by default it is built from this repository.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -25,7 +25,7 @@ if [ -z "${PACKAGE:-}" ]; then
     python3 -m pip wheel --quiet --no-deps --wheel-dir dist .
     PACKAGE=$(echo dist/a2f_jax-*.whl)
 fi
-# Every worker runs the same command; JAX learns from the pod who they are.
+# Every worker runs the same command; JAX gets the addresses and indices of the workers from the pod.
 overrides=
 [ $# -eq 0 ] || overrides=$(printf '%q ' "$@")
 
@@ -35,8 +35,8 @@ while true; do
         sleep 30
     done
 
-    # A slice that is taken away breaks any of these commands off; a run that fails on a slice that is still there has
-    # a reason that another slice would not mend.
+    # Preemption can interrupt any of these commands. If the run fails while the slice still exists, another slice would
+    # not help.
     done=no
     on_all_workers "${STARTUP:-true}" &&
         tpu tpu-vm scp "$PACKAGE" "$name:" --worker all &&
@@ -48,8 +48,8 @@ while true; do
     if [ "$done" = yes ]; then
         exit 0
     elif [ "$state" = READY ]; then
-        echo "The run failed; its messages are above" >&2
+        echo "The run failed; see the messages above" >&2
         exit 1
     fi
-    echo "The slice was taken away; asking for another (Ctrl-C stops)" >&2
+    echo "The slice was preempted; requesting another one (press Ctrl-C to stop)" >&2
 done

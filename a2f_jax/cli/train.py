@@ -1,4 +1,4 @@
-"""`a2f train`."""
+"""The `a2f train` command."""
 
 import argparse
 import pathlib
@@ -13,45 +13,50 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Adds the command."""
+    """Adds the command to the parser."""
     parser = add_command(
         commands,
         "train",
         run,
-        "train a network, or go on with a run that was stopped",
+        "train a network, or resume a run that was stopped",
         "  a2f train --config configs/sample.py --workdir runs/first\n"
         "  a2f train --config configs/a2f.py:sd_x4 --workdir runs/sd_x4\n"
         "  a2f train --config configs/a2f.py:m_x2 --workdir runs/m_x2 --config.data.name=my_photos "
         "--config.batch_size=32\n"
         "  a2f train --config configs/finetune.py:sd_x4 --workdir runs/tuned --config.data.name=my_photos\n",
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:RUN]", help="settings; see configs/")
     parser.add_argument(
-        "--workdir", required=True, type=pathlib.Path, metavar="DIR", help="checkpoints and logs go here"
+        "--config",
+        required=True,
+        metavar="FILE[:RUN]",
+        help="Python file with the settings, see configs/; RUN selects one of its runs",
     )
-    parser.add_argument("--accept-changes", action="store_true", help="go on although settings have changed")
-    parser.add_argument("--profile", type=int, metavar="STEP", help="trace this step into DIR/profile")
+    parser.add_argument(
+        "--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder for checkpoints and logs"
+    )
+    parser.add_argument("--accept-changes", action="store_true", help="resume with changed settings")
+    parser.add_argument("--profile", type=int, metavar="STEP", help="write a trace of this step to DIR/profile")
     group = parser.add_argument_group(
-        "several machines", "one process on each; TPU pods, SLURM and GKE tell --distributed all it needs"
+        "several processes", "run the same command in each process; on TPU pods, SLURM and GKE, --distributed is enough"
     )
     group.add_argument("--distributed", action="store_true", help="train together with the other processes")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
-    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process")
+    group.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    group.add_argument("--process-id", type=int, metavar="I", help="index of this process, starting at 0")
     parser.add_argument(
-        "--config.KEY", dest="_", metavar="VALUE", help="override any setting, for instance --config.seed=1"
+        "--config.KEY", dest="_", metavar="VALUE", help="override a setting, for example --config.seed=1"
     )
 
 
 def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
-    """Reads a config.
+    """Loads a config.
 
     Args:
-      argument: `FILE[:RUN]`; a file that is not there is looked for among the configs that were installed.
-      overrides: of the form `--config.key=value`.
+      argument: `FILE[:RUN]`. A file that does not exist is looked up among the installed configs.
+      overrides: arguments of the form `--config.key=value`.
 
     Raises:
-      UserError: there is no such file, run or key, or a value is of another type.
+      UserError: the file, run or setting does not exist, or a value has the wrong type.
     """
     import flax.traverse_util
     from absl import flags
@@ -65,7 +70,7 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
 
         installed = pathlib.Path(configs.__file__).parent / pathlib.Path(path).name
         if str(pathlib.Path(path).parent) not in (".", "configs") or not installed.is_file():
-            raise UserError(f"there is no config file {path}: name one, for instance configs/a2f.py:sd_x4")
+            raise UserError(f"config file {path} does not exist: use for example configs/a2f.py:sd_x4")
         argument = f"{installed}{colon}{name}"
     values = flags.FlagValues()
     argv = ["a2f", f"--config={argument}", *overrides]
@@ -73,22 +78,24 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
     try:
         values(argv)
         config = values.config
-    except Exception as error:  # a config file is a program, and can raise anything
-        # An error inside the config file arrives with its whole traceback in the message.
+    except Exception as error:  # a config file is a program and can raise anything
+        # For an error inside the config file, the message contains the whole traceback.
         reason = (str(error).strip().splitlines() or [""])[-1].removeprefix("ValueError: ")
         raise UserError(f"{argument}: {reason or type(error).__name__}") from error
     needed = flax.traverse_util.flatten_dict(a2f.get_config().to_dict(), sep=".")
     missing = needed.keys() - flax.traverse_util.flatten_dict(getattr(config, "to_dict", dict)(), sep=".").keys()
     if missing:
-        raise UserError(f"{argument} lacks {', '.join(sorted(missing))}: start from a2f_jax.configs.a2f.get_config()")
+        raise UserError(
+            f"{argument} lacks {', '.join(sorted(missing))}: derive the config from a2f_jax.configs.a2f.get_config()"
+        )
     return config
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Does it."""
+    """Runs the command; `rest` holds the overrides of the config."""
     config = load_config(args.config, rest)
     if ":/" in str(args.workdir):
-        raise UserError(f"--workdir {args.workdir} is not a local folder: mount the bucket and name the folder")
+        raise UserError(f"--workdir {args.workdir} is not a local folder: mount the bucket first")
     if not args.distributed and (args.coordinator, args.processes, args.process_id) != (None, None, None):
         raise UserError("--coordinator, --processes and --process-id need --distributed")
     if args.distributed:
@@ -99,7 +106,7 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"the processes cannot find each other ({reason}): give --coordinator, --processes and --process-id"
+                f"the processes cannot connect ({reason}): pass --coordinator, --processes and --process-id"
             ) from error
     from a2f_jax.training.loop import train
 

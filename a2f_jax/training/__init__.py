@@ -1,1 +1,1 @@
-"""State, step, loop, checkpoints, parallelism."""
+"""Training: settings, inputs, the training step, parallelism, the loop, checkpoints, and monitoring."""

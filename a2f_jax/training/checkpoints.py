@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, written by Orbax while training goes on."""
+"""Checkpoints of a training run, written asynchronously by Orbax."""
 
 import pathlib
 import shutil
@@ -21,20 +21,22 @@ from a2f_jax.weights import training_run as layout
 
 
 def state_bytes(state: TrainState) -> int:
-    """Returns how many bytes the values of a state take."""
+    """Returns the size of a state in bytes."""
     return sum(x.nbytes for x in jax.tree.leaves(state))
 
 
 class Checkpoints:
-    """Keeps the last `config.keep_checkpoints` checkpoints of a work folder and the best by validation PSNR.
+    """Saves and restores checkpoints.
+
+    Keeps the last `config.keep_checkpoints` checkpoints and the one with the best validation PSNR.
 
     Args:
       workdir: the work folder.
-      config: the run's settings, kept in every checkpoint.
-      say: prints a line for the user.
+      config: the settings of the run, which are stored in every checkpoint.
+      say: prints a message for the user.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the work folder cannot be written.
     """
 
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, say):
@@ -56,14 +58,14 @@ class Checkpoints:
             raise UserError(f"cannot write checkpoints to {self._folder}: {error.strerror or error}") from error
 
     def save(self, state: TrainState, scores: dict[str, float] | None) -> None:
-        """Starts to write a checkpoint; waits for the one before it.
+        """Starts writing a checkpoint, after waiting for the previous one.
 
         Args:
-          state: global arrays, not donated afterwards (`Spmd.get_state` copies).
-          scores: `psnr` and `ssim` of validation at this step, if there was one.
+          state: global arrays that will not be donated, as returned by `Spmd.get_state`.
+          scores: `psnr` and `ssim` of the validation at this step, or None if there was none.
 
         Raises:
-          UserError: this checkpoint or the one before it could not be written.
+          UserError: this checkpoint or the previous one could not be written.
         """
         step = int(state.step)
         about = {"step": step, "version": a2f_jax.__version__, "config": self._config.to_dict(), **(scores or {})}
@@ -74,34 +76,34 @@ class Checkpoints:
         }
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
-        # Before Orbax begins: it does not stop cleanly in the middle of a checkpoint.
+        # Checked before Orbax begins, because it does not stop cleanly in the middle of a checkpoint.
         needed, free = state_bytes(state) * 5 // 4, shutil.disk_usage(self._folder).free
         if free < needed:
-            raise self._unwritable(f"the disk has {free >> 20} MB left of the {needed >> 20} MB that it takes")
+            raise self._unwritable(f"it needs {needed >> 20} MB, but the disk has only {free >> 20} MB left")
         try:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=scores, force=True)
-        except Exception as error:  # Orbax and TensorStore wrap what the disk says
+        except Exception as error:  # Orbax and TensorStore wrap the error of the operating system
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: Exception | str) -> UserError:
-        # What the system says stands at the end of what wraps it.
+        # The error of the operating system is at the end of the message that wraps it.
         reason = " ".join(str(error).split())[-200:]
         steps = self._manager.all_steps()
-        safe = f"step {max(steps)} is safe" if steps else "nothing is saved yet"
-        return UserError(f"cannot write a checkpoint to {self._folder}: {reason}; {safe}. Make room and start again")
+        safe = f"step {max(steps)} is safe" if steps else "no checkpoint is saved yet"
+        return UserError(f"cannot write a checkpoint to {self._folder}: {reason}; {safe}. Free some space, then resume")
 
     def restore(self, like: TrainState, accept_changes: bool = False) -> TrainState | None:
-        """Reads the newest checkpoint; one that is damaged is reported and the one before it used.
+        """Restores the newest checkpoint; a damaged one is moved aside and the previous one used.
 
         Args:
-          like: a state of the same structure, whose shardings the result takes over.
-          accept_changes: goes on although settings that matter have changed.
+          like: a state with the expected structure and shardings.
+          accept_changes: whether to resume although settings that affect the result have changed.
 
         Returns:
           The state, or None if there is no checkpoint.
 
         Raises:
-          UserError: there are checkpoints, but none can be read, or they were made with other settings.
+          UserError: there are checkpoints, but none can be read, or they were written with other settings.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -110,32 +112,31 @@ class Checkpoints:
                 changes = list(changed_settings(about["config"], self._config.to_dict()))
                 if changes and not accept_changes:
                     raise UserError(
-                        f"{self._folder.parent} holds a run with other settings ({'; '.join(changes)}): choose a new "
-                        "--workdir, or go on with the new ones by --accept-changes"
+                        f"{self._folder.parent} holds a run with other settings ({'; '.join(changes)}): choose another "
+                        "work folder, or accept the new settings with accept_changes"
                     )
                 if network := [c for c in changes if c.startswith("model.") and not c.startswith("model.dtype")]:
                     raise UserError(
-                        f"{self._folder.parent} holds another network ({'; '.join(network)}): choose a new --workdir; "
-                        f"--config.init={self._folder.parent} starts from those of its weights that fit"
+                        f"{self._folder.parent} holds another network ({'; '.join(network)}): choose another work "
+                        f"folder; config.init={self._folder.parent} starts a new run from the weights that match"
                     )
                 return self._restore(step, like)
             except UserError:
                 raise
-            except Exception as error:  # a damaged file can raise anything; its message is the user's clue
+            except Exception as error:  # a damaged file can raise anything
                 reason = " ".join(str(error).split())[:200]
-                self._say(f"The checkpoint of step {step} is damaged and set aside: {reason}")
+                self._say(f"The checkpoint of step {step} is damaged and was moved aside: {reason}")
                 self._set_aside(step)
         if steps:
-            raise UserError(f"none of the checkpoints in {self._folder} can be read: choose a new --workdir")
+            raise UserError(f"none of the checkpoints in {self._folder} can be read: choose another work folder")
         return None
 
     def _set_aside(self, step: int) -> None:
-        """Makes room for a new checkpoint of a step without deleting what is left of the old one."""
         if jax.process_index() == 0:
             aside = self._folder.parent / "damaged"
             aside.mkdir(exist_ok=True)
             (self._folder / str(step)).replace(aside / f"{step}-{time.time():.0f}")
-        multihost_utils.sync_global_devices("damaged checkpoint set aside")
+        multihost_utils.sync_global_devices("damaged checkpoint moved aside")
         self._manager.reload()
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
@@ -149,7 +150,7 @@ class Checkpoints:
             items["ema"] = ocp.args.StandardRestore(abstract.ema)
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         ema = None
-        if like.ema is not None:  # an average that is new starts from the weights
+        if like.ema is not None:  # a new average starts from the weights
             ema = found["ema"] if averaged else jax.tree.map(jnp.copy, found["params"])
         return TrainState(
             step=jax.device_put(np.int32(step), like.step.sharding),
@@ -159,7 +160,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits until everything is written.
+        """Waits until the last checkpoint is written.
 
         Raises:
           UserError: the last checkpoint could not be written.
@@ -170,6 +171,10 @@ class Checkpoints:
             raise self._unwritable(error) from error
 
     def close(self) -> None:
-        """Waits until everything is written and lets go of the folder."""
+        """Waits until the last checkpoint is written, then releases the resources.
+
+        Raises:
+          UserError: the last checkpoint could not be written.
+        """
         self.wait()
         self._manager.close()

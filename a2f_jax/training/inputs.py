@@ -1,4 +1,4 @@
-"""What the devices are fed: stacked batches cut on the host, or images that stay in device memory."""
+"""Inputs of the training step: batches cropped on the host, or images that stay in device memory."""
 
 import contextlib
 import functools
@@ -18,22 +18,22 @@ from a2f_jax.training.validation import middle
 
 
 def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tuple[np.ndarray, np.ndarray]]]:
-    """Opens a run's dataset, decoding it first where that has not been done yet.
+    """Opens the dataset of a run, and decodes it first if necessary.
 
     Args:
-      config: the run's settings.
-      scale: of the network.
+      config: the settings of the run.
+      scale: the upscaling factor of the network.
 
     Returns:
-      The sampler of training patches, and this process's share of the held-out images, LR and HR, as `middle` crops
-      them.
+      The sampler of training patches, and this process's share of the validation images as `(LR, HR)` arrays, cropped
+      by `middle`.
 
     Raises:
-      UserError: the dataset is not prepared, holds no images out, or has images smaller than a patch.
+      UserError: the dataset is not prepared, has no validation images, or has an image smaller than a patch.
     """
     name, data_dir = config.data.name, config.data.dir or None
     primary, index, count = jax.process_index() == 0, jax.process_index(), jax.process_count()
-    # Files that one machine writes and all share cannot be locked everywhere: the first process decodes alone.
+    # Locks do not work on every shared file system, so only the first process decodes.
     if not primary:
         multihost_utils.sync_global_devices("decoded")
     cache = open_cache(name, scale=scale, split="train", data_dir=data_dir)
@@ -53,7 +53,7 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
 
 
 def dispatch_sizes(config: ConfigDict, start: int) -> Iterator[int]:
-    """How many updates each dispatch does: none crosses a step at which something is due."""
+    """Yields the number of updates in each dispatch, so that logging, validation and saving fall between dispatches."""
     step = start
     while step < config.steps:
         ends = (config.log_every, config.checkpoint_every, config.validate_every)
@@ -63,7 +63,7 @@ def dispatch_sizes(config: ConfigDict, start: int) -> Iterator[int]:
 
 
 def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
-    """The training images for the devices' memory, where the config asks for it."""
+    """Returns the training images to place in device memory, or None if the host crops the patches."""
     if config.data.placement == "host":
         return None
     cut = functools.partial(device_batch, scale=cache.scale, patch_size=config.data.patch_size)
@@ -75,7 +75,7 @@ def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
 
 
 def dispatch_inputs(patches: Patches, resident: Resident | None, step: int, counts: list[int]) -> Generator[Any]:
-    """What the dispatches take: stacked batches, or, where the devices cut them themselves, just their number."""
+    """Yields the inputs of each dispatch: stacked batches, or just a range if the devices crop the patches."""
     if resident is not None:
         yield from map(np.arange, counts)
         return
@@ -83,6 +83,6 @@ def dispatch_inputs(patches: Patches, resident: Resident | None, step: int, coun
         for count in counts:
             taken = list(itertools.islice(batches, count))
             if count == 1:
-                yield {key: value[None] for key, value in taken[0].items()}  # nothing to copy
+                yield {key: value[None] for key, value in taken[0].items()}  # avoids a copy
             else:
                 yield {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}

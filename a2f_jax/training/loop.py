@@ -1,4 +1,4 @@
-"""The training loop, from a config to trained weights."""
+"""The training loop."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
 from a2f_jax.training.settings import check, make_network
-from a2f_jax.training.spmd import parallelise
+from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import init_state
 from a2f_jax.training.step import make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
@@ -39,16 +39,17 @@ def train(
     accept_changes: bool = False,
     profile: int | None = None,
 ) -> None:
-    """Trains a network, resuming from the newest checkpoint in the work folder if there is one.
+    """Trains a network. If the work folder contains checkpoints, resumes from the newest one.
 
     Args:
-      config: the settings, of the form of `configs/a2f.py`.
-      workdir: receives checkpoints, logs, and pictures; created if missing.
-      accept_changes: resumes a run although settings that matter have changed.
-      profile: a step; the dispatch that holds it is traced into `workdir/profile`, for TensorBoard or Perfetto.
+      config: the settings, with the structure of `configs/a2f.py`.
+      workdir: the folder for checkpoints, logs and sample images; created if it does not exist.
+      accept_changes: whether to resume a run whose settings have changed in a way that affects its result.
+      profile: the number of a step to profile. The trace of its dispatch is written to `workdir/profile`, for
+        TensorBoard or Perfetto.
 
     Raises:
-      UserError: a setting is impossible, the data are missing, the folder cannot be written, or training diverged.
+      UserError: a setting is invalid, the dataset is missing, the work folder cannot be written, or training diverged.
     """
     workdir = pathlib.Path(workdir)
     check(config, jax.device_count())
@@ -59,13 +60,13 @@ def train(
         monitor = stack.enter_context(Monitor(workdir, active=primary))
         if primary:
             stack.enter_context(_alone(workdir))
-        if not jax.config.values["jax_compilation_cache_dir"]:  # which users may have set for all they run
+        if not jax.config.values["jax_compilation_cache_dir"]:  # users may have set a cache of their own
             jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
 
         patches, images = open_training_data(config, network.scale)
         step_fn = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
         resident = resident_images(config, patches.cache)
-        spmd = parallelise(step_fn, config.spmd, resident=resident, donate=not config.checks)
+        spmd = parallelize(step_fn, config.spmd, resident=resident, donate=not config.checks)
 
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
         start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
@@ -75,19 +76,21 @@ def train(
             start = start_from(config.init, start, monitor.say)
         step = int(start.step)
         if step >= config.steps:
-            monitor.say(f"Done: the run in {workdir} is at step {step} of {config.steps}; raise config.steps to go on")
+            monitor.say(
+                f"Done: the run in {workdir} is at step {step} of {config.steps}. Increase config.steps to train longer"
+            )
             return
         if profile is not None and not step <= profile < config.steps:
-            raise UserError(f"--profile {profile} is not among the steps {step} to {config.steps - 1} that are to come")
+            raise UserError(f"profile={profile} is not a remaining step: use one from {step} to {config.steps - 1}")
         state = spmd.put_state(start)
 
         monitor.start(step, config.steps, config.batch_size)
         monitor.log(parameter_overview.get_parameter_overview(start.params))
         monitor.say(
-            f"{'Going on' if step else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
+            f"{'Resuming' if step else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
             f"{jax.devices()[0].device_kind} ({config.spmd}), in {workdir}"
         )
-        del start, restored  # which take memory on every device
+        del start, restored  # frees their memory on every device
         measured = StepMetrics()
         preemption = stack.enter_context(Preemption())
         counts = list(dispatch_sizes(config, step))
@@ -109,7 +112,7 @@ def train(
             due_save = due_validation or step % config.checkpoint_every == 0 or stop
             if due_log or due_save:
                 means, bad = measured.take()
-                if bad is not None:  # before anything is saved
+                if bad is not None:  # checked before anything is saved
                     explain_divergence(patches, workdir, bad, config.seed, float(rate(bad)))
                 if due_log and means:
                     measured.clear()
@@ -117,23 +120,24 @@ def train(
             if due_save:
                 with monitor.pause():
                     whole = spmd.get_state(state)
-                    # The loss and the gradient are those before the last update.
+                    # The metrics were computed before the last update, so they say nothing about its result.
                     if not np.isfinite(optax.tree.norm(whole.params)):
                         explain_divergence(patches, workdir, step - 1, config.seed, float(rate(step - 1)))
                     scores = _validate(network, whole.weights, images, monitor) if due_validation else None
                     checkpoints.save(whole, scores)
             if stop and not last:
                 checkpoints.wait()
-                monitor.say(f"Stopped by a signal after step {step}; all is saved. The same command goes on from there")
+                monitor.say(
+                    f"Stopped by a signal after step {step}; the state is saved. To resume, run the same command"
+                )
                 return
         checkpoints.wait()
-        monitor.say(f"Done: {config.steps} steps. `a2f evaluate --weights {workdir}` measures the best checkpoint")
+        monitor.say(f"Done: {config.steps} steps. To measure the best checkpoint: a2f evaluate --weights {workdir}")
 
 
 def _validate(
     network: A2F, weights: Params, images: list[tuple[np.ndarray, np.ndarray]], monitor: Monitor
 ) -> dict[str, float]:
-    """Validates on all processes' images and reports; every process returns the same scores."""
     model = Model(network, jax.device_get(weights))
     sums, picture = validate(model, images)
     if jax.process_count() > 1:
@@ -148,12 +152,11 @@ def _validate(
 
 @contextlib.contextmanager
 def _alone(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of a work folder."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(workdir / "lock", wait=False))
         except BlockingIOError:
-            raise UserError(f"another run works in {workdir}: wait for its end, or choose a new --workdir") from None
+            raise UserError(f"another run is using {workdir}: wait for it to end, or use another work folder") from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system does not support locks
         yield

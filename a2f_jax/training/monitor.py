@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a progress line, a log, figures over time, pictures."""
+"""Reports the progress of a training run: progress bar, log, metrics and sample images."""
 
 import contextlib
 import json
@@ -16,9 +16,8 @@ from a2f_jax.images import write_rgb
 
 
 def _tensorboard_writer(workdir: pathlib.Path) -> Any:
-    """Clu's TensorBoard writer, or None where the extra `[tensorboard]` is not installed."""
     try:
-        # clu's writers import TensorFlow, which only the extra brings.
+        # clu's writers import TensorFlow, which only the extra `[tensorboard]` installs.
         from clu import metric_writers
     except ImportError:
         return None
@@ -33,10 +32,16 @@ def _duration(seconds: float) -> str:
 
 
 class Monitor:
-    """Writes `train.log`, `metrics.jsonl`, `samples/` and, with the extra, TensorBoard files in a work folder.
+    """Writes `train.log`, `metrics.jsonl` and `samples/` to a work folder, and TensorBoard files if that is installed.
 
-    On a terminal the newest figures stand in a progress bar; elsewhere each report is a line. Only the first
-    process of several writes.
+    On a terminal, a progress bar shows the latest metrics; elsewhere, each report is printed as a line.
+
+    Args:
+      workdir: the work folder; created if it does not exist.
+      active: whether to print and write anything. Of several processes, only the first should.
+
+    Raises:
+      UserError: the work folder cannot be written.
     """
 
     def __init__(self, workdir: pathlib.Path, active: bool = True):
@@ -58,7 +63,13 @@ class Monitor:
         self._writer = _tensorboard_writer(workdir)
 
     def start(self, step: int, steps: int, images_per_step: int) -> None:
-        """Starts the clock and the progress bar."""
+        """Starts the timer and the progress bar.
+
+        Args:
+          step: the number of updates done before this run started.
+          steps: the number of updates at the end of the run.
+          images_per_step: the global batch size, to compute the training speed.
+        """
         self._step, self._steps, self._images = step, steps, images_per_step
         self._clock, self._clock_step = time.perf_counter(), step
         if self._active:
@@ -75,38 +86,42 @@ class Monitor:
         self._stack.close()
 
     def log(self, message: str) -> None:
-        """Keeps a message in the log."""
+        """Writes a message to `train.log`."""
         if self._active:
             print(message, file=self._log, flush=True)
 
     def say(self, message: str) -> None:
-        """Prints a line and keeps it in the log."""
+        """Prints a message and writes it to `train.log`."""
         self.log(message)
         if self._active:
             tqdm.tqdm.write(message, file=sys.stderr)
 
     @contextlib.contextmanager
     def waiting_for_data(self):
-        """Counts the time spent inside as waiting for data."""
+        """Counts the time spent in the block as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     @contextlib.contextmanager
     def pause(self):
-        """Keeps the time spent inside (validation, saving) out of the training speed."""
+        """Excludes the time spent in the block, such as validation, from the training speed."""
         start = time.perf_counter()
         yield
         self._clock += time.perf_counter() - start
 
     def advance(self, step: int) -> None:
-        """Moves the progress bar."""
+        """Moves the progress bar to a step."""
         if self._bar is not None:
             self._bar.update(step - self._step)
         self._step = step
 
     def report(self, figures: Mapping[str, float]) -> None:
-        """Reports the figures of training since the last report, with its speed."""
+        """Reports the metrics of training, averaged since the last report, and adds the training speed.
+
+        Args:
+          figures: values by name, among them `loss` and `learning_rate`.
+        """
         seconds = max(time.perf_counter() - self._clock, 1e-9)
         rate = (self._step - self._clock_step) / seconds
         waited = 100 * self._waited / seconds
@@ -127,7 +142,12 @@ class Monitor:
             print(line, file=sys.stderr, flush=True)
 
     def validated(self, scores: Mapping[str, float], picture: np.ndarray | None) -> None:
-        """Reports validation: `psnr` and `ssim`, and a picture of a result beside its truth, uint8 `[H, W, 3]`."""
+        """Reports the result of a validation.
+
+        Args:
+          scores: `psnr` in dB and `ssim`.
+          picture: an SR image beside its HR image, uint8 `[H, W, 3]`, or None.
+        """
         self._psnr = f", PSNR {scores['psnr']:.2f} dB"
         self.record("validation", scores)
         self.say(f"step {self._step}: validation PSNR {scores['psnr']:.3f} dB, SSIM {scores['ssim']:.4f}")
@@ -137,7 +157,12 @@ class Monitor:
                 self._writer.write_images(self._step, {"result and truth": picture[None]})
 
     def record(self, kind: str, figures: Mapping[str, float]) -> None:
-        """Adds a line to `metrics.jsonl` and points to TensorBoard's curves."""
+        """Appends values to `metrics.jsonl` and to TensorBoard's curves.
+
+        Args:
+          kind: the group of the values, such as `"train"`.
+          figures: values by name.
+        """
         if not self._active:
             return
         numbers = {name: float(value) for name, value in figures.items()}

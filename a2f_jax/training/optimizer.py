@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate, from a config."""
+"""The optimizer and its learning rate schedule."""
 
 import jax
 import optax
@@ -13,7 +13,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
     Args:
-      config: the whole config; reads `optimizer` and `steps`.
+      config: the settings of the run; only `optimizer` and `steps` are used.
 
     Raises:
       UserError: `optimizer.schedule` is unknown.
@@ -32,7 +32,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 
 def _matrices(params: Params) -> Params:
-    """Tells Muon which parameters are matrices: kernels, with every axis but the last as the input side."""
+    # Muon treats kernels as matrices: the last axis is the output, all other axes together are the input.
 
     def dimensions(x: jax.Array) -> MuonDimensionNumbers | None:
         if x.ndim < 2:
@@ -43,12 +43,14 @@ def _matrices(params: Params) -> Params:
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Returns the config's optimizer with its schedule, behind clipping by the global norm if the config asks for it.
+    """Returns the optimizer that a config describes, with its schedule and optional clipping by the global norm.
 
-    `"adam"` is the paper's. `"muon"` (Jordan, 2024) orthogonalizes the momentum of every kernel, taken as a matrix of
-    height · width · input channels by output channels; gains, biases and adaptive weights stay with Adam.
+    The paper uses `"adam"`. `"muon"` (Jordan, 2024) orthogonalizes the momentum of every kernel, seen as a matrix with
+    height · width · input channels rows and one column per output channel; gains, biases and adaptive weights are
+    updated by Adam.
 
-    The state has the same structure with and without clipping, so that a run can resume with either.
+    The state has the same structure with and without clipping, so that clipping can be switched on or off when a run
+    resumes.
 
     Raises:
       UserError: `optimizer.name` is unknown.

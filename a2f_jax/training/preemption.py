@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM, as clouds and schedulers send it before they take a machine away."""
+"""Stopping on request: clouds and schedulers send SIGTERM before they take a machine away."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 
 class Preemption:
-    """While entered, remembers that SIGTERM came instead of dying of it."""
+    """A context manager that records SIGTERM instead of letting it end the process."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -17,7 +17,7 @@ class Preemption:
         self._before: signal.Handlers | object = None
 
     def __enter__(self) -> "Preemption":
-        # With several processes, JAX's own service listens to the signal and makes them agree on a step.
+        # With several processes, JAX's own service handles the signal and makes all processes agree on a step.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._remember)
         return self
@@ -30,9 +30,12 @@ class Preemption:
         self._asked = True
 
     def requested(self) -> bool:
-        """Returns whether to save and stop now; the same on all processes, which ask equally often."""
+        """Returns whether to save and stop now.
+
+        Every process must call this equally often, and all of them get the same answer.
+        """
         if jax.process_count() > 1:
-            # JAX waits for one more than the highest number it was given: numbers must not leave any out.
+            # JAX waits for the successor of the highest number it was given, so numbers must not be skipped.
             self._calls += 1
             return multihost_utils.reached_preemption_sync_point(self._calls)
         return self._asked

@@ -1,4 +1,4 @@
-"""What a config may say: every check of it, and which settings may change between one start of a run and the next."""
+"""The settings of a training run: all checks of a config, and which settings may change when a run resumes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
 
-# Settings that do not change what a run computes: a run may go on with others.
+# Settings that do not affect the result, and so may change when a run resumes.
 FREE = {
     "steps",
     "spmd",
@@ -29,11 +29,19 @@ FREE = {
 
 
 def make_network(config: ConfigDict, platform: str) -> A2F:
-    """Returns the network that `config.model` describes; `UserError` if there is none such."""
+    """Returns the network that `config.model` describes.
+
+    Args:
+      config: the settings of the run.
+      platform: the platform it will run on, such as `"cpu"`, which decides how convolutions are computed.
+
+    Raises:
+      UserError: the variant does not exist, or a setting is not an attribute of the network.
+    """
     settings = config.model.to_dict()
     try:
         size = VARIANTS[settings.pop("variant")]
-        # The paper's ablations (configs/ablation.py) set the number of blocks themselves.
+        # The ablations of the paper (configs/ablation.py) override the number of blocks.
         network = A2F(**{"features": size.features, "blocks": size.blocks, **settings})
     except KeyError as error:
         raise UserError(f"config.model.variant={error} is unknown: choose one of {', '.join(VARIANTS)}") from None
@@ -43,7 +51,15 @@ def make_network(config: ConfigDict, platform: str) -> A2F:
 
 
 def check(config: ConfigDict, device_count: int) -> None:
-    """Raises a `UserError` for settings that cannot work together, before any work is done."""
+    """Checks the settings of a run.
+
+    Args:
+      config: the settings of the run.
+      device_count: the number of devices of all processes.
+
+    Raises:
+      UserError: a setting is invalid.
+    """
     counts = {
         **{name: config[name] for name in ("steps", "steps_per_dispatch", "log_every", "checkpoint_every")},
         **{name: config[name] for name in ("validate_every", "validation_images", "keep_checkpoints", "accumulate")},
@@ -54,15 +70,17 @@ def check(config: ConfigDict, device_count: int) -> None:
             raise UserError(f"config.{name}={value} must be at least 1")
     if config.optimizer.clip_norm < 0:
         raise UserError(
-            f"config.optimizer.clip_norm={config.optimizer.clip_norm} must not be negative: 0 is no clipping"
+            f"config.optimizer.clip_norm={config.optimizer.clip_norm} must not be negative: use 0 to disable clipping"
         )
     if not 0 <= config.ema_decay < 1:
-        raise UserError(f"config.ema_decay={config.ema_decay} must be at least 0 and below 1: 0 is no average")
+        raise UserError(
+            f"config.ema_decay={config.ema_decay} must be at least 0 and below 1: use 0 to disable averaging"
+        )
     devices, batch = device_count, config.batch_size
     if batch < 1 or batch % (devices * config.accumulate):
         raise UserError(
-            f"config.batch_size={batch} cannot be shared out among {devices} devices in {config.accumulate} parts "
-            f"(config.accumulate): choose a multiple of {devices * config.accumulate}"
+            f"config.batch_size={batch} cannot be split evenly among {devices} devices with "
+            f"config.accumulate={config.accumulate}: choose a multiple of {devices * config.accumulate}"
         )
     if config.data.placement not in ("host", "device"):
         raise UserError(f"config.data.placement={config.data.placement!r} is unknown: choose 'host' or 'device'")
@@ -71,9 +89,9 @@ def check(config: ConfigDict, device_count: int) -> None:
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Settings that differ and matter, as `key: before → now`."""
+    """Yields the settings that affect the result and differ, as `key: before → now`."""
     old, new = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (before, now))
-    # The cosine comes down over all steps.
+    # The cosine schedule depends on the total number of steps.
     free = FREE - {"steps"} if new["optimizer.schedule"] == "cosine" else FREE
     for key in sorted({*old, *new} - free):
         if old.get(key) != new.get(key):

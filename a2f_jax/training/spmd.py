@@ -1,10 +1,9 @@
-"""One training step on every device: `shard_map` over a mesh, or `pmap`.
+"""Data parallelism: runs the training step on every device, through `shard_map` over a mesh or through `pmap`.
 
-Both run the same per-device step, which ends in `lax.pmean` over the axis `"data"`, on every device of every
-process. Since JAX 0.8 `pmap` is itself a layer over `jit` and `shard_map`; what differs is how arrays look from
-outside. Under `shard_map` an array is one global array with a sharding, which is how the rest of JAX, Orbax
-included, sees the world; it is the default. `pmap` keeps one row per local device, as much existing code for TPU
-pods expects it.
+Both run the same per-device step, which ends in `lax.pmean` over the axis `"data"`, on every device of every process.
+Since JAX 0.8, `pmap` is itself implemented with `jit` and `shard_map`; the two differ in how arrays look to the
+caller. With `shard_map`, the default, an array is one global array with a sharding, which is what the rest of JAX and
+Orbax expect. With `pmap`, an array has one row per local device, which is what much existing code for TPU pods expects.
 """
 
 from collections.abc import Callable
@@ -21,16 +20,18 @@ from a2f_jax.training.step import AXIS, Batch, Metrics, TrainStep
 
 
 class Spmd(NamedTuple):
-    """A training step spread over the devices, and the way in and out of it.
+    """A training step that runs on all devices, with the functions that convert its inputs and outputs.
 
     Attributes:
-      step: `(state, inputs) -> (state, metrics)`, several updates in one dispatch; the state given to it is
-        consumed. Each metric has one value per update, `[K]`.
-      put_state: turns a state (host arrays, or global arrays as `get_state` gives) into what `step` takes.
-      put_inputs: turns the inputs of K updates into what `step` takes. Without `Resident` images they are this
-        process's share of K batches, a dict of uint8 `[K, B / processes, h, w, 3]`; with them, any array `[K]`.
-      get_state: turns `step`'s state into one of global arrays, replicated over all devices; copies, so that
-        the state may be donated while a checkpoint is still being written.
+      step: `(state, inputs) -> (state, metrics)`; performs K updates in one dispatch and consumes the given state.
+        Each metric has shape `[K]`, one value per update.
+      put_state: converts a state of host arrays, or of global arrays as returned by `get_state`, to the form that
+        `step` takes.
+      put_inputs: converts the inputs of K updates to the form that `step` takes. Without `Resident` images the inputs
+        are this process's share of K batches, a dict of uint8 `[K, B / processes, h, w, 3]`; with them, any array
+        of shape `[K]`.
+      get_state: converts the state that `step` returns to global arrays, replicated over all devices. The arrays are
+        copies, so that the state may be donated while a checkpoint is still being written.
     """
 
     step: Callable[[Any, Any], tuple[Any, Metrics]]
@@ -40,12 +41,13 @@ class Spmd(NamedTuple):
 
 
 class Resident(NamedTuple):
-    """Training images that lie in the memory of every device.
+    """Training images that stay in the memory of every device.
 
     Attributes:
-      images: pytree of host arrays.
-      cut: `(images, step, rows) -> batch`, jittable; rows are places in the whole batch, uint32 `[b]`.
-      batch_size: over all devices.
+      images: a pytree of host arrays.
+      cut: `(images, step, rows) -> batch`, a jittable function that crops patches; `rows` are indices into the global
+        batch, uint32 `[b]`.
+      batch_size: the global batch size.
     """
 
     images: Any
@@ -54,12 +56,10 @@ class Resident(NamedTuple):
 
 
 def _replicate(tree: Any, everywhere: NamedSharding) -> Any:
-    """Puts values that all processes have on all devices; global arrays stay as they are."""
-
     def put(x: Any) -> jax.Array:
         if isinstance(x, jax.Array) and x.sharding == everywhere:
             return x
-        # `device_put` would compare the values among the processes, over the network.
+        # `device_put` would compare the values across processes, over the network.
         return jax.make_array_from_process_local_data(everywhere, np.asarray(x), np.shape(x))
 
     return jax.tree.map(put, tree)
@@ -70,16 +70,15 @@ _Update = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 def _updates(update: _Update, state: TrainState, inputs: Any) -> tuple[TrainState, Metrics]:
-    """Does one update for each entry along the inputs' first axis."""
     if len(jax.tree.leaves(inputs)[0]) > 1:
         return jax.lax.scan(update, state, inputs)
-    # A loop of one round would still be a loop to XLA's CPU compiler, which is slower inside of loops.
+    # XLA's CPU backend runs slower code inside loops, even in a loop of one iteration.
     state, metrics = update(state, jax.tree.map(lambda x: x[0], inputs))
     return state, jax.tree.map(lambda x: x[None], metrics)
 
 
 def _per_device(train_step: TrainStep, resident: Resident | None) -> Callable[[TrainState, Any, Any], Any]:
-    """Returns `(state, images, inputs) -> (state, metrics)`, what each device does in a dispatch."""
+    """Returns the function that each device runs in a dispatch, `(state, images, inputs) -> (state, metrics)`."""
     if resident is None:
         return lambda state, _, batches: _updates(train_step, state, batches)
     share = resident.batch_size // jax.device_count()
@@ -106,7 +105,7 @@ def _shard_map(train_step: TrainStep, resident: Resident | None, donate: tuple[i
             mesh=mesh,
             in_specs=(whole, whole, split),
             out_specs=(whole, whole),
-            # The step reduces over the axis itself, as under pmap; checking would insert a second reduction.
+            # The step itself reduces over the axis, as with pmap; the check would insert a second reduction.
             check_vma=False,
         ),
         donate_argnums=donate,
@@ -130,8 +129,6 @@ def _pmap(train_step: TrainStep, resident: Resident | None, donate: tuple[int, .
     everywhere = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
 
     def put_rows(tree: Any) -> Any:
-        """Gives each local device a row with the same values."""
-
         def put(x: Any) -> jax.Array:
             value = np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)
             return jax.device_put(np.broadcast_to(value, (len(devices), *value.shape)), rows)
@@ -139,7 +136,7 @@ def _pmap(train_step: TrainStep, resident: Resident | None, donate: tuple[int, .
         return jax.tree.map(put, tree)
 
     def split_rows(batches: dict[str, np.ndarray]) -> Any:
-        """`[K, b, ...]` → `[devices, K, b / devices, ...]`."""
+        """Converts `[K, b, ...]` to `[devices, K, b / devices, ...]`."""
 
         def put(x: np.ndarray) -> jax.Array:
             k, b, *rest = x.shape
@@ -160,14 +157,14 @@ def _pmap(train_step: TrainStep, resident: Resident | None, donate: tuple[int, .
     return Spmd(step_and_first_metrics, put_rows, split_rows if resident is None else put_rows, get_state)
 
 
-def parallelise(train_step: TrainStep, mode: str, *, resident: Resident | None = None, donate: bool = True) -> Spmd:
-    """Spreads a per-device training step over all devices of all processes.
+def parallelize(train_step: TrainStep, mode: str, *, resident: Resident | None = None, donate: bool = True) -> Spmd:
+    """Runs a per-device training step on all devices of all processes.
 
     Args:
-      train_step: from `make_train_step`.
+      train_step: the step that `make_train_step` returned.
       mode: `"shard_map"` or `"pmap"`.
-      resident: images from which each device cuts its share of a batch itself.
-      donate: whether a step may overwrite the state it is given, which saves memory.
+      resident: images in device memory, from which each device crops its own share of a batch.
+      donate: whether a step may reuse the memory of the state it is given.
 
     Raises:
       UserError: the mode is unknown.

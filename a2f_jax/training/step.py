@@ -1,4 +1,4 @@
-"""One training step: a pure function of state and batch, the same on every device."""
+"""The training step: a pure function of state and batch that runs on every device."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.training.state import TrainState
 
 AXIS = "data"
-"""Name of the device axis that the batch is split over."""
+"""The name of the device axis over which the batch is split."""
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -20,16 +20,18 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 def make_train_step(
     network: A2F, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0, accumulate: int = 1
 ) -> TrainStep:
-    """Returns `train_step(state, batch) -> (state, metrics)` for one device among those on the axis `AXIS`.
+    """Returns `train_step(state, batch) -> (state, metrics)`, to be run on every device of the axis `AXIS`.
 
-    The batch is this device's share, `{"lr": uint8 [b, h, w, 3], "hr": uint8 [b, s·h, s·w, 3]}`; the metrics, of
-    the whole batch, are `loss` (mean absolute error on 0..255) and `grad_norm`.
+    The batch is the share of one device, `{"lr": uint8 [b, h, w, 3], "hr": uint8 [b, s·h, s·w, 3]}`. The metrics are
+    float32 scalars over the global batch: `loss`, the mean absolute error on 0..255, and `grad_norm`, the global norm
+    of the gradient before clipping.
 
     Args:
       network: the network to train.
-      optimizer: the optimiser that `init_state` was given.
-      ema_decay: decay of the average of the weights; 0 for none.
-      accumulate: the number of parts, one after the other, in which the share is worked on to save memory.
+      optimizer: the optimizer that was passed to `init_state`.
+      ema_decay: the decay per step of the moving average of the weights; 0 disables it.
+      accumulate: the number of equal parts into which the share is split. They are processed one after another, which
+        saves memory.
     """
 
     def loss_fn(params: Params, batch: Batch) -> jax.Array:
@@ -54,7 +56,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay:
-            # A short memory at first, so that the average does not remember the initial weights.
+            # Start with a short memory, so that the average forgets the initial weights.
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
             ema = optax.incremental_update(params, ema, 1 - decay)
         metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}

@@ -1,4 +1,4 @@
-"""Losses and gradient norms on their way from the devices to the log."""
+"""Collects the metrics of training steps without waiting for the devices."""
 
 import math
 
@@ -9,20 +9,20 @@ from a2f_jax.training.step import Metrics
 
 
 class StepMetrics:
-    """Losses and gradient norms as they come from the devices, without waiting for them before they are needed."""
+    """Collects the metrics of training steps, which stay on the devices until they are needed."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[int, Metrics]] = []
 
     def add(self, first_step: int, metrics: Metrics) -> None:
-        """Takes over the metrics of a dispatch, `[K]` each, whose first update is number `first_step`."""
+        """Adds the metrics of a dispatch, each of shape `[K]`, whose first update is step `first_step`."""
         self._pending.append((first_step, metrics))
-        # The devices may run two dispatches ahead of what the host has seen, not more.
+        # Lets the devices run at most two dispatches ahead of the host.
         if len(self._pending) > 2:
             jax.block_until_ready(self._pending[-3][1])
 
     def clear(self) -> None:
-        """Begins anew."""
+        """Discards all metrics."""
         self._pending.clear()
 
     def take(self) -> tuple[dict[str, float], int | None]:

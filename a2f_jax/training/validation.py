@@ -9,12 +9,14 @@ from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.model import Model
 
 _CROP = 128
-"""LR pixels. Validation looks at the middle of large images: always the same pixels, few different shapes to compile
-for, and little time taken from training. `a2f evaluate` measures whole images."""
+"""Side in LR pixels of the center crop that validation measures.
+
+A fixed crop keeps the scores comparable, needs few compilations and takes little time from training; `a2f evaluate`
+measures whole images."""
 
 
 def middle(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the middle of a pair, LR and HR, at most 128 LR pixels high and wide."""
+    """Returns the central crop of a pair as `(LR, HR)`, at most 128 LR pixels high and wide."""
     height, width = (min(_CROP, size) for size in pair.lr.shape[:2])
     top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
     lr = pair.lr[top : top + height, left : left + width]
@@ -23,15 +25,16 @@ def middle(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def validate(model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Measures a model on held-out images.
+    """Measures a model on validation images.
 
     Args:
-      model: the model with the weights of the moment.
-      images: LR and HR, as `middle` gives them.
+      model: the model with the current weights.
+      images: pairs of LR and HR images, uint8 `[h, w, 3]` and `[scale · h, scale · w, 3]`.
 
     Returns:
-      float64 `[3]`, the sums of PSNR (dB) and SSIM on luma and the number of images, to be added up over processes;
-      and the first image's result beside its truth, uint8 `[H, 2·W, 3]`, or None without images.
+      The sum of the PSNR values in dB, the sum of the SSIM values, both on luma, and the number of images, float64
+      `[3]`, which can be summed over processes; and the first SR image beside its HR image, uint8 `[H, 2 · W, 3]`,
+      or None if there are no images.
     """
     results = [model.upscale(lr) for lr, _ in images]
     sums = np.zeros(3)

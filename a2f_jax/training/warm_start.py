@@ -1,4 +1,4 @@
-"""Starting a run from the weights of another."""
+"""Starts a run from existing weights."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from a2f_jax.training.state import TrainState
 
 
 def warm_start(params: Params, weights: Params) -> tuple[Params, list[str]]:
-    """Takes over those weights whose names and shapes fit, such as all but tail and skip from another scale.
+    """Replaces the parameters whose names and shapes match, for example all but tail and skip of another scale.
 
     Args:
       params: the parameters of a new run.
-      weights: those of another.
+      weights: the parameters of a trained network.
 
     Returns:
-      The parameters to start from, and the names of those that stay as they were.
+      The parameters to start from, and the dotted names of those that were not replaced.
     """
     flat, given = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (params, weights))
     fits = {name: name in given and given[name].shape == value.shape for name, value in flat.items()}
@@ -30,20 +30,22 @@ def warm_start(params: Params, weights: Params) -> tuple[Params, list[str]]:
 
 
 def start_from(weights: str, state: TrainState, say: Callable[[str], None]) -> TrainState:
-    """Returns a new run's state with the weights of another run, as far as they fit.
+    """Returns the state of a new run, initialized from existing weights where names and shapes match.
 
     Args:
-      weights: see `a2f_jax.load`.
+      weights: a weights file, a work folder or the name of shipped weights, as for `a2f_jax.load`.
       state: the state at step 0.
-      say: prints a line for the user.
+      say: prints a message for the user.
 
     Raises:
-      UserError: the weights cannot be loaded, or none of them fits.
+      UserError: the weights cannot be loaded, or no parameter matches.
     """
     params, left = warm_start(state.params, load(weights).params)
     if len(left) == len(jax.tree.leaves(state.params)):
-        raise UserError(f"config.init={weights} has no parameter that fits the network of this run")
-    say(f"Starting from {weights}" + (f"; new are {', '.join(left)}" if left else ""))
+        raise UserError(
+            f"config.init={weights} has no parameter that matches the network of this run: choose other weights"
+        )
+    say(f"Starting from {weights}" + (f"; randomly initialized: {', '.join(left)}" if left else ""))
     params = jax.tree.map(jnp.asarray, params)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
     return dataclasses.replace(state, params=params, ema=ema)

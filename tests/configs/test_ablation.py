@@ -1,4 +1,4 @@
-"""Every ablation of the paper can be trained, and its weights are recognised again."""
+"""Every ablation of the paper can be trained, and its variant is recognized from its weights."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ THOUSANDS = [row.parameters for row in ABLATION[:4]] + [HEAD_KERNELS[i].paramete
 
 
 @pytest.mark.parametrize(("name", "thousands"), zip(NAMES, THOUSANDS, strict=True))
-def test_the_configs_network_has_the_published_parameters_and_is_recognised(name, thousands):
+def test_the_network_has_the_published_number_of_parameters_and_is_recognized(name, thousands):
     network = make_network(ablation.get_config(name), "cpu").clone(dtype=jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) / 1e3 == pytest.approx(thousands, abs=0.5)

@@ -1,4 +1,4 @@
-"""The launch files end in a command that `a2f train` understands."""
+"""The launch files end in a valid `a2f train` command."""
 
 import pathlib
 import re
@@ -39,7 +39,7 @@ def test_scripts_are_valid_and_end_in_the_same_command(script):
     subprocess.run(["bash", "-n", LAUNCH / script], check=True)
     text = (LAUNCH / script).read_text().replace("\\\n", " ")
     (command,) = re.findall(r"^[^#\n]*(a2f train .*?)(?: &&|$)", text, re.MULTILINE)
-    # Options are spelled as the command line knows them; values are the shell's variables.
+    # Only the option names can be checked, because the values are shell variables.
     words = [word.replace("$", "") for word in command.replace('"', "").split()[1:] if word != "$@"]
     args, rest = parser().parse_known_args(words)
     assert args.config

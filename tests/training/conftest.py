@@ -1,4 +1,4 @@
-"""A tiny dataset, a tiny run and a tiny network that the tests of training share."""
+"""A tiny dataset, config and network for the tests of training."""
 
 import pathlib
 import runpy
@@ -16,7 +16,7 @@ TINY = pathlib.Path(__file__).with_name("tiny.py")
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
-    """These networks are tiny: compiling them well takes longer than running them badly."""
+    """Disables optimizations: for tiny networks they take more time than they save."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -24,7 +24,7 @@ def quick_compilation():
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Holds the prepared dataset `tiny`: coarse random pictures, four to train on and two held out."""
+    """A folder with the prepared dataset `tiny`: coarse random images, four for training and two for validation."""
     source, target = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for i in range(6):

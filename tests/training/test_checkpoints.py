@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, and what happens when there is no room."""
+"""Which checkpoints are kept, and what happens on a full disk."""
 
 import collections
 import shutil
@@ -15,7 +15,7 @@ from a2f_jax.weights.training_run import read_about, read_checkpoint
 
 @pytest.fixture
 def state_at(config, network, random_params):
-    """Returns `state_at(step)`: a state whose parameters tell the step."""
+    """Returns `state_at(step)`, which makes a state whose parameters identify the step."""
 
     def make(step):
         params = jax.tree.map(jax.numpy.asarray, random_params(network, seed=step))
@@ -39,7 +39,7 @@ def test_the_last_and_the_best_are_kept(checkpoints, state_at, tmp_path):
     kept = sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir())
     assert kept == [2, 3, 4]
     assert read_about(tmp_path / "checkpoints/2")["psnr"] == 32.0
-    # The best one is what the folder stands for.
+    # A work folder stands for its best checkpoint.
     params, about = read_checkpoint(tmp_path)
     assert about["step"] == "2"
     jax.tree.map(lambda a, b: (a == b).all() or pytest.fail("not the best"), params, state_at(2).params)
@@ -53,11 +53,11 @@ def test_what_is_restored_is_what_was_saved(checkpoints, state_at):
         assert (have == want).all()
 
 
-def test_a_disk_without_room_is_said_before_anything_is_written(checkpoints, state_at, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(checkpoints, state_at, tmp_path, monkeypatch):
     checkpoints.save(state_at(3), None)
     checkpoints.wait()
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 10))
-    with pytest.raises(UserError, match=r"the disk has 0 MB left .*; step 3 is safe"):
+    with pytest.raises(UserError, match=r"the disk has only 0 MB left; step 3 is safe"):
         checkpoints.save(state_at(4), None)
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["3"]

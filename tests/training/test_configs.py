@@ -1,4 +1,4 @@
-"""Every config of the repository trains, at tiny size."""
+"""Every config of the repository trains, with a tiny network."""
 
 import jax
 import jax.numpy as jnp

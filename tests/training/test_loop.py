@@ -1,4 +1,4 @@
-"""Whole runs, in this process."""
+"""Complete training runs in this process."""
 
 import itertools
 import json
@@ -93,11 +93,11 @@ def restored(workdir, step, item):
 
 
 def test_several_updates_per_dispatch_see_the_same_patches(config, whole, tmp_path):
-    config.steps_per_dispatch = 3  # which divides none of the steps at which something is due
+    config.steps_per_dispatch = 3  # does not divide the steps at which something is due
     train(config, tmp_path)
     one, many = metrics_of(whole, "train"), metrics_of(tmp_path, "train")
     assert list(one) == list(many)
-    # Compiled as a loop, the sums may be rounded differently.
+    # A compiled loop may round sums differently.
     np.testing.assert_allclose([x["loss"] for x in one.values()], [x["loss"] for x in many.values()], rtol=1e-4)
 
 
@@ -106,7 +106,7 @@ def test_devices_that_hold_the_images_train_as_from_the_host(config, whole, tmp_
     config.data.placement, config.spmd = "device", mode
     train(config, tmp_path)
     want, have = metrics_of(whole, "train"), metrics_of(tmp_path, "train")
-    # The patches are the same bits (tests/data); the programs around them may round differently.
+    # The patches are identical (tests/data), but the surrounding programs may round differently.
     np.testing.assert_allclose([x["loss"] for x in have.values()], [x["loss"] for x in want.values()], rtol=1e-4)
 
 
@@ -131,21 +131,21 @@ def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, capfd):
 def test_divergence_stops_before_anything_broken_is_saved(config, tmp_path):
     config.optimizer.learning_rate = 1e30
     config.log_every, config.checkpoint_every, config.validate_every = 100, 1, 100
-    with pytest.raises(UserError, match=r"not finite at step 0 \(learning rate 1e\+30, batch 0 of seed 0: .*\.png"):
+    with pytest.raises(UserError, match=r"diverged at step 0: .*\(learning rate 1e\+30, batch 0 of seed 0: .*\.png"):
         train(config, tmp_path)
-    assert steps_in(tmp_path) == []  # the gradient was finite, but not what it made of the weights
+    assert steps_in(tmp_path) == []  # the gradient was finite, but the updated weights were not
 
 
-def test_a_damaged_newest_checkpoint_is_set_aside(config, whole, tmp_path, capfd):
+def test_a_damaged_newest_checkpoint_is_moved_aside(config, whole, tmp_path, capfd):
     train(config, tmp_path)
     for file in (tmp_path / "checkpoints/8/params").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
     capfd.readouterr()
     train(config, tmp_path)
-    said = capfd.readouterr().err
-    assert "checkpoint of step 8 is damaged and set aside" in said
-    assert "Going on at step 4" in said
+    shown = capfd.readouterr().err
+    assert "checkpoint of step 8 is damaged and was moved aside" in shown
+    assert "Resuming at step 4" in shown
     assert_same_weights(tmp_path / "checkpoints/8", whole / "checkpoints/8")
 
 
@@ -153,29 +153,29 @@ def test_changed_settings_are_named_before_work_is_lost(config, tmp_path):
     config.steps = 4
     train(config, tmp_path)
     config.optimizer.learning_rate = 5e-4
-    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.001 → 0.0005.*--accept-changes"):
+    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.001 → 0.0005.*accept_changes"):
         train(config, tmp_path)
     config.steps = 6
     train(config, tmp_path, accept_changes=True)
     assert metrics_of(tmp_path, "train")[6]["learning_rate"] == pytest.approx(5e-4)
 
 
-def test_a_run_goes_on_with_clipping_and_an_average_that_it_did_not_have(config, tmp_path, capfd):
+def test_clipping_and_averaging_can_be_switched_on_when_a_run_resumes(config, tmp_path, capfd):
     config.steps, config.ema_decay = 4, 0.0
     train(config, tmp_path)
     config.steps, config.ema_decay, config.optimizer.clip_norm = 6, 0.9, 10.0
     train(config, tmp_path, accept_changes=True)
-    assert "Going on at step 4" in capfd.readouterr().err
+    assert "Resuming at step 4" in capfd.readouterr().err
     assert steps_in(tmp_path) == [4, 6]
     assert (tmp_path / "checkpoints/6/ema").is_dir()
-    # Another network is no damage either: nothing is moved away.
+    # Another network is not damage either, so nothing is moved aside.
     config.steps, config.model.blocks = 8, 3
-    with pytest.raises(UserError, match=r"another network \(model.blocks: 2 → 3\).*--config.init="):
+    with pytest.raises(UserError, match=r"another network \(model.blocks: 2 → 3\).*config.init="):
         train(config, tmp_path, accept_changes=True)
     assert steps_in(tmp_path) == [4, 6]
 
 
-def test_steps_are_free_to_change_but_not_under_a_cosine(config, tmp_path, capfd):
+def test_steps_may_change_except_with_a_cosine_schedule(config, tmp_path, capfd):
     config.steps, config.optimizer.schedule = 2, "cosine"
     train(config, tmp_path)
     train(config, tmp_path)
@@ -185,8 +185,8 @@ def test_steps_are_free_to_change_but_not_under_a_cosine(config, tmp_path, capfd
         train(config, tmp_path)
 
 
-def test_one_run_at_a_time_works_in_a_folder(config, tmp_path):
-    with locked(tmp_path / "lock"), pytest.raises(UserError, match="another run works in"):
+def test_only_one_run_at_a_time_uses_a_work_folder(config, tmp_path):
+    with locked(tmp_path / "lock"), pytest.raises(UserError, match="another run is using"):
         train(config, tmp_path)
 
 
@@ -212,7 +212,7 @@ def test_debugging_checks_find_a_nan(config, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("batch_size", 12, "batch_size=12 cannot be shared out among 8 devices"),
+        ("batch_size", 12, "batch_size=12 cannot be split evenly among 8 devices"),
         ("accumulate", 3, "choose a multiple of 24"),
         ("accumulate", 0, "accumulate=0 must be at least 1"),
         ("validation_images", 0, "validation_images=0 must be at least 1"),

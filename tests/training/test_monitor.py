@@ -1,4 +1,4 @@
-"""What a run leaves for people to see."""
+"""The progress reports of a run."""
 
 import json
 
@@ -13,13 +13,13 @@ FIGURES = {"loss": 7.25, "grad_norm": 1.0, "learning_rate": 1e-3}
 
 @pytest.fixture
 def ticks(monkeypatch):
-    """A clock that the test moves."""
+    """A clock controlled by the test."""
     now = [100.0]
     monkeypatch.setattr("a2f_jax.training.monitor.time.perf_counter", lambda: now[0])
     return now
 
 
-def test_speed_leaves_out_pauses_and_counts_waiting(tmp_path, ticks, capsys):
+def test_speed_excludes_pauses_and_includes_waiting(tmp_path, ticks, capsys):
     with Monitor(tmp_path) as monitor:
         monitor.start(step=10, steps=100, images_per_step=16)
         with monitor.waiting_for_data():
@@ -30,14 +30,14 @@ def test_speed_leaves_out_pauses_and_counts_waiting(tmp_path, ticks, capsys):
         monitor.advance(30)
         monitor.report(FIGURES)
     (line,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
-    # 20 steps of 16 images in 4 seconds, of which 1 went by waiting.
+    # 20 steps of 16 images in 4 seconds, 1 of which was spent waiting.
     assert line == {"step": 30, "kind": "train", **FIGURES, "images_per_second": 80.0, "waiting_percent": 25.0}
     shown = capsys.readouterr().err
     assert "step 30/100  loss 7.250, 80 images/s, lr 0.001, waiting for data 25.0 %, ETA 0:00:14" in shown
     assert "step 30/100" in (tmp_path / "train.log").read_text()
 
 
-def test_validation_leaves_figures_and_a_picture(tmp_path):
+def test_validation_writes_scores_and_a_picture(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
     with Monitor(tmp_path) as monitor:
         monitor.start(step=0, steps=10, images_per_step=1)

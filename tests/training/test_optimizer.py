@@ -1,4 +1,4 @@
-"""Learning rates and optimizers against the formulas they are named after."""
+"""Learning rates and optimizers compared with their published formulas."""
 
 import math
 

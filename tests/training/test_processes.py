@@ -1,4 +1,4 @@
-"""Real processes: killed at random moments, and two that train together."""
+"""Training in separate processes: killed at random moments, and two that train together."""
 
 import os
 import pathlib
@@ -43,7 +43,7 @@ def flatten(tree, path=""):
 
 
 def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir, compiled, tmp_path):
-    # A checkpoint after every step, so that many of the kills come while one is being written.
+    # A checkpoint after every step, so that many kills hit while one is being written.
     overrides = ("--config.steps=24", "--config.checkpoint_every=1", "--config.validate_every=24")
     env = environment(compiled, devices=1)
     undisturbed = tmp_path / "undisturbed"
@@ -54,9 +54,9 @@ def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir
     killed, kills, moments = tmp_path / "killed", 0, random.Random(0)
     while kills < 10:
         process = subprocess.Popen(command(data_dir, killed, *overrides), env=env, stderr=subprocess.PIPE, text=True)
-        # From the start of training, not of the interpreter: kills before anything happens prove nothing.
+        # Counted from the start of training, because kills before that prove nothing.
         for line in process.stderr:
-            if re.match(r"(Starting|Going on) at step", line):
+            if re.match(r"(Starting|Resuming) at step", line):
                 break
         time.sleep(moments.uniform(0, duration / 10))
         finished = process.poll() is not None
@@ -65,7 +65,7 @@ def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir
         kills += 1
         if finished:
             break
-    assert kills > 3, "the run was over before it could be killed: it needs more steps"
+    assert kills > 3, "the run ended before it could be killed: it needs more steps"
     done = subprocess.run(command(data_dir, killed, *overrides), env=env, check=True, capture_output=True, text=True)
     assert "damaged" not in done.stderr
     a, b = weights(undisturbed / "checkpoints/24"), weights(killed / "checkpoints/24")
@@ -81,7 +81,7 @@ def free_port():
 
 
 def start_together(data_dir, compiled, workdir, *overrides):
-    """Two processes with two devices each."""
+    """Starts two processes with two devices each."""
     together = ("--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process-id")
     return [
         subprocess.Popen(
@@ -115,15 +115,15 @@ def one(data_dir, compiled, tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_two_processes_train_save_and_go_on_as_one(data_dir, compiled, tmp_path, one, mode):
+def test_two_processes_train_save_and_resume_like_one(data_dir, compiled, tmp_path, one, mode):
     two, mode = tmp_path / "two", f"--config.spmd={mode}"
     ends_of(start_together(data_dir, compiled, two, mode, "--config.steps=4"))
     output = ends_of(start_together(data_dir, compiled, two, mode))
-    assert "Going on at step 4 of 8 on 4 cpu" in output[0]
+    assert "Resuming at step 4 of 8 on 4 cpu" in output[0]
     assert "step" not in output[1]  # only the first process reports
     a, b = weights(one / "checkpoints/8"), weights(two / "checkpoints/8")
     for name in a:
-        # Sums over devices are taken in another order; see test_spmd.py for the tolerance.
+        # The order of sums over devices differs; test_spmd.py explains the tolerance.
         np.testing.assert_allclose(a[name], b[name], atol=1e-4, err_msg=name)
 
 

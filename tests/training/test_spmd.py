@@ -1,4 +1,4 @@
-"""The same training on eight devices, by shard_map and by pmap, and on one."""
+"""The same training on one device and on eight, through shard_map and pmap."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.training.spmd import parallelise
+from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState
 from a2f_jax.training.step import AXIS, make_train_step
 
@@ -33,7 +33,7 @@ def state(network, optimizer, random_params):
 
 @pytest.fixture(scope="module")
 def stream():
-    """Batches of eight for all steps."""
+    """Batches of eight patches for all steps."""
     rng = np.random.default_rng(0)
     return {
         "lr": rng.integers(0, 256, (STEPS, 8, 6, 6, 3), dtype=np.uint8),
@@ -42,7 +42,7 @@ def stream():
 
 
 def on_many(step, mode, state, stream, per_dispatch):
-    spmd = parallelise(step, mode)
+    spmd = parallelize(step, mode)
     running, losses = spmd.put_state(state), []
     for first in range(0, STEPS, per_dispatch):
         part = {key: value[first : first + per_dispatch] for key, value in stream.items()}
@@ -53,7 +53,7 @@ def on_many(step, mode, state, stream, per_dispatch):
 
 @pytest.fixture(scope="module")
 def on_one(step, stream):
-    """One device that works on whole batches, which is an axis of length 1."""
+    """Trains on one device, which is an axis of length 1."""
 
     def run(state):
         one = jax.tree.map(lambda x: x[None], state)
@@ -74,15 +74,15 @@ def test_eight_devices_train_as_one(step, mode, per_dispatch, state, stream, on_
     have, losses = on_many(step, mode, state, stream, per_dispatch)
     np.testing.assert_allclose(losses, want_losses, rtol=1e-4)
     assert int(have.step) == STEPS
-    # The order of sums differs, and Adam's first steps are of a gradient's sign: where a gradient is nearly zero,
-    # rounding may turn it. 20 steps of 1e-3 could move a weight by 0.02; 1e-4 is 0.5 % of that.
+    # The order of sums differs, and Adam's first steps follow the sign of the gradient, which rounding can flip where
+    # the gradient is nearly zero. 20 steps of 1e-3 could move a weight by 0.02; 1e-4 is 0.5 % of that.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), have.params, want.params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), have.ema, want.ema)
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_a_state_survives_being_fetched_while_training_goes_on(step, mode, state, stream):
-    spmd = parallelise(step, mode)
+def test_a_fetched_state_is_not_changed_by_further_training(step, mode, state, stream):
+    spmd = parallelize(step, mode)
     part = spmd.put_inputs({key: value[:1] for key, value in stream.items()})
     running, _ = spmd.step(spmd.put_state(state), part)
     fetched = spmd.get_state(running)
@@ -95,4 +95,4 @@ def test_a_state_survives_being_fetched_while_training_goes_on(step, mode, state
 
 def test_an_unknown_mode_is_refused_by_name(step):
     with pytest.raises(UserError, match="'dmap' is unknown: choose one of shard_map, pmap"):
-        parallelise(step, "dmap")
+        parallelize(step, "dmap")

@@ -1,4 +1,4 @@
-"""The training step against its definition."""
+"""The training step compared with its definition."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def batch(batches):
 
 
 def run(network, params, batch, optimizer=None, ema=None, **options):
-    """One step on one device, which is an axis of length 1."""
+    """Runs one step on one device, which is an axis of length 1."""
     optimizer = optimizer or optax.sgd(RATE)
     state = TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
     step = make_train_step(network, optimizer, **options)
@@ -54,7 +54,7 @@ def test_loss_is_the_mean_absolute_error_and_the_step_follows_its_gradient(netwo
 
 
 def assert_same_step(state, plain):
-    # The gradients differ in the order of their sums.
+    # The order of sums in the gradients differs.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), state.params, plain[0].params)
 
 
@@ -64,21 +64,21 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(network, params, bat
     assert metrics["loss"] == pytest.approx(float(plain[1]["loss"]), rel=1e-5)
 
 
-def test_rematerialisation_gives_the_same_gradient(network, params, batch, plain):
+def test_rematerialization_gives_the_same_gradient(network, params, batch, plain):
     assert_same_step(run(dataclasses.replace(network, remat=True), params, batch)[0], plain)
 
 
-def test_bfloat16_computes_a_near_gradient_on_float32_parameters(network, params, batch, plain):
+def test_bfloat16_approximates_the_gradient_with_float32_parameters(network, params, batch, plain):
     state, metrics = run(dataclasses.replace(network, dtype=jnp.bfloat16), params, batch)
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     assert metrics["loss"] == pytest.approx(float(plain[1]["loss"]), rel=0.01)  # 8 bits of precision
     assert metrics["loss"] != plain[1]["loss"]
 
 
-def test_average_of_the_weights_moves_by_its_decay(network, params, batch, plain):
+def test_the_average_of_the_weights_follows_its_decay(network, params, batch, plain):
     ema = jax.tree.map(lambda x: x + 1, params)
     state, _ = run(network, params, batch, ema=ema, ema_decay=0.999)
-    # At step 0 the warming-up decay, (1 + 0) / (10 + 0), is in force.
+    # At step 0 the decay is still warming up: (1 + 0) / (10 + 0).
     jax.tree.map(
         lambda new, old, p: np.testing.assert_allclose(new, 0.1 * old + 0.9 * p, atol=1e-5),
         state.ema,
@@ -92,5 +92,5 @@ def test_clipping_bounds_the_norm_of_the_step(network, params, batch):
     state, metrics = run(network, params, batch, optimizer)
     moved = jax.tree.map(lambda x, y: np.asarray(x, np.float64) - y, state.params, params)
     norm = sum(np.square(x).sum() for x in jax.tree.leaves(moved)) ** 0.5
-    assert metrics["grad_norm"] > 1  # as measured, before it is clipped
+    assert metrics["grad_norm"] > 1  # measured before clipping
     assert norm == pytest.approx(0.25, rel=1e-3)

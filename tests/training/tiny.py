@@ -1,4 +1,4 @@
-"""Settings of a run that takes seconds; the string argument is the folder of the prepared dataset `tiny`."""
+"""Settings of a run that takes seconds; the argument is the folder that contains the prepared dataset `tiny`."""
 
 from a2f_jax.configs import a2f
 
