@@ -1,10 +1,10 @@
-# Everything happens in .venv; PYTHON chooses the interpreter (3.11, 3.12 or 3.13).
+# All commands use the virtual environment .venv; PYTHON selects the interpreter (3.11, 3.12, or 3.13).
 PYTHON ?= python3
 BIN := .venv/bin
 OUT := quickstart
-# setuptools warns of every editable installation.
+# setuptools warns about every editable installation.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
-# Linux gives memory in large pages then, which training on a CPU gains from, see docs/training.md.
+# Makes Linux allocate memory in huge pages, which speeds up training on a CPU (see docs/training.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 .PHONY: quickstart test lint docs clean
@@ -17,7 +17,7 @@ quickstart: .venv/installed
 	$(eval PHOTO := $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data/motorcycle_left.png')"))
 	$(BIN)/a2f upscale $(PHOTO) -o $(OUT)/motorcycle-x4.png --weights $(OUT)/two-minutes --overwrite
 	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/two-minutes a2f-sd-x4 --crop 560,300,140,140 -o $(OUT)/comparison.png
-	@echo "Done. Look at $(OUT)/comparison.png (bicubic, two minutes, shipped weights, truth) and $(OUT)/motorcycle-x4.png"
+	@echo "Done. Open $(OUT)/comparison.png (bicubic, two minutes of training, shipped weights, ground truth) and $(OUT)/motorcycle-x4.png"
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
@@ -28,7 +28,7 @@ lint: .venv/tested
 	$(BIN)/mypy
 
 .venv/installed: setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "a2f_jax needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "a2f_jax needs Python 3.11, 3.12, or 3.13, but this is %d.%d. Select another: make PYTHON=python3.12" % sys.version_info[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --upgrade pip
 	$(PIP) --editable .
@@ -38,14 +38,14 @@ lint: .venv/tested
 	$(PIP) --editable '.[test,lpips,report]'
 	touch $@
 
-# Of warnings, only the theme's announcement of another generator is silenced.
+# NO_MKDOCS_2_WARNING silences the theme's announcement about MkDocs 2; all other warnings are errors.
 docs: .venv/documented
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "Done. Look at site/index.html"
+	@echo "Done. Open site/index.html"
 
 .venv/documented: .venv/installed
 	$(PIP) --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf .venv $(OUT) build *.egg-info
+	rm -rf .venv $(OUT) build site *.egg-info

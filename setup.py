@@ -1,4 +1,4 @@
-"""Packaging of a2f_jax; the settings of the development tools are in pyproject.toml."""
+"""Package metadata and dependencies. The development tools are configured in pyproject.toml."""
 
 import pathlib
 import re
@@ -16,7 +16,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    # The configs of the repository are installed too, for people without a checkout.
+    # The configs are installed as well, for users without a checkout.
     packages=[*setuptools.find_packages(include=["a2f_jax", "a2f_jax.*"]), "a2f_jax.configs"],
     package_dir={"a2f_jax.configs": "configs"},
     package_data={"a2f_jax": ["py.typed", "weights/*.safetensors"]},
@@ -26,7 +26,7 @@ setuptools.setup(
         "optax>=0.2.5,<0.3",
         "orbax-checkpoint>=0.11.30,<0.13",
         "tensorflow-datasets>=4.9.9,<4.10",
-        # Imported by tensorflow-datasets 4.9.10, which does not declare it.
+        # tensorflow-datasets 4.9.10 imports it without declaring it.
         "importlib_resources>=6",
         "array_record>=0.8.1",
         "ml-collections>=1.1,<2",
@@ -34,12 +34,12 @@ setuptools.setup(
         "numpy>=2.0,<3",
         "pillow>=11.3",
         "safetensors>=0.5,<1",
-        # Ships the photographs of the `sample` dataset.
+        # Contains the photographs of the `sample` dataset; also computes SSIM.
         "scikit-image>=0.24,<0.27",
         "tqdm>=4.66,<5",
         "platformdirs>=4",
         "psutil>=6",
-        # Writes TIFF strip by strip.
+        # Writes TIFF files strip by strip.
         "tifffile>=2024.8.10",
     ],
     extras_require={
