@@ -34,7 +34,7 @@ def add_command(commands: Any, name: str, run: Run, summary: str, examples: str)
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 

@@ -1,16 +1,17 @@
 """The entry point: the parser of all commands, and how errors are reported."""
 
 import argparse
-import logging
+import contextlib
+import difflib
 import os
+import re
 import sys
-from collections.abc import Sequence
-
-from absl import logging as absl_logging
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
 
 from a2f_jax import __version__
-from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, train, upscale
 from a2f_jax.cli.commands import message_of
+from a2f_jax.cli.process import interruptible, missing_device, quiet_libraries, set_up_streams
 from a2f_jax.errors import UserError
 
 _EPILOG = """
@@ -28,25 +29,100 @@ Run `a2f COMMAND --help` for the options of a command, with examples.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command line with all its commands."""
-    parser = argparse.ArgumentParser(
+def _suggestion(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports errors in one line, with the closest valid value."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"a2f: error: {message}; see `{self.prog} --help`\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = action.choices
+        if choices is None or value in choices:
+            return
+        if isinstance(choices, range):
+            raise argparse.ArgumentError(action, f"{value} is not in {choices[0]}..{choices[-1]}")
+        names = [str(choice) for choice in choices]
+        raise argparse.ArgumentError(
+            action, f"invalid choice {str(value)!r}{_suggestion(str(value), names)}, choose from {', '.join(names)}"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Imported here and not above, so that `main` handles Ctrl-C from the start.
+    from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, train, upscale
+
+    parser = _Parser(
         prog="a2f",
         description="A2F: lightweight image super-resolution in JAX.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"a2f_jax {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (upscale, models, train, evaluate, compare, report, info, convert, data):
         command.add(commands)
     return parser
 
 
-def _quieten_libraries() -> None:
-    # Orbax logs tracebacks of errors that we report in one line, and warnings about its own internals.
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+def _check_unrecognized(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    if not arguments:
+        return
+    flags = sorted({*re.findall(r"(?<![\w-])--[a-z][a-z-]*", parser.format_help())})
+    listed = [argument + _suggestion(argument.partition("=")[0], flags) for argument in arguments]
+    parser.error(f"unrecognized argument{'s' if len(listed) > 1 else ''}: {', '.join(listed)}")
+
+
+def _without_overrides(arguments: Sequence[str]) -> list[str]:
+    # Drops `--config.key=value`, and both parts of `--config.key value`.
+    remaining = []
+    value_follows = False
+    for argument in arguments:
+        if argument.startswith("--config."):
+            value_follows = "=" not in argument
+            continue
+        if not value_follows or argument.startswith("--"):
+            remaining.append(argument)
+        value_follows = False
+    return remaining
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    from a2f_jax.cli import train
+
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if not hasattr(args, "run"):
+        if rest:
+            _check_unrecognized(parser, rest)
+        parser.print_help(sys.stderr)
+        return 2
+    _check_unrecognized(args.parser, _without_overrides(rest) if args.run is train.run else rest)
+    quiet_libraries()
+    args.run(args, rest)
+    return 0
+
+
+def _run_and_flush(argv: Sequence[str] | None) -> int:
+    try:
+        return _run(argv)
+    finally:
+        sys.stdout.flush()  # here, where an error can still be reported
+
+
+def _discard_output() -> None:
+    # What is still buffered cannot be written; Python would try again, and complain, when it exits.
+    with contextlib.suppress(OSError):  # not a file, such as when a notebook replaces it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str) -> int:
+    print(f"a2f: error: {message}", file=sys.stderr)
+    return 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,23 +134,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0 on success, 2 after an error that the user can fix, 130 after an interrupt (Ctrl-C).
     """
-    commands = parser()
-    args, rest = commands.parse_known_args(argv)
-    unrecognized = [a for a in rest if args.run is not train.run or not a.startswith("--config.")]
-    if unrecognized:
-        commands.error(f"unrecognized arguments: {' '.join(unrecognized)}")
-    _quieten_libraries()
     try:
-        args.run(args, rest)
+        with interruptible():
+            set_up_streams()
+            return _run_and_flush(argv)
     except UserError as error:
-        print(f"a2f: error: {message_of(error)}", file=sys.stderr)
-        return 2
+        return _fail(message_of(error))
     except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        return 0
     except OSError as error:  # such as a full disk; errors about a known file are reported where it is used
-        print(f"a2f: error: {error.filename or 'cannot write'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        if not error.filename:
+            _discard_output()
+        return _fail(f"{error.filename or 'cannot write'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("a2f: stopped", file=sys.stderr)
         return 130
-    return 0
+    except (RuntimeError, AssertionError):
+        if reason := missing_device():
+            return _fail(reason)
+        raise

@@ -1,5 +1,6 @@
 """The command line: exit codes, messages and help."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -76,14 +77,63 @@ def test_an_exception_in_a_config_file_is_reported_in_one_line(body, message, fa
     assert message in message_line
 
 
-def test_an_unknown_option_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["upscal", "a.png"],
+            "argument COMMAND: invalid choice 'upscal' (did you mean upscale?), choose from upscale, ",
+        ),
+        (["upscale", "a.png", "--modle", "x"], "unrecognized arguments: --modle (did you mean --model?)"),
+        (["info", "--verbose"], "unrecognized argument: --verbose; see `a2f info --help`"),
+        (["models", "a", "b"], "unrecognized arguments: a, b; see `a2f models --help`"),
+        (["upscale", "a.png", "--scale"], "argument --scale: expected one argument; see `a2f upscale --help`"),
+        (
+            ["upscale", "a.png", "--quality", "200"],
+            "argument --quality: 200 is not in 1..100; see `a2f upscale --help`",
+        ),
+        (["data"], "the following arguments are required: COMMAND; see `a2f data --help`"),
+        (["convert", "a.pt"], "the following arguments are required: FILE; see `a2f convert --help`"),
+        (
+            ["evaluate", "--bicubic", "5", "--datasets", "set5"],
+            "argument --bicubic: invalid choice '5', choose from 2, 3, 4",
+        ),
+        (["--config.steps=2", "models"], "unrecognized argument: --config.steps=2; see `a2f models --help`"),
+        (["train", "--config", "c", "--workdir", "w", "--config.seed", "2", "x"], "unrecognized argument: x; see"),
+    ],
+)
+def test_arguments_that_do_not_parse_get_one_line_with_the_closest_valid_one(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["info", "--verbos"])
+        cli.main(argv)
     assert stop.value.code == 2
-    assert "--verbos" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"a2f: error: {message}")
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert cli.main([]) == 2
+    assert "a2f upscale photo.jpg" in capsys.readouterr().err
+
+
+def a2f(shell_command, **env):
+    """Runs a shell command in which `a2f` is the command line."""
+    env = os.environ | env | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", "-c", shell_command], capture_output=True, text=True, check=False, env=env)
 
 
 def test_a_closed_pipe_is_not_an_error():
-    command = f"{pathlib.Path(sys.executable).parent}/a2f data prepare --help | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert "Traceback" not in done.stderr
+    done = a2f("set -o pipefail; a2f data prepare --help | head -1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_output_that_cannot_be_written_is_an_error_of_one_line():
+    done = a2f("a2f --help > /dev/full", PYTHONUNBUFFERED="")  # without a buffer, argparse ignores the error
+    assert (done.returncode, done.stderr) == (2, "a2f: error: cannot write: No space left on device\n")
+
+
+@pytest.mark.parametrize("platform", ["rocm", "abacus"])  # known to JAX but not installed; unknown
+def test_a_device_that_does_not_exist_is_an_error_of_one_line(platform):
+    done = a2f("a2f info a2f-sd-x4", JAX_PLATFORMS=platform)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"a2f: error: JAX has no device for JAX_PLATFORMS={platform}: unset it")

@@ -1,0 +1,108 @@
+"""Set-up of the process that runs a command: its output streams, Ctrl-C, and the log messages of libraries."""
+
+import codecs
+import contextlib
+import io
+import os
+import signal
+import sys
+import threading
+import types
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+_PLAIN = {"×": "x", "·": "*", "–": "-", "—": "-", "−": "-", "±": "+/-", "→": "->", "…": "...", "≥": ">=", "≤": "<="}
+_RESEND_DELAY = 0.05
+
+
+def _in_plain_text(error: UnicodeError) -> tuple[str | bytes, int]:
+    # An error handler of `codecs`: what to write in place of characters that the stream's encoding lacks.
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    char = error.object[error.start]
+    if "\udc80" <= char <= "\udcff":  # a byte of a file name that is not valid text: written as it is
+        return bytes([ord(char) - 0xDC00]), error.start + 1
+    letters = "".join(c for c in unicodedata.normalize("NFKD", char) if c.isascii())
+    return _PLAIN.get(char) or letters or "?", error.start + 1
+
+
+def set_up_streams() -> None:
+    """Lets standard output and standard error replace characters that their encoding lacks, such as `×` by `x`."""
+    codecs.register_error("a2f_plain_text", _in_plain_text)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="a2f_plain_text")
+
+
+def quiet_libraries() -> None:
+    """Hides log messages of libraries about errors that are reported in one line, and about their own internals."""
+    import logging
+
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _interrupt(_: int, frame: types.FrameType | None) -> None:
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            # An exception that is raised inside the initialization of a native library can abort the process, be
+            # swallowed, or surface as an ImportError. Commands import before they work: nothing is left to clean up.
+            os.write(2, b"a2f: stopped\n")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Makes Ctrl-C stop the block with `KeyboardInterrupt`, wherever it happens to arrive.
+
+    While a module is being imported, the process exits with code 130 instead. If the exception is raised inside a
+    callback that cannot propagate it, such as one of the garbage collector, it is raised again after the callback.
+    SIGINT is left alone where it is ignored, as for a background job, or already handled by a caller.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    report_unraisable = sys.unraisablehook
+
+    def resend(unraisable: Any) -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            report_unraisable(unraisable)
+            return
+        timer = threading.Timer(_RESEND_DELAY, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = resend
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report_unraisable
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def missing_device() -> str | None:
+    """Returns why JAX has no device to compute on, in one line, or None if it has one or has not been imported."""
+    if "jax" not in sys.modules:
+        return None
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for a platform whose plugin is not installed
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if platforms:
+            return (
+                f"JAX has no device for JAX_PLATFORMS={platforms}: unset it, or install JAX for that device with the "
+                "extra [cuda] or [tpu]"
+            )
+        return f"JAX has no device to compute on ({' '.join(str(error).split())}): set JAX_PLATFORMS=cpu to use the CPU"
+    return None

@@ -1,0 +1,75 @@
+"""The set-up of the process: text that a stream cannot encode, and Ctrl-C."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from a2f_jax.cli.process import interruptible, set_up_streams
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("utf-8", "×4 – façade Δ".encode() + b"\xff"),
+        ("latin-1", b"\xd74 - fa\xe7ade ?\xff"),
+        ("ascii", b"x4 - facade ?\xff"),
+    ],
+)
+def test_characters_that_a_stream_cannot_encode_become_plain_text(encoding, expected, monkeypatch):
+    for name in ("stdout", "stderr"):
+        buffer = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, name, io.TextIOWrapper(buffer, encoding))
+            set_up_streams()
+            getattr(sys, name).write("×4 – façade Δ" + os.fsdecode(b"\xff"))  # a file name that is not valid text
+            getattr(sys, name).flush()
+            assert buffer.getvalue() == expected
+
+
+def test_ctrl_c_raises_keyboard_interrupt():
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_inside_a_callback_that_swallows_exceptions_is_raised_after_it():
+    class Resource:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    hook = sys.unraisablehook
+    with interruptible():
+        resource = Resource()
+        del resource
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(60)
+    assert sys.unraisablehook is hook
+
+
+def test_ctrl_c_stays_ignored_in_a_background_job():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_during_an_import_exits_at_once():
+    # The import of JAX stands for any: there, an exception could abort the process or be swallowed.
+    program = (
+        "import signal, sys\n"
+        "from a2f_jax import cli\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'jax': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.exit(cli.main(['info', 'a2f-sd-x4']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "a2f: stopped\n")
