@@ -9,6 +9,9 @@ from typing import NamedTuple
 SCALES = (2, 3, 4)
 """Upscaling factors of the A2F networks."""
 
+DEFAULT_SCALE = 4
+"""Scale of the weights that the name of a variant stands for if none is requested."""
+
 
 class BenchmarkSet(NamedTuple):
     """A set of images on which papers report scores.

@@ -5,14 +5,19 @@ import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
+from PIL import Image
 
+from a2f_jax.catalogue import DEFAULT_SCALE
 from a2f_jax.errors import UserError
+from a2f_jax.files import local_path
+from a2f_jax.images.pil import image_of, picture_of
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, fold_weight_norm, network_of, variant_of
 from a2f_jax.models.convolution import prefers_winograd
+from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 from a2f_jax.upscaling.upscaler import Upscaler
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
 
@@ -113,19 +118,47 @@ class Model:
     def _upscaler(self) -> Upscaler:
         return self.upscaler()
 
-    def upscale(self, image: np.ndarray) -> np.ndarray:
+    @overload
+    def upscale(self, image: np.ndarray | jax.Array) -> np.ndarray: ...
+
+    @overload
+    def upscale(self, image: Image.Image) -> Image.Image: ...
+
+    def upscale(self, image: np.ndarray | jax.Array | Image.Image) -> np.ndarray | Image.Image:
         """Upscales one image of any size. Large images are computed in tiles that fit into memory, without seams.
 
         Args:
-          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255.
+          image: an array `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255. Or a PIL image of at least
+            8×8 pixels and mode 1, L, LA, P, PA, RGB, RGBA, RGBX, YCbCr or I;16.
 
         Returns:
-          `[scale · H, scale · W, 3]` of the same dtype; integers are rounded to nearest and clipped.
+          For an array, an array `[scale · H, scale · W, 3]` of the same dtype; integers are rounded to nearest and
+          clipped, float32 is neither rounded nor clipped. For a PIL image, a PIL image of mode L, LA, RGB, RGBA or
+          I;16. Grayscale and transparency are kept. As with `Image.resize`, `info` is that of the original, and an EXIF
+          orientation is not applied.
 
         Raises:
-          ValueError: the image has another shape or dtype.
+          TypeError: the image is a file name.
+          ValueError: the array has another shape or dtype, or the PIL image another mode.
+          UserError: the PIL image is too small, the memory is too small, or the result is not finite.
         """
-        return self._upscaler.upscale(image)
+        if isinstance(image, Image.Image):
+            return self._upscale_pil(image)
+        if isinstance(image, str | os.PathLike):
+            raise TypeError(f"expected an array or a PIL image, got a file name: use PIL.Image.open({str(image)!r})")
+        return self._upscaler.upscale(np.asarray(image))
+
+    def _upscale_pil(self, image: Image.Image) -> Image.Image:
+        picture = picture_of(image)
+        opaque = picture.alpha is not None and bool((picture.alpha == np.iinfo(picture.alpha.dtype).max).all())
+        if opaque:  # saves upscaling it
+            picture = dataclasses.replace(picture, alpha=None)
+        to = enlargement_of(picture, self.scale, None, deep=True)
+        result = image_of(np.concatenate(list(enlarge(self._upscaler, picture, to, lambda _: None))))
+        if opaque:
+            result.putalpha(255)
+        result.info = {key: value for key, value in image.info.items() if key != "transparency"}
+        return result
 
 
 def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
@@ -134,7 +167,8 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     Args:
       weights: a `.safetensors` file, a `.pt` or `.pth` file of the paper's authors, the work folder of a training run
         (its best checkpoint), one checkpoint in it, or the name of weights that ship with the package, such as
-        `"a2f-sd-x4"` or, with a scale, `"a2f-sd"`.
+        `"a2f-sd-x4"`. A variant, such as `"a2f-sd"`, stands for its weights of the given scale, or ×4. In a path, a
+        leading `~` is expanded to the home folder.
       scale: the scale that the weights must have, or None for any.
 
     Returns:
@@ -143,9 +177,11 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     Raises:
       UserError: the weights do not exist, are damaged, have another scale, or belong to another architecture.
     """
-    name = f"{weights}-x{scale}" if scale and str(weights) in VARIANTS else str(weights)
-    path = shipped_weights().get(name) or pathlib.Path(weights)
-    if not path.exists():
+    name = os.fspath(weights)
+    if name in VARIANTS:
+        name = f"{name}-x{scale or DEFAULT_SCALE}"
+    path = shipped_weights().get(name) or local_path(name)
+    if not os.path.exists(path):
         raise UserError(
             f"no weights at {name}: pass a .safetensors or .pt file, the work folder of a training run, or one of "
             f"{', '.join(shipped_weights())}"
@@ -186,11 +222,12 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
 
     Args:
       model: the model to save.
-      path: the file, ending in `.safetensors`. It is written atomically; an existing file is replaced.
+      path: the file, ending in `.safetensors`. It is written atomically; an existing file is replaced. A leading `~` is
+        expanded to the home folder.
       metadata: entries to add to the model's own metadata.
 
     Raises:
       UserError: the file has another suffix or cannot be written.
     """
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
-    write_safetensors(path, model.params, about)
+    write_safetensors(local_path(path), model.params, about)

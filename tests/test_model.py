@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from a2f_jax.errors import UserError
 from a2f_jax.model import Model, fold_weight_norm, network_of, variant_of
 from a2f_jax.models.a2f import A2F, build
 
@@ -53,6 +55,46 @@ def test_upscale_rounds_and_clips(model, lr):
 def test_upscale_refuses_images_that_are_not_rgb(model, image):
     with pytest.raises(ValueError, match=r"expected uint8, uint16 or float32 \[H, W, 3\]"):
         model.upscale(image)
+
+
+def test_a_jax_array_is_upscaled_like_a_numpy_array(model, lr):
+    np.testing.assert_array_equal(model.upscale(jnp.asarray(lr[0])), model.upscale(lr[0]))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_pil_image_becomes_a_pil_image_with_the_values_of_the_array(model, lr, mode):
+    image = Image.fromarray(lr[0].astype(np.uint8)).convert(mode)
+    image.info["dpi"] = (72, 72)
+    result = model.upscale(image)
+    assert (result.mode, result.size, result.info["dpi"]) == (mode, (30, 27), (72, 72))
+    expected = np.asarray(model.upscale(np.asarray(image.convert("RGB"), np.float32)))
+    if mode == "L":
+        expected = expected.mean(-1)
+    np.testing.assert_allclose(np.asarray(result), np.clip(expected, 0, 255), atol=0.51)
+
+
+def test_a_transparent_pil_image_keeps_its_alpha(model, lr):
+    image = Image.fromarray(lr[0].astype(np.uint8))
+    opaque = image.copy()
+    opaque.putalpha(255)
+    assert model.upscale(opaque).getchannel("A").getextrema() == (255, 255)
+    np.testing.assert_array_equal(model.upscale(opaque).convert("RGB"), model.upscale(image))
+    half = image.copy()
+    half.putalpha(Image.fromarray(np.repeat(np.uint8([[0] * 5 + [255] * 5]), 9, 0)))
+    alpha = np.asarray(model.upscale(half).getchannel("A"))
+    assert alpha.shape == (27, 30)
+    assert alpha[:, :6].mean() < alpha[:, -6:].mean()
+
+
+def test_what_is_not_an_image_is_refused_with_the_remedy(model):
+    with pytest.raises(TypeError, match=r"got a file name: use PIL.Image.open\('photo.jpg'\)"):
+        model.upscale("photo.jpg")
+    with pytest.raises(ValueError, match=r"at least one pixel, got \[0, 8, 3\]"):
+        model.upscale(np.zeros((0, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="4×4 pixels is too small"):
+        model.upscale(Image.new("RGB", (4, 4)))
+    with pytest.raises(ValueError, match=r"expected a batch \[N, H, W, 3\], got \[8, 8, 3\]"):
+        model(np.zeros((8, 8, 3), np.float32))
 
 
 @pytest.mark.parametrize(

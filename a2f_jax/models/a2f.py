@@ -166,7 +166,12 @@ class A2F(nn.Module):
 
         Returns:
           float32 `[N, scale · H, scale · W, 3]` in the same range, neither clipped nor rounded.
+
+        Raises:
+          ValueError: the batch has another shape.
         """
+        if lr.ndim != 4 or lr.shape[-1] != 3:
+            raise ValueError(f"expected a batch [N, H, W, 3], got {list(lr.shape)}")
 
         def conv(features: int, name: str, kernel_size: int = 3) -> Conv:
             return Conv(features, kernel_size, self.weight_norm, self.dtype, self.winograd, name=name)

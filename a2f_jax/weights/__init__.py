@@ -2,6 +2,10 @@
 
 import pathlib
 
+import flax.traverse_util
+import numpy as np
+
+from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import Params
 from a2f_jax.weights.published import params_from_published
 from a2f_jax.weights.safetensors_file import read_metadata, read_safetensors, write_safetensors
@@ -15,24 +19,46 @@ def shipped_weights() -> dict[str, pathlib.Path]:
     return {file.stem: file for file in sorted(pathlib.Path(__file__).parent.glob("*.safetensors"))}
 
 
+def _is_torch_file(path: pathlib.Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    # A zip archive or a pickle. A safetensors file starts with the length of its JSON header, which can be any 8 bytes.
+    return start.startswith((b"PK\x03\x04", b"\x80")) and start[8:9] != b"{"
+
+
+def _check_finite(params: Params, path: pathlib.Path) -> None:
+    for name, value in flax.traverse_util.flatten_dict(params, sep=".").items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                f"{path} is unusable: parameter {name} contains NaN or infinity, because the file is damaged or its "
+                "training diverged; use other weights or an earlier checkpoint"
+            )
+
+
 def read_weights(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     """Reads the parameters of an A2F from a file or folder of any supported kind.
 
     Args:
-      path: a `.safetensors` file, a `.pt` or `.pth` file of the paper's authors, the work folder of a training run,
-        or one checkpoint in it.
+      path: a safetensors file, a PyTorch file of the paper's authors, which are told apart by their contents, the work
+        folder of a training run, or one checkpoint in it.
 
     Returns:
       The parameters, float32 and weight-normalized, and the metadata.
 
     Raises:
-      UserError: the file or folder cannot be read or is damaged.
+      UserError: the file or folder cannot be read or is damaged, or a parameter contains NaN or infinity.
       ValueError: a PyTorch file contains tensors of another architecture.
     """
     if path.is_dir():
         from a2f_jax.weights.training_run import read_checkpoint  # Orbax takes seconds to import
 
-        return read_checkpoint(path)
-    if path.suffix in (".pt", ".pth"):
-        return params_from_published(read_state_dict(path)), {"source": "PyTorch state dict"}
-    return read_safetensors(path)
+        params, metadata = read_checkpoint(path)
+    elif _is_torch_file(path):
+        params, metadata = params_from_published(read_state_dict(path)), {"source": "PyTorch state dict"}
+    else:
+        params, metadata = read_safetensors(path)
+    _check_finite(params, path)
+    return params, metadata

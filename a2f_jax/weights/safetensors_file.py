@@ -24,7 +24,7 @@ def _open_safetensors(path: pathlib.Path, read: Callable[[Any], _T]) -> _T:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a safetensors file, or it is damaged: {error}") from error
+        raise UserError(f"{path} is not a safetensors or PyTorch file, or it is damaged: {error}") from error
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Saving and loading weights."""
 
+import pickle
+
 import jax
 import numpy as np
 import pytest
@@ -36,9 +38,32 @@ def test_other_suffixes_and_unwritable_paths_are_refused(model, tmp_path):
 
 
 def test_weights_that_ship_with_the_package_load_by_name():
-    for model in (a2f_jax.load("a2f-sd", scale=4), a2f_jax.load("a2f-sd-x4")):
+    for model in (a2f_jax.load("a2f-sd"), a2f_jax.load("a2f-sd", scale=4), a2f_jax.load("a2f-sd-x4")):
         assert (model.variant, model.scale) == ("a2f-sd", 4)
         assert "data" in model.metadata
+    assert a2f_jax.load("a2f-sd", scale=2).scale == 2
+
+
+@pytest.mark.parametrize(("name", "scale"), [("a2f-l", None), ("a2f-sd", 5), ("a2f-sd-x5", None)])
+def test_a_name_without_weights_is_answered_with_the_names_that_exist(name, scale):
+    with pytest.raises(UserError, match=r"no weights at a2f-.*, or one of a2f-sd-x2, a2f-sd-x3, a2f-sd-x4"):
+        a2f_jax.load(name, scale)
+
+
+def test_a_tilde_is_the_home_folder(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(model, "~/weights.safetensors")
+    assert a2f_jax.load("~/weights.safetensors").scale == 2
+    assert [f.name for f in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_parameter(model, tmp_path, value):
+    params = jax.tree.map(np.array, model.params)
+    params["block_01"]["reduce"]["v"][2, 1, 5, 3] = value
+    save(Model.from_params(params), tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=r"weights.safetensors .*block_01.reduce.v contains NaN or infinity"):
+        a2f_jax.load(tmp_path / "weights.safetensors")
 
 
 def test_weights_of_another_scale_are_refused(model, tmp_path):
@@ -58,7 +83,9 @@ def other_architecture(path):
         ("empty.safetensors", lambda path: path.write_bytes(b""), "damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "damaged"),
         ("other.safetensors", other_architecture, "does not contain A2F weights"),
-        ("text.pt", lambda path: path.write_text("weights"), "not a PyTorch state dict"),
+        ("text.pt", lambda path: path.write_text("weights"), "not a safetensors or PyTorch file"),
+        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps([1])), "not a PyTorch state dict"),
+        ("unreadable", lambda path: path.symlink_to("/proc/self/mem"), "cannot read"),
         ("folder", lambda path: path.mkdir(), "no training checkpoint"),
     ],
 )

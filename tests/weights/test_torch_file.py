@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from a2f_jax.errors import UserError
+from a2f_jax.model import load
 from a2f_jax.weights.torch_file import read_state_dict
 
 TENSORS = {
@@ -163,6 +164,13 @@ def test_a_storage_that_claims_to_be_huge_is_refused(write):
     storage.pid = (*storage.pid[:4], 2**40)
     with pytest.raises(UserError, match="wrong length"):
         read_state_dict(write({"a": Tensor(storage, 0, (4,), (1,))}))
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "weights.safetensors", "weights"])
+def test_pytorch_files_are_recognized_by_their_contents(write, name, tmp_path):
+    path = write({"foreign": contiguous("0", TENSORS["b"])}).rename(tmp_path / name)
+    with pytest.raises(UserError, match="does not contain A2F weights: tensor 'foreign' does not belong to A2F"):
+        load(path)
 
 
 def test_a_missing_file_is_reported(tmp_path):
