@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command
+from a2f_jax.errors import UserError
+from a2f_jax.files import check_writable, local_path
 
 
 def add(commands: Any) -> None:
@@ -14,16 +16,22 @@ def add(commands: Any) -> None:
         "convert",
         run,
         "convert published PyTorch weights or a training run to safetensors, without PyTorch",
-        "  a2f convert model_best.pt a2f-sd-x4.safetensors\n  a2f convert runs/sd_x4 a2f-sd-x4.safetensors\n",
+        "  a2f convert model_best.pt sd_x4.safetensors\n  a2f convert runs/sd_x4 sd_x4.safetensors --overwrite\n",
     )
     parser.add_argument("source", metavar="PATH", help=WEIGHTS_HELP)
     parser.add_argument("target", metavar="FILE", help="the file to write, ending in .safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Converts the weights and prints what they are."""
+    target = local_path(args.target)
+    if target.exists() and not args.overwrite:
+        raise UserError(f"{target} exists: choose another FILE or pass --overwrite")
+    check_writable(target.parent)
+
     from a2f_jax.model import load, save
 
     model = load(args.source)
-    save(model, args.target)
-    print(f"{args.target}: {model.variant} ×{model.scale}")
+    save(model, target)
+    print(f"{target}: {model.variant} ×{model.scale}")
