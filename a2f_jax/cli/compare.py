@@ -1,12 +1,12 @@
 """The command `a2f compare`."""
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, rectangle
 from a2f_jax.errors import UserError
+from a2f_jax.files import check_writable, local_path
 
 
 def add(commands: Any) -> None:
@@ -19,9 +19,7 @@ def add(commands: Any) -> None:
         "  a2f compare photo.png --weights a2f-sd-x4 -o comparison.png\n"
         "  a2f compare barbara.png --weights sd_x4.pt m_x4.pt --crop 500,350,90,90 -o comparison.png\n",
     )
-    parser.add_argument(
-        "truth", type=pathlib.Path, metavar="IMAGE", help="the ground truth, which is downscaled and upscaled again"
-    )
+    parser.add_argument("truth", metavar="IMAGE", help="the ground truth, which is downscaled and upscaled again")
     parser.add_argument("--weights", nargs="+", required=True, metavar="PATH", help=WEIGHTS_HELP)
     parser.add_argument(
         "--crop",
@@ -38,9 +36,15 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Draws the comparison and prints the path of the image file."""
     from a2f_jax.evaluation.comparison import compare
     from a2f_jax.images import read_rgb, write_rgb
+    from a2f_jax.images.writing import format_of
     from a2f_jax.model import load_labelled
 
-    if pathlib.Path(args.output).resolve() == args.truth.resolve():
-        raise UserError(f"{args.output} is the input image: choose another --output")
-    write_rgb(args.output, compare(load_labelled(args.weights), read_rgb(args.truth), args.crop))
-    print(args.output)
+    output, truth = local_path(args.output), local_path(args.truth)
+    if output.resolve() == truth.resolve():
+        raise UserError(f"{output} is the input image: choose another --output")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder: pass an image file as --output")
+    format_of(output)
+    check_writable(output.parent)
+    write_rgb(output, compare(load_labelled(args.weights), read_rgb(truth), args.crop))
+    print(output)

@@ -1,11 +1,13 @@
 """The command `a2f evaluate`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.catalogue import SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names
+from a2f_jax.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -17,11 +19,10 @@ def add(commands: Any) -> None:
         "measure PSNR, SSIM and LPIPS on benchmark sets",
         "  a2f evaluate --weights a2f-sd-x4 --data benchmark --datasets set5,set14,b100\n"
         "  a2f evaluate --weights model_best.pt --data benchmark --datasets set5 --lpips --output results\n"
-        "  a2f evaluate --bicubic 4 --datasets sample\n",
+        "  a2f evaluate --weights a2f-sd-x4 runs/sd_x4 --bicubic 4 --datasets sample\n",
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--weights", metavar="PATH", help=WEIGHTS_HELP)
-    what.add_argument(
+    parser.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"each is {WEIGHTS_HELP}")
+    parser.add_argument(
         "--bicubic",
         type=int,
         choices=SCALES,
@@ -45,13 +46,14 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
-    """Evaluates the model and prints its scores."""
-    from a2f_jax.evaluation.benchmark import Bicubic, evaluate
+    """Evaluates the models and prints a table of their scores."""
+    from a2f_jax.evaluation.benchmark import Bicubic, Evaluable, evaluate_models
     from a2f_jax.evaluation.tables import terminal_table
-    from a2f_jax.model import load
+    from a2f_jax.model import load_labelled
 
-    model = load(args.weights) if args.weights else Bicubic(args.bicubic)
-    result = evaluate(
-        model, args.datasets, data_dir=args.data, weights=args.weights, lpips=args.lpips, output=args.output
-    )
-    print(terminal_table([result]))
+    models: list[tuple[Evaluable, str | None]] = [(Bicubic(args.bicubic), None)] if args.bicubic else []
+    models += zip(load_labelled(args.weights).values(), args.weights, strict=True)
+    if not models:
+        raise UserError("no model to evaluate: pass --weights, --bicubic, or both")
+    results = evaluate_models(models, args.datasets, data_dir=args.data, lpips=args.lpips, output=args.output)
+    print(terminal_table(results, sys.stdout.encoding or "utf-8"))

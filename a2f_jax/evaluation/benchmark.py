@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import tqdm
 
 from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.errors import UserError
-from a2f_jax.evaluation.lpips import lpips as lpips_distance
+from a2f_jax.evaluation import lpips as lpips_metric
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.tables import write_results
+from a2f_jax.files import check_writable, local_path
+from a2f_jax.progress import progress_bar
 
 
 class Evaluable(Protocol):
@@ -50,7 +51,7 @@ class Bicubic:
 def _measure(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[str, float]:
     scores = {"psnr": psnr_y(sr, hr, scale), "ssim": ssim_y(sr, hr, scale)}
     if lpips:
-        scores["lpips"] = lpips_distance(sr, hr)
+        scores["lpips"] = lpips_metric.lpips(sr, hr)
     return scores
 
 
@@ -62,8 +63,9 @@ def evaluate(
     weights: str | None = None,
     lpips: bool = False,
     output: str | os.PathLike[str] | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
-    """Measures a model on whole datasets and shows a progress bar.
+    """Measures a model on whole datasets.
 
     Args:
       model: a `Model`, `Bicubic`, or any other object with `variant`, `scale` and `upscale`.
@@ -73,6 +75,7 @@ def evaluate(
       weights: the origin of the model's weights. It is only copied into the result.
       lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
       output: a folder for `results.json` and `results.md`, which are rewritten after each dataset.
+      progress: whether to show a progress bar on standard error.
 
     Returns:
       `{"model", "scale", "weights", "datasets": {dataset: {"psnr", "ssim", "lpips"?, "n", "images": {name:
@@ -81,31 +84,68 @@ def evaluate(
 
     Raises:
       UserError: a dataset is unknown or empty, an image pair does not match the model's scale or is too small to
-        measure, the extra `[lpips]` is not installed, or `output` cannot be written.
+        measure, the model's output is not finite, the extra `[lpips]` is not installed, or `output` cannot be written.
     """
-    opened = {name: open_pairs(name, scale=model.scale, data_dir=data_dir) for name in datasets}
-    result: dict[str, Any] = {
-        "model": model.variant,
-        "scale": model.scale,
-        "weights": weights,
-        "datasets": {},
-    }
-    with tqdm.tqdm(total=sum(map(len, opened.values())), unit="image") as bar:
-        for name, pairs in opened.items():
-            bar.set_description(f"{model.variant} ×{model.scale} on {name}")
-            images = {}
-            for pair in pairs:
-                sr = model.upscale(pair.lr)
-                try:
-                    images[pair.name] = _measure(sr, pair.hr, model.scale, lpips)
-                except ValueError as error:
-                    raise UserError(f"{name}, image {pair.name}: {error}") from error
-                bar.update()
-            scores = list(images.values())
-            if not scores:
-                raise UserError(f"{name} contains no images")
-            means = {metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]}
-            result["datasets"][name] = {**means, "n": len(scores), "images": images}
-            if output is not None:
-                write_results(result, output)
+    (result,) = evaluate_models(
+        [(model, weights)], datasets, data_dir=data_dir, lpips=lpips, output=output, progress=progress
+    )
     return result
+
+
+def evaluate_models(
+    models: Sequence[tuple[Evaluable, str | None]],
+    datasets: Sequence[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    lpips: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Measures several models, whose scales may differ, on the same datasets.
+
+    Args:
+      models: each model with the origin of its weights, which is copied into its result.
+      datasets: dataset names, as in `evaluate`. Every model must find them at its scale before anything is measured.
+      data_dir: the folder that holds the datasets, as in `evaluate`.
+      lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
+      output: a folder for `results.json` and `results.md`, with all results so far after each dataset.
+      progress: whether to show a progress bar on standard error.
+
+    Returns:
+      The result of each model, as `evaluate` returns it, in the order of `models`.
+
+    Raises:
+      UserError: as in `evaluate`.
+    """
+    if output is not None:
+        output = local_path(output)
+        check_writable(output)
+    if lpips:
+        lpips_metric.check_installed()
+    # All datasets are opened before the first image is measured, so that a missing one is found at once.
+    opened = [
+        {name: open_pairs(name, scale=model.scale, data_dir=data_dir) for name in datasets} for model, _ in models
+    ]
+    for name, pairs in ((name, pairs) for sets in opened for name, pairs in sets.items()):
+        if not len(pairs):
+            raise UserError(f"{name} contains no images")
+    results: list[dict[str, Any]] = []
+    total = sum(len(pairs) for sets in opened for pairs in sets.values())
+    with progress_bar(total=total, unit="image", description="evaluate", visible=progress) as bar:
+        for (model, weights), sets in zip(models, opened, strict=True):
+            results.append({"model": model.variant, "scale": model.scale, "weights": weights, "datasets": {}})
+            for name, pairs in sets.items():
+                bar.set_description(f"{model.variant} ×{model.scale} on {name}", refresh=False)
+                images = {}
+                for pair in pairs:
+                    try:
+                        images[pair.name] = _measure(model.upscale(pair.lr), pair.hr, model.scale, lpips)
+                    except (UserError, ValueError) as error:
+                        raise UserError(f"{name}, image {pair.name}: {error}") from error
+                    bar.update()
+                scores = list(images.values())
+                means = {metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]}
+                results[-1]["datasets"][name] = {**means, "n": len(scores), "images": images}
+                if output is not None:
+                    write_results(results, output)
+    return results

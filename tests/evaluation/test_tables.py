@@ -29,6 +29,7 @@ def test_rows_are_grouped_by_dataset():
     scores = {"psnr": 30.0, "ssim": 0.9, "lpips": 0.2}
     ours = result(set5=scores, sample=scores)
     bicubic = result("bicubic", sample=scores, set5=scores)
+    ours["weights"] = bicubic["weights"] = None
     assert markdown_table([bicubic, ours]).splitlines() == [
         "| dataset | model | images | PSNR/dB | paper | Δ | SSIM | paper | Δ | LPIPS | paper | Δ |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -39,6 +40,33 @@ def test_rows_are_grouped_by_dataset():
     ]
 
 
+def test_weights_tell_several_models_apart():
+    scores = {"psnr": 30.0, "ssim": 0.9}
+    authors, ours = result(scale=3, set5=scores), result(scale=3, set5=scores)
+    ours["weights"] = "runs/sd_x3"
+    assert terminal_table([authors, ours]).splitlines()[::2] == [
+        "dataset  model      weights         images  PSNR/dB    SSIM",
+        "set5     a2f-sd ×3  sd.safetensors       1   30.000  0.9000",
+    ]
+    assert "| set5 | a2f-sd ×3 | runs/sd_x3 | 1 | 30.000 | 0.9000 |" in markdown_table([authors, ours]).splitlines()
+
+
+def test_published_figures_are_found_under_any_spelling_of_the_dataset():
+    assert "| BSD100 | a2f-sd ×4 | 1 | 27.488 | 27.48 | +0.01 |" in markdown_table(
+        [result(BSD100={"psnr": 27.488, "ssim": 0.7335})]
+    )
+
+
+def test_a_table_avoids_characters_that_the_stream_cannot_encode():
+    measured = [result(set5={"psnr": 32.0591, "ssim": 0.89312})]
+    utf8, latin1, ascii_only = (terminal_table(measured, encoding) for encoding in ("utf-8", "latin-1", "ascii"))
+    assert (utf8.count("×"), utf8.count("Δ")) == (1, 2)
+    assert latin1.encode("latin-1").count(b"\xd7") == 1  # Latin-1 has ×, but not Δ
+    assert ascii_only.isascii()
+    assert ascii_only.splitlines()[0] == "dataset  model      images  PSNR/dB  paper   diff    SSIM   paper     diff"
+    assert ascii_only.splitlines()[2] == "set5     a2f-sd x4       1   32.059  32.06  +0.00  0.8931  0.8928  +0.0003"
+
+
 def test_empty_columns_are_omitted():
     heading = terminal_table([result(scale=3, set5={"psnr": 34.0, "ssim": 0.9})]).splitlines()[0]
     assert heading.split() == ["dataset", "model", "images", "PSNR/dB", "SSIM"]
@@ -47,15 +75,15 @@ def test_empty_columns_are_omitted():
 def test_files_contain_the_result_and_its_table(tmp_path):
     measured = result(set5={"psnr": 32.0641, "ssim": 0.89312})
     folder = tmp_path / "new" / "folder"
-    write_results(measured, folder)
-    assert json.loads((folder / "results.json").read_text()) == measured
+    write_results([measured], folder)
+    assert json.loads((folder / "results.json").read_text()) == [measured]
     assert markdown_table([measured]) in (folder / "results.md").read_text()
     assert sorted(path.name for path in folder.iterdir()) == ["results.json", "results.md"]
 
 
 def test_infinite_psnr_is_null_in_json(tmp_path):
-    write_results(result(set5={"psnr": math.inf, "ssim": 1.0}), tmp_path)
-    written = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    write_results([result(set5={"psnr": math.inf, "ssim": 1.0})], tmp_path)
+    (written,) = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert written["datasets"]["set5"]["psnr"] is None
     assert written["datasets"]["set5"]["images"]["img"] == {"psnr": None, "ssim": 1.0}
 
@@ -63,4 +91,4 @@ def test_infinite_psnr_is_null_in_json(tmp_path):
 def test_error_names_the_file_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/results\.json: File exists"):
-        write_results(result(set5={"psnr": 30.0, "ssim": 0.9}), tmp_path / "file")
+        write_results([result(set5={"psnr": 30.0, "ssim": 0.9})], tmp_path / "file")
