@@ -55,7 +55,7 @@ def train(changes: dict[str, object]) -> dict[str, float]:
         seconds = time.perf_counter() - start
         lines = [json.loads(line) for line in pathlib.Path(folder, "run/metrics.jsonl").read_text().splitlines()]
     psnr = [line["psnr"] for line in lines if line["kind"] == "validation"][-1]
-    return {"psnr": round(psnr, 3), "seconds": round(seconds)}
+    return {"psnr": psnr, "seconds": round(seconds)}
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

@@ -44,7 +44,7 @@ def scores(upscaler, data: str) -> dict[str, dict[str, float]]:
         except UserError as error:
             print(f"skipped: {error}")
             continue
-        found[name] = {"psnr": round(result["psnr"], 3), "ssim": round(result["ssim"], 4)}
+        found[name] = {"psnr": result["psnr"], "ssim": result["ssim"]}  # rounded once, where they are printed
     return found
 
 

@@ -1,0 +1,32 @@
+"""The table of weights in README.md and docs/weights.md."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from a2f_jax.errors import UserError
+from a2f_jax.evaluation.benchmark import Bicubic
+
+
+@pytest.fixture
+def weights(monkeypatch):
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("weights")
+
+
+def test_scores_are_rounded_only_once(weights, monkeypatch):
+    def evaluate(upscaler, datasets, data_dir):
+        if datasets != ["set5"]:
+            raise UserError("missing")
+        return {"datasets": {"set5": {"psnr": 30.40468, "ssim": 0.868949, "n": 5}}}
+
+    monkeypatch.setattr(weights, "evaluate", evaluate)
+    scores = weights.scores(Bicubic(3), "data")
+    assert weights.row("bicubic ×3", scores, "*{}*") == "| *bicubic ×3* | *30.40 / 0.8689* |  |  |"
+
+
+def test_bicubic_x3_on_set5_has_its_true_second_decimal(weights, shared, monkeypatch):
+    monkeypatch.setattr(weights, "SETS", {"set5": "Set5"})
+    scores = weights.scores(Bicubic(3), str(shared / "data/SelfExSR"))
+    assert weights.row("bicubic", scores) == "| bicubic | 30.40 / 0.8689 |"
