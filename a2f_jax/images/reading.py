@@ -1,6 +1,8 @@
 """Reads image files into pixels and the metadata that their upscaled versions keep."""
 
 import dataclasses
+import functools
+import importlib
 import io
 import os
 import pathlib
@@ -10,18 +12,34 @@ import zipfile
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from a2f_jax.catalogue import PLUGINS
 from a2f_jax.errors import UserError
+from a2f_jax.images.jpeg import scan_jpeg
+from a2f_jax.images.metadata import (
+    RESOLUTION_TAGS,
+    orientation_of,
+    read_exif,
+    resolution_of,
+    valid_dpi,
+    valid_exif,
+    valid_xmp,
+)
+from a2f_jax.images.png import Chunk, scan_png
+from a2f_jax.images.signatures import HEAD_SIZE, readable_formats, recognize, remedy
+from a2f_jax.images.tiff import check_size, read_tiff
 
 PIXEL_LIMIT = 200_000_000
 """Largest number of pixels that an image may declare. A few bytes can declare billions, which would exhaust memory."""
 
-_ORIENTATION = 0x0112
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[1-8]")
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF tag and its value
-
+_DEEP_RAW_MODE = re.compile("RGB[AX]?;16[BLN]")
 _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
+
+# TIFF tags
+_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
+_XMP, _ICC_PROFILE = 700, 34675
+_WHITE_IS_ZERO = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +52,12 @@ class Picture:
       grey: Whether the file is grayscale. The three channels of `pixels` are then equal.
       format: Pillow's name for the format of the file, such as "PNG".
       icc_profile: ICC color profile, or None.
-      exif: EXIF block without the orientation, which has been applied to the pixels, or None.
+      exif: EXIF block with the tags that stay true when the image is upscaled, but for its pixel sizes, or None.
       xmp: XMP packet, whose orientation is set to upright, or None.
       dpi: Horizontal and vertical resolution in dots per inch, or None.
+      aspect: Pixels per unknown unit, horizontally and vertically, or None.
+      comments: Comments of a JPEG or GIF file.
+      png_chunks: Color space and text chunks of a PNG file, as pairs of type and data.
     """
 
     pixels: np.ndarray
@@ -47,13 +68,45 @@ class Picture:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    aspect: tuple[int, int] | None = None
+    comments: tuple[bytes, ...] = ()
+    png_chunks: tuple[Chunk, ...] = ()
 
 
-def _deep_colors(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> np.ndarray:
+@dataclasses.dataclass
+class _Decoded:
+    """Samples `[H, W, 1..4]` and raw metadata of a file."""
+
+    samples: np.ndarray
+    orientation: int
+    icc_profile: bytes | None = None
+    exif: Image.Exif | None = None
+    xmp: Any = None
+    dpi: tuple[float, float] | None = None
+    aspect: tuple[int, int] | None = None
+    comments: tuple[bytes, ...] = ()
+    png_chunks: tuple[Chunk, ...] = ()
+
+
+@functools.cache
+def _register_decoders() -> None:
+    # `Image.open(formats=...)` knows only decoders that are registered.
+    Image.init()
+    for plugin in PLUGINS:
+        if plugin.installed:
+            module = importlib.import_module(plugin.module)
+            if plugin.format == "HEIF":
+                module.register_heif_opener()
+
+
+def _open_image(file: BinaryIO, form: str) -> ImageFile.ImageFile:
+    _register_decoders()
+    return Image.open(file, formats=[form])
+
+
+def _deep_colors(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     # Pillow keeps only the upper 8 bits of a 16-bit color. Its decoders take the byte order from the raw mode of the
     # tile, so decoding once in each order yields the upper and the lower bytes.
-    if any(";16" not in str(tile.args) or "LA" in str(tile.args) for tile in image.tile):
-        raise UserError(f"{name} has 16 bits per channel in an unsupported layout: convert it to a 16-bit RGB PNG")
     swapped = str.maketrans("BLN", "LBB" if sys.byteorder == "little" else "LBL")
 
     def other_order(args: Any) -> Any:
@@ -62,26 +115,25 @@ def _deep_colors(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> np.nd
         first = f"{mode};16{order.translate(swapped)}"
         return first if isinstance(args, str) else (first, *rest)
 
+    form = str(image.format)
     upper = np.asarray(image).astype(np.uint16)
-    with Image.open(file) as again:
+    with _open_image(file, form) as again:
         again.tile = [tile._replace(args=other_order(tile.args)) for tile in again.tile]
         return upper << 8 | np.asarray(again)
 
 
-def _is_deep(image: ImageFile.ImageFile) -> bool:
-    bits = getattr(image, "tag_v2", {}).get(258, (8,))  # the raw mode of an uncompressed TIFF does not show the depth
-    return image.mode in ("RGB", "RGBA") and (";16" in str(image.tile) or bits[0] == 16)
-
-
-def _to_srgb(image: Image.Image, name: str) -> Image.Image:
+def _to_srgb(image: Image.Image, name: str) -> np.ndarray:
     profile = image.info.get("icc_profile")
     if not profile:
         raise UserError(f"{name} is a CMYK image without a color profile: convert it to RGB first")
-    converted = ImageCms.profileToProfile(
-        image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
-    assert converted is not None  # only in-place conversions return None
-    return converted
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        space = profile[16:20].decode("ascii", "replace").strip()
+        problem = "is damaged" if space == "CMYK" else f"is for {space} colors"
+        raise UserError(f"{name} is a CMYK image whose color profile {problem}: convert it to RGB first") from error
+    return np.asarray(converted)
 
 
 def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -91,59 +143,191 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _resolution(image: Image.Image) -> tuple[float, float] | None:
-    dpi = tuple(map(float, image.info.get("dpi", ())))
-    return dpi if len(dpi) == 2 and all(0 < d < 1e6 for d in dpi) else None
+def _decode_png(file: BinaryIO, name: str, limit: int) -> _Decoded:
+    png = scan_png(file)
+    with _open_image(png.stream, "PNG") as image:
+        check_size(name, *image.size, limit, png.frames)
+        raw_mode = str(image.tile[0].args)
+        if raw_mode == "LA;16B":  # decoded as 4 bytes per pixel, these are the two samples
+            image.tile = [image.tile[0]._replace(args="RGBA")]
+            samples = np.asarray(image).view(">u2").astype(np.uint16)
+        elif raw_mode in ("RGB;16B", "RGBA;16B"):
+            samples = _deep_colors(image, png.stream)
+        elif image.mode == "I;16":
+            samples = np.asarray(image).astype(np.uint16)[..., None]
+        else:
+            samples = _samples_8_bit(image)
+    if png.transparent_color:
+        unit = 1 if png.depth == 16 else 255 // ((1 << png.depth) - 1)
+        key = np.array(png.transparent_color, np.uint16) * unit
+        highest = np.iinfo(samples.dtype).max
+        alpha = np.where((samples == key).all(-1, keepdims=True), samples.dtype.type(0), samples.dtype.type(highest))
+        samples = np.concatenate([samples, alpha], -1)
+    exif = read_exif(png.exif or b"")
+    return _Decoded(
+        samples=samples,
+        orientation=orientation_of(exif),
+        icc_profile=png.icc_profile,
+        exif=exif,
+        xmp=png.xmp,
+        dpi=png.dpi,
+        aspect=png.aspect,
+        png_chunks=png.chunks,
+    )
 
 
-def _check(image: Image.Image, name: str, limit: int) -> None:
-    width, height = image.size
-    if width * height > limit:
-        raise UserError(
-            f"{name} declares {width}×{height} pixels, more than the pixel limit of {limit}: raise the limit",
-            parameter="pixel_limit",
+def _samples_8_bit(image: Image.Image) -> np.ndarray:
+    gray, transparent = image.mode in ("1", "L", "LA", "La"), image.has_transparency_data
+    mode = ("LA" if transparent else "L") if gray else ("RGBA" if transparent else "RGB")
+    return np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
+
+
+def _decode_jpeg(file: BinaryIO, name: str, limit: int) -> _Decoded:
+    jpeg = scan_jpeg(file)
+    if jpeg.kind:
+        raise UserError(f"{name} is {jpeg.kind}, which is not supported: convert it to PNG")
+    with _open_image(jpeg.stream, "JPEG") as image:
+        check_size(name, *image.size, limit, 1)  # further frames are previews and gain maps of phones
+        if image.mode == "CMYK":
+            image.info["icc_profile"] = jpeg.icc_profile
+            samples, profile = _to_srgb(image, name), None
+        else:
+            samples, profile = _samples_8_bit(image), jpeg.icc_profile
+    exif = read_exif(jpeg.exif or b"")
+    return _Decoded(
+        samples=samples,
+        orientation=orientation_of(exif),
+        icc_profile=profile,
+        exif=exif,
+        xmp=jpeg.xmp,
+        dpi=jpeg.dpi,
+        aspect=jpeg.aspect,
+        comments=jpeg.comments,
+    )
+
+
+def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
+    try:
+        image = _open_image(file, "TIFF")
+    except UnidentifiedImageError:
+        return _decode_unusual_tiff(file, name, limit)
+    with image:
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        reduced = tags.get(_NEW_SUBFILE_TYPE, 0) == 1 and _SUB_IFDS in tags
+        if _DNG_VERSION in tags or reduced:  # the first image is a preview of the raw data
+            raise UserError(f"{name} is {remedy('camera raw')}")
+        check_size(name, *image.size, limit, image.n_frames)  # type: ignore[attr-defined]
+        bits = (tags.get(_BITS_PER_SAMPLE) or (1,))[0]
+        raw_modes = [str(tile.args if isinstance(tile.args, str) else (tile.args or [None])[0]) for tile in image.tile]
+        profile = image.info.get("icc_profile")
+        if image.mode == "CMYK":
+            samples, profile = _to_srgb(image, name), None
+        elif image.mode.startswith("I;16") and "S" not in image.mode and bits in (12, 16):
+            samples = np.asarray(image).astype(np.uint16)[..., None]
+            if bits == 12:
+                samples = samples << 4 | samples >> 8
+            if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8-bit samples only
+                samples = 65535 - samples
+        elif tags.get(_PLANAR, 1) == 1 and all(_DEEP_RAW_MODE.fullmatch(mode) for mode in raw_modes):
+            samples = _deep_colors(image, file)
+        elif bits <= 8 and image.mode in _8_BIT_MODES:
+            samples = _samples_8_bit(image)
+        else:
+            return _decode_unusual_tiff(file, name, limit)
+        exif = image.getexif()
+        return _Decoded(
+            samples=samples,
+            orientation=orientation_of(exif),  # Pillow has already applied that of the file
+            icc_profile=profile,
+            exif=exif,
+            xmp=image.info.get("xmp"),
+            dpi=resolution_of(tags),
         )
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # phones store a preview or a gain map as the second frame
-        raise UserError(f"{name} has {frames} frames: save the frame to upscale as a separate image")
 
 
-def _decode(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> Picture:
-    grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
-    if image.mode.startswith("I;16"):
-        samples = np.asarray(image).astype(np.uint16)[..., None]
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8-bit samples only
-            samples = 65535 - samples
-    elif _is_deep(image):
-        samples = _deep_colors(image, file, name)
-    elif image.mode == "CMYK":
-        samples = np.asarray(_to_srgb(image, name))
-    elif image.mode in _8_BIT_MODES:
-        transparent = image.has_transparency_data
-        mode = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
-        samples = np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
-    else:
-        raise UserError(
-            f"{name} is an image of mode {image.mode}, which is not supported: convert it to 8-bit or 16-bit RGB"
-        )
-    exif = image.getexif()  # after decoding, because a PNG may store EXIF after its pixels
-    orientation = exif.pop(_ORIENTATION, 1)
-    xmp = image.info.get("xmp")
-    alpha = None
+def _decode_unusual_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
+    file.seek(0)
+    samples, tags = read_tiff(file, name, limit)
+    tags |= {tag: _number(tags.get(tag)) for tag in RESOLUTION_TAGS}
+    exif = Image.Exif()
+    for tag, value in tags.items():
+        if tag not in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):  # tifffile has parsed them under names of its own
+            exif[tag] = value
+    return _Decoded(
+        samples=samples,
+        orientation=orientation_of(exif),
+        icc_profile=tags.get(_ICC_PROFILE),
+        exif=exif,
+        xmp=tags.get(_XMP),
+        dpi=resolution_of(tags),
+    )
+
+
+def _number(value: Any) -> Any:
+    # tifffile gives a fraction as numerator and denominator.
+    return value[0] / value[1] if isinstance(value, tuple) and len(value) == 2 and value[1] else value
+
+
+def _decode_other(file: BinaryIO, form: str, name: str, limit: int) -> _Decoded:
+    with _open_image(file, form) as image:
+        check_size(name, *image.size, limit, getattr(image, "n_frames", 1))
+        if image.mode not in _8_BIT_MODES:
+            raise UserError(f"{name} is an image of mode {image.mode}, which is not supported: convert it to RGB")
+        samples, info = _samples_8_bit(image), image.info
+    exif = read_exif(info.get("exif") or b"")
+    comment = info.get("comment")
+    return _Decoded(
+        samples=samples,
+        # The decoder of JPEG XL applies the orientation of the codestream, which takes precedence over EXIF.
+        orientation=1 if form == "JXL" else orientation_of(exif),
+        icc_profile=info.get("icc_profile"),
+        exif=exif,
+        xmp=info.get("xmp"),
+        dpi=valid_dpi(*info.get("dpi", (None, None))),
+        comments=(comment,) if isinstance(comment, bytes) else (),
+    )
+
+
+def _decode(file: BinaryIO, name: str, limit: int) -> Picture:
+    head = file.read(HEAD_SIZE)
+    file.seek(0)
+    form = recognize(head)
+    if form and form not in readable_formats():
+        raise UserError(f"{name} is {remedy(form)}")
+    match form:
+        case None:
+            known = ", ".join(readable_formats())
+            raise ValueError(f"its format is none of {known}" if head else "it is empty")
+        case "PNG":
+            decoded = _decode_png(file, name, limit)
+        case "JPEG":
+            decoded = _decode_jpeg(file, name, limit)
+        case "TIFF":
+            decoded = _decode_tiff(file, name, limit)
+        case _:
+            decoded = _decode_other(file, form, name, limit)
+    samples, alpha = decoded.samples, None
     if samples.shape[-1] in (2, 4):
-        alpha, samples = samples[..., -1], samples[..., :-1]
+        samples, alpha = samples[..., :-1], samples[..., -1]
         if np.min(alpha) == np.iinfo(alpha.dtype).max:
             alpha = None
     return Picture(
-        pixels=_turn(np.broadcast_to(samples, (*samples.shape[:2], 3)), orientation),
-        alpha=None if alpha is None else _turn(alpha, orientation),
-        grey=grey,
-        format="JPEG" if image.format == "MPO" else str(image.format),
-        icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
-        exif=exif.tobytes() if len(exif) else None,
-        xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None,
-        dpi=_resolution(image),
+        pixels=_turn(np.broadcast_to(samples, (*samples.shape[:2], 3)), decoded.orientation),
+        alpha=None if alpha is None else _turn(alpha, decoded.orientation),
+        grey=samples.shape[-1] == 1,
+        format=form,
+        icc_profile=decoded.icc_profile or None,
+        exif=valid_exif(decoded.exif) if decoded.exif else None,
+        xmp=valid_xmp(decoded.xmp),
+        dpi=_turned_pair(decoded.dpi, decoded.orientation),
+        aspect=_turned_pair(decoded.aspect, decoded.orientation),
+        comments=decoded.comments,
+        png_chunks=decoded.png_chunks,
     )
+
+
+def _turned_pair(pair: Any, orientation: int) -> Any:
+    return pair[::-1] if pair and orientation in (5, 6, 7, 8) else pair
 
 
 def read_picture(source: str | os.PathLike[str] | zipfile.Path | bytes, limit: int = PIXEL_LIMIT) -> Picture:
@@ -162,18 +346,25 @@ def read_picture(source: str | os.PathLike[str] | zipfile.Path | bytes, limit: i
     """
     name = "standard input" if isinstance(source, bytes) else str(source)
     try:
-        with _open(source) as file, Image.open(file) as image:
-            _check(image, name, limit)
-            return _decode(image, file, name)
+        with _open(source) as file:
+            return _decode(file, name, limit)
     except UserError:
         raise
     except Image.DecompressionBombError as error:
         raise UserError(f"{name} declares too many pixels: {error}") from error
+    except MemoryError as error:
+        raise UserError(f"{name} does not fit in memory: use a smaller image") from error
     except Exception as error:  # decoders raise many kinds of exceptions for damaged files
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {name}: {error.strerror}") from error
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        raise UserError(f"{name} is not an image or is damaged: {reason}") from error
+        raise UserError(f"{name} is not an image or is damaged: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, UnidentifiedImageError) or not text:  # Pillow's text would repeat the name
+        return "its header is invalid"
+    return text
 
 
 def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
@@ -198,13 +389,16 @@ def read_size(source: str | os.PathLike[str] | bytes, limit: int = PIXEL_LIMIT) 
       UserError: `read_picture` cannot read the image.
     """
     try:
-        with _open(source) as file, Image.open(file) as image:
-            _check(image, str(source), limit)
-            width, height = image.size
-            # Pillow applies the orientation of a TIFF itself.
-            if image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            return "JPEG" if image.format == "MPO" else str(image.format), height, width
+        with _open(source) as file:
+            form = recognize(file.read(HEAD_SIZE))
+            file.seek(0)
+            with _open_image(file, str(form)) as image:
+                check_size(str(source), *image.size, limit, 1 if form == "JPEG" else getattr(image, "n_frames", 1))
+                width, height = image.size
+                # Pillow applies the orientation of these itself.
+                if form not in ("TIFF", "JXL") and orientation_of(image.getexif()) in (5, 6, 7, 8):
+                    width, height = height, width
+                return str(form), height, width
     except Exception:  # what is wrong, or how else to read the file, is the full reader's to find out
         picture = read_picture(source, limit)
         return picture.format, *picture.pixels.shape[:2]

@@ -13,6 +13,7 @@ from PIL import Image
 from a2f_jax.catalogue import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import replacing
+from a2f_jax.images.metadata import read_exif, resized_exif, resized_xmp
 from a2f_jax.images.png import write_png
 from a2f_jax.images.reading import Picture
 
@@ -67,20 +68,29 @@ _TEXT_TAGS = (270, 271, 272, 306, 315, 33432)
 """EXIF tags that are also baseline TIFF tags: ImageDescription, Make, Model, DateTime, Artist, Copyright."""
 
 
-def _tiff_tags(picture: Picture) -> list[tuple[int, str | int, int, str | bytes, bool]]:
+def _comment_segments(comments: Iterable[bytes]) -> bytes:
+    short = [comment[: 2**16 - 3] for comment in comments]
+    return b"".join(b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment for comment in short)
+
+
+def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> list[tuple[int, str | int, int, str | bytes, bool]]:
     # Tuples as `tifffile.TiffWriter.write(extratags=...)` takes them.
     tags: list[tuple[int, str | int, int, str | bytes, bool]] = []
-    if picture.exif:
-        exif = Image.Exif()
-        exif.load(picture.exif)
-        tags += [(tag, "s", 0, exif[tag], True) for tag in _TEXT_TAGS if isinstance(exif.get(tag), str)]
-    if picture.xmp:
-        tags.append((700, 1, len(picture.xmp), picture.xmp, True))
+    if exif:
+        texts = read_exif(exif)
+        tags += [(tag, "s", 0, texts[tag], True) for tag in _TEXT_TAGS if isinstance(texts.get(tag), str)]
+    if xmp:
+        tags.append((700, 1, len(xmp), xmp, True))
     return tags
 
 
 def _write_tiff(
-    file: BinaryIO, shape: tuple[int, int, int], dtype: np.dtype, strips: Iterator[Any], p: Picture
+    file: BinaryIO,
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    strips: Iterator[Any],
+    picture: Picture,
+    metadata: dict[str, Any],
 ) -> None:
     import tifffile
 
@@ -103,10 +113,11 @@ def _write_tiff(
             rowsperstrip=len(first),
             compression="zlib",
             predictor=True,
-            iccprofile=p.icc_profile,
-            resolution=p.dpi,
-            resolutionunit="INCH" if p.dpi else None,
-            extratags=_tiff_tags(p),
+            iccprofile=metadata["icc_profile"],
+            resolution=picture.dpi or picture.aspect,
+            resolutionunit="INCH" if picture.dpi else "NONE" if picture.aspect else None,
+            extratags=_tiff_tags(metadata["exif"], metadata["xmp"]),
+            software=False,
             metadata=None,
         )
 
@@ -135,25 +146,33 @@ def write_picture(
       quality: Quality 1..100 for JPEG (default 95), WebP (default: lossless) and AVIF (default 90). Other formats
         ignore it.
     """
+    height, width, channels = shape
+    metadata: dict[str, Any] = {
+        "icc_profile": picture.icc_profile,
+        "exif": picture.exif and resized_exif(picture.exif, width, height),
+        "xmp": picture.xmp and resized_xmp(picture.xmp, width, height),
+        "dpi": picture.dpi,
+    }
     if form == "PNG":
-        about = {key: getattr(picture, key) for key in ("icc_profile", "exif", "xmp", "dpi")}
-        write_png(file, shape, dtype, strips, **about)
+        metadata |= {"aspect": picture.aspect, "comments": picture.comments, "chunks": picture.png_chunks}
+        write_png(file, shape, dtype, strips, **metadata)
         return
     if form == "TIFF":
-        _write_tiff(file, shape, dtype, iter(strips), picture)
+        _write_tiff(file, shape, dtype, iter(strips), picture, metadata)
         return
     options: dict[str, Any] = {
-        "JPEG": {"quality": quality or 95, "subsampling": 0},
+        "JPEG": {"quality": quality or 95, "subsampling": 0, "extra": _comment_segments(picture.comments)},
         "WEBP": {"quality": quality, "method": 4} if quality else {"lossless": True, "exact": True},
         "AVIF": {"quality": quality or 90},
         "BMP": {},
     }[form]
-    about = {key: getattr(picture, key) for key in ("icc_profile", "exif", "xmp", "dpi")} if form != "BMP" else {}
+    if form == "BMP":
+        metadata = {"dpi": picture.dpi}
     if form == "JPEG":  # each must fit into one segment; the image matters more
-        about |= {key: None for key in ("exif", "xmp") if len(about[key] or b"") > _JPEG_SEGMENT}
-    options |= {key: value for key, value in about.items() if value}
+        metadata |= {key: None for key in ("exif", "xmp") if len(metadata[key] or b"") > _JPEG_SEGMENT}
+    options |= {key: value for key, value in metadata.items() if value}
     pixels = np.concatenate(list(strips))
-    Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).save(file, form, **options)
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(file, form, **options)
 
 
 def write_rgb(path: str | os.PathLike[str], pixels: np.ndarray) -> None:

@@ -31,8 +31,6 @@ def _saved(image, form, **options):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_pixels_survive_writing_and_reading(form, dtype, channels):
-    if channels == 2 and dtype == np.uint16:
-        pytest.skip("16-bit grayscale with alpha is refused")
     samples = _noise(23, 17, channels, dtype=dtype)
     original = Picture(samples[..., :3], icc_profile=_SRGB, xmp=b"<x:xmpmeta/>", dpi=(300, 300))
     file = io.BytesIO()
@@ -61,13 +59,6 @@ def test_16_bit_tiff_files_of_either_byte_order_are_read(options, byteorder):
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, photometric="rgb", byteorder=byteorder, **options)
     np.testing.assert_array_equal(read_picture(file.getvalue()).pixels, pixels)
-
-
-def test_16_bits_in_separate_planes_are_refused():
-    file = io.BytesIO()
-    tifffile.imwrite(file, _noise(3, 21, 10, dtype=np.uint16), photometric="rgb", planarconfig="separate")
-    with pytest.raises(UserError, match="16 bits per channel in an unsupported layout"):
-        read_picture(file.getvalue())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -311,3 +302,33 @@ def test_the_size_of_a_file_that_is_not_an_image_is_an_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"?")
     with pytest.raises(UserError, match=r"a\.png is not an image"):
         read_size(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("masks", [(0xF800, 0x07E0, 0x001F), (0x7C00, 0x03E0, 0x001F)], ids=["5-6-5", "5-5-5"])
+def test_16_bits_per_pixel_in_a_bmp_are_8_bits_per_channel(masks):
+    values = np.random.default_rng(0).integers(0, 2**16, (6, 8)).astype("<u2")
+    size = 14 + 40 + 12
+    header = struct.pack("<2sIHHI", b"BM", size + values.nbytes, 0, 0, size)
+    header += struct.pack("<IiiHHIIiiII", 40, 8, -6, 1, 16, 3, values.nbytes, 0, 0, 0, 0) + struct.pack("<3I", *masks)
+    picture = read_picture(header + values.tobytes())
+    assert picture.pixels.dtype == np.uint8
+    expected = [(values & mask) / mask * 255 for mask in masks]
+    np.testing.assert_allclose(picture.pixels, np.stack(expected, -1), atol=4)  # decoders round differently
+
+
+def test_postscript_named_png_starts_no_interpreter(tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **options: pytest.fail("Ghostscript started"))
+    (tmp_path / "image.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n")
+    with pytest.raises(UserError, match=r"image\.png is a PostScript file: render it to PNG"):
+        read_picture(tmp_path / "image.png")
+
+
+def test_12_bit_grayscale_in_a_tiff_covers_the_whole_range():
+    samples = np.array([[0, 1, 2048, 4095]] * 8)
+    packed = "".join(f"{sample:012b}" for sample in samples.ravel())
+    content = int(packed, 2).to_bytes(len(packed) // 8, "big")
+    tags = [(256, 4), (257, 8), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 12 * 9 + 4), (277, 1), (278, 8)]
+    tags += [(279, len(content))]
+    directory = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags)
+    picture = read_picture(b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + content)
+    np.testing.assert_allclose(picture.pixels[..., 0], samples * (65535 / 4095), atol=1)

@@ -1,0 +1,183 @@
+"""Checks which metadata survives, and that malformed metadata never costs an image."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from a2f_jax.images.metadata import orientation_of, read_exif, resized_exif, resized_xmp, valid_exif, valid_xmp
+from a2f_jax.images.reading import read_picture
+from a2f_jax.images.writing import write_picture
+
+EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+
+def exif_block(main=None, details=None, gps=None):
+    exif = Image.Exif()
+    for tag, value in {**(main or {}), EXIF: details, GPS: gps}.items():
+        if value is not None:
+            exif[tag] = value
+    return exif.tobytes()
+
+
+CAMERA = exif_block(
+    {0x010F: "a maker", 0x0110: "a model", 0x0112: 6, 0x011A: 72.0, 0x011B: 72.0, 0x0128: 2, 0x0132: "2020:01:01"},
+    {0x829A: 0.01, 0x9000: b"0230", 0xA002: 32, 0xA003: 24, 0x927C: b"maker note", INTEROP: {1: "R98"}},
+    {1: "N", 2: (48.0, 8.0, 0.0)},
+)  # fmt: skip
+
+
+def saved(form, exif, **options):
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, form, exif=exif, **options)
+    return file.getvalue()
+
+
+def upscaled(content, form, scale=2):
+    """Returns an image that has the metadata of one twice its size in each direction."""
+    picture = read_picture(content)
+    pixels = picture.pixels.repeat(scale, 0).repeat(scale, 1)
+    file = io.BytesIO()
+    write_picture(file, form, pixels.shape, pixels.dtype, [pixels], picture)
+    image = Image.open(io.BytesIO(file.getvalue()))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_tags_that_describe_the_photograph_are_kept(form):
+    exif = upscaled(saved("JPEG", CAMERA), form).getexif()
+    assert (exif[0x010F], exif[0x0110], exif[0x0132]) == ("a maker", "a model", "2020:01:01")
+    details = exif.get_ifd(EXIF)
+    assert (details[0x829A], details[0x9000]) == (0.01, b"0230")
+    assert exif.get_ifd(INTEROP) == {1: "R98"}
+    assert exif.get_ifd(GPS) == {1: "N", 2: (48.0, 8.0, 0.0)}
+    assert orientation_of(exif) == 1
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_pixel_sizes_in_exif_become_those_of_the_result(form):
+    image = upscaled(saved("JPEG", CAMERA), form)
+    details = image.getexif().get_ifd(EXIF)
+    assert image.size == (48, 64)  # rotated upright
+    assert (details[0xA002], details[0xA003]) == (48, 64)
+
+
+def test_tags_that_an_upscaled_image_makes_untrue_are_dropped():
+    untrue = {0x927C: b"maker note", 0xA20E: 100.0, 0xA20F: 100.0, 0xA210: 2, 0xA214: (3, 4), 0xA420: "an identifier"}
+    kept = read_exif(valid_exif(read_exif(exif_block({0x0100: 32, 0x0111: 8}, {0x829A: 0.01, **untrue}))))
+    assert set(kept) == {EXIF}
+    assert kept.get_ifd(EXIF) == {0x829A: 0.01}
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_exif_made_from_a_tiff_describes_no_tiff(form, dtype):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    samples = PIXELS if dtype == np.uint8 else PIXELS / np.float32(255)
+    tags = [(0x010F, "s", 0, "a maker", True)]
+    tifffile.imwrite(file, samples, photometric="rgb", iccprofile=profile, extratags=tags, metadata=None)
+    picture = read_picture(file.getvalue())
+    file = io.BytesIO()
+    write_picture(file, form, PIXELS.shape, np.dtype(np.uint8), [PIXELS], picture)
+    with Image.open(file) as image:
+        image.load()
+        assert set(image.getexif()) <= {0x010F, 0x0131}
+        assert image.getexif()[0x010F] == "a maker"
+        assert image.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_a_tiff_without_a_resolution_gives_none(form):
+    file = io.BytesIO()
+    tifffile.imwrite(file, PIXELS, photometric="rgb")
+    assert read_picture(file.getvalue()).dpi is None
+    again = io.BytesIO()
+    write_picture(again, form, PIXELS.shape, PIXELS.dtype, [PIXELS], read_picture(file.getvalue()))
+    assert read_picture(again.getvalue()).dpi is None
+
+
+@pytest.mark.parametrize(
+    "description",
+    ['{"shape": [24, 32, 3]}', "ImageJ=1.11a\nimages=1\n", '<?xml version="1.0"?><!-- note --><OME xmlns="x"></OME>'],
+)
+def test_a_description_of_the_arrays_layout_is_dropped(description):
+    file = io.BytesIO()
+    tifffile.imwrite(file, PIXELS, photometric="rgb", description=description, metadata=None)
+    picture = read_picture(file.getvalue())
+    assert picture.exif is None or 270 not in read_exif(picture.exif)
+
+
+def test_a_description_of_the_subject_is_kept_in_a_tiff():
+    file = io.BytesIO()
+    tifffile.imwrite(file, PIXELS, photometric="rgb", description="a cat", metadata=None)
+    assert upscaled(file.getvalue(), "TIFF").tag_v2[270] == "a cat"
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about malformed metadata
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_damaged_exif_does_not_cost_the_image(form):
+    """Overwrites up to 5 random bytes of an EXIF block, 150 times per format."""
+    rng = np.random.default_rng(0)
+    expected = [read_picture(saved(form, b"")).pixels]
+    expected = [np.rot90(expected[0], turns) for turns in range(4)]
+    expected += [image[:, ::-1] for image in expected]
+    for _ in range(150):
+        block = bytearray(CAMERA)
+        for at in rng.integers(6, len(block), rng.integers(1, 6)):
+            block[at] = rng.integers(0, 256)
+        picture = read_picture(saved(form, bytes(block)))
+        assert any(np.array_equal(picture.pixels, image) for image in expected)
+        for output in ("PNG", "TIFF"):
+            write_picture(io.BytesIO(), output, picture.pixels.shape, np.dtype(np.uint8), [picture.pixels], picture)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about malformed metadata
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Exif\0\0II*\0\x08\0\0\0\1\0\0\1\2\0\4\0\0\x0064x\0" + bytes(4),
+        b"Exif\0\0",
+        b"Exif\0\0II*\0",
+        b"Exif\0\0XX*\0\x08\0\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+    ],
+)
+def test_a_malformed_exif_block_is_dropped(block):
+    picture = read_picture(saved("JPEG", block))
+    assert picture.pixels.shape == PIXELS.shape
+    assert picture.exif is None
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535, "6", (6, 6)])
+def test_an_invalid_orientation_counts_as_upright(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert orientation_of(exif) == 1
+
+
+def test_a_block_without_sizes_is_not_changed():
+    block = exif_block({0x010F: "a maker"})
+    assert resized_exif(block, 10, 20) == block
+
+
+def test_xmp_sizes_become_those_of_the_result_and_the_orientation_upright():
+    packet = (
+        b'<rdf:Description tiff:ImageWidth="32" tiff:Orientation = "6" exif:PixelYDimension="24" exif:Other="32">'
+        b"<tiff:ImageLength>24</tiff:ImageLength><exif:PixelXDimension>32</exif:PixelXDimension></rdf:Description>"
+    )
+    assert resized_xmp(valid_xmp(packet), 48, 64) == (
+        b'<rdf:Description tiff:ImageWidth="48" tiff:Orientation = "1" exif:PixelYDimension="64" exif:Other="32">'
+        b"<tiff:ImageLength>64</tiff:ImageLength><exif:PixelXDimension>48</exif:PixelXDimension></rdf:Description>"
+    )
+
+
+@pytest.mark.parametrize(
+    "namespace", [b"http://ns.google.com/photos/1.0/container/", b"http://ns.adobe.com/hdr-gain-map/1.0/"]
+)
+def test_xmp_about_files_appended_to_the_original_is_dropped(namespace):
+    assert valid_xmp(b'<x:xmpmeta xmlns:any="' + namespace + b'"/>') is None
