@@ -45,12 +45,16 @@ def message_of(error: UserError) -> str:
 
 def names(text: str) -> list[str]:
     """Parses a comma-separated list."""
-    return [name.strip() for name in text.split(",")]
+    values = [name.strip() for name in text.split(",")]
+    if "" in values:
+        raise argparse.ArgumentTypeError(f"{text!r} contains an empty name")
+    return values
 
 
 def rectangle(text: str) -> tuple[int, ...]:
     """Parses `X,Y,W,H`, the left and top edge, width and height of a rectangle in pixels."""
-    values = tuple(map(int, text.split(",")))
-    if len(values) != 4:
-        raise ValueError
-    return values
+    try:
+        left, top, width, height = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form X,Y,W,H, for example 20,40,120,80") from None
+    return left, top, width, height

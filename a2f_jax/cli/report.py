@@ -43,7 +43,7 @@ def _image_and_rectangle(text: str) -> tuple[str, tuple[int, ...]]:
     image, _, crop = text.rpartition(":")
     try:
         return image, rectangle(crop)
-    except ValueError:
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} does not have the form IMAGE:X,Y,W,H") from None
 
 
