@@ -34,6 +34,7 @@ setuptools.setup(
         "numpy>=2.0,<3",
         "pillow>=11.3",
         "safetensors>=0.5,<1",
+        "scipy>=1.14",
         # Contains the photographs of the `sample` dataset; also computes SSIM.
         "scikit-image>=0.24,<0.27",
         "tqdm>=4.66,<5",
