@@ -18,7 +18,7 @@ from a2f_jax.images.pil import image_of, picture_of
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, fold_weight_norm, network_of, variant_of
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
-from a2f_jax.upscaling.upscaler import Upscaler
+from a2f_jax.upscaling.upscaler import Edge, Upscaler
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
 
 
@@ -96,6 +96,7 @@ class Model:
         memory: int | None = None,
         tile: int | None = None,
         ensemble: bool = False,
+        edge: Edge = "zero",
         device: jax.Device | None = None,
         verbose: bool = False,
     ) -> Upscaler:
@@ -105,13 +106,22 @@ class Model:
           memory: memory to use, in bytes; by default three quarters of what is free.
           tile: side of the tiles in LR pixels; by default it follows from the memory and the device.
           ensemble: whether to average the results of the 8 flips and transpositions, at 8 times the cost.
+          edge: what the network sees beyond the border of the image: `"zero"` padding as in the paper, or `"reflect"`,
+            which avoids wrong colors next to the border.
           device: the device to compute on; by default JAX's first local device.
           verbose: whether to print how each image is computed to standard error.
         """
         device = device or jax.local_devices()[0]
         network = self.inference_network.clone(winograd=prefers_winograd(device.platform, self.network.dtype))
         return Upscaler(
-            network, self.folded, memory=memory, tile=tile, ensemble=ensemble, device=device, verbose=verbose
+            network,
+            self.folded,
+            memory=memory,
+            tile=tile,
+            ensemble=ensemble,
+            edge=edge,
+            device=device,
+            verbose=verbose,
         )
 
     @functools.cached_property

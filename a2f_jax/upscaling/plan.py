@@ -67,7 +67,7 @@ def free_memory() -> int:
 
 
 def default_memory(device: jax.Device) -> int:
-    """Returns the default memory budget in bytes: three quarters of the free memory of the device (for a CPU: the host)."""
+    """Returns the default memory budget in bytes: three quarters of the device's free memory (on a CPU, the host's)."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     free = stats["bytes_limit"] - stats["bytes_in_use"] if stats and "bytes_limit" in stats else free_memory()
     return free * 3 // 4
@@ -81,10 +81,15 @@ def workers(platform: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def working_bytes(network: A2F, side: int, platform: str) -> int:
-    """Returns the bytes of working memory: about five arrays of the hidden layer's size for each concurrent tile."""
+def working_bytes(network: A2F, width: int, side: int, platform: str) -> int:
+    """Returns the bytes of working memory for an image of `width` pixels in tiles of `side`.
+
+    That is about five arrays of the hidden layer's size for each concurrent tile and, on a CPU, three copies of a strip
+    of the result in float32: its tiles, the strip that is made of them, and what the caller makes of it.
+    """
     hidden = (side + 8) ** 2 * HIDDEN * jnp.dtype(network.dtype).itemsize
-    return workers(platform) * 5 * hidden
+    strip = 12 * network.scale**2 * side * (-(-width // side) * side) if platform == "cpu" else 0
+    return workers(platform) * 5 * hidden + 3 * strip
 
 
 def state_bytes(network: A2F, height: int, width: int, side: int) -> int:
@@ -94,7 +99,15 @@ def state_bytes(network: A2F, height: int, width: int, side: int) -> int:
 
 
 def make_plan(
-    network: A2F, height: int, width: int, *, memory: int, platform: str, side: int | None = None, reserved: int = 0
+    network: A2F,
+    height: int,
+    width: int,
+    *,
+    memory: int,
+    platform: str,
+    side: int | None = None,
+    reserved: int = 0,
+    images: int = 1,
 ) -> Plan:
     """Chooses the tile size and where the states are stored.
 
@@ -106,6 +119,7 @@ def make_plan(
       platform: platform of the device, such as `"cpu"` or `"gpu"`.
       side: side of a tile in pixels, rounded up to a multiple of 8; None chooses the best fit for memory and device.
       reserved: bytes of host memory that hold input and output during the computation.
+      images: number of images of this size whose states are stored at the same time.
 
     Returns:
       The plan.
@@ -116,12 +130,14 @@ def make_plan(
     on_cpu = platform == "cpu"
     room = memory - (RUNTIME + reserved if on_cpu else 0)
     if side is None:
-        fitting = [s for s in _SIDES["cpu" if on_cpu else "other"] if working_bytes(network, s, platform) <= room // 2]
+        sides = _SIDES["cpu" if on_cpu else "other"]
+        fitting = [s for s in sides if working_bytes(network, width, s, platform) <= room // 2]
         # Minimize the computed area, including what reaches beyond the image. 128² accounts for the cost of starting
         # the programs of a tile.
         side = min(fitting or [64], key=lambda s: -(-height // s) * -(-width // s) * (s**2 + 128**2))
     side = -(-side // 8) * 8
-    working, states = working_bytes(network, side, platform), state_bytes(network, height, width, side)
+    working = working_bytes(network, width, side, platform)
+    states = images * state_bytes(network, height, width, side)
     if working > room:
         needed = (memory - room + working >> 20) + 1
         raise UserError(

@@ -76,9 +76,10 @@ def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, frame: jax.Array,
     x = _crop(_normalized(pixels, frame, halo, padded.dtype), halo - 1)
     sub_pixels = _direct(_crop(padded, BLOCK_HALO - 1), weights["tail"]) + _direct(x, weights["skip"]) + weights["bias"]
     sr = pixel_shuffle(sub_pixels.astype(jnp.float32)[None], scale)[0] * HALF_RANGE + RGB_MEAN
+    finite = jnp.isfinite(sr).all()
     if depth == "float32":
-        return sr
-    return jnp.clip(jnp.round(sr * (jnp.iinfo(depth).max / 255)), 0, jnp.iinfo(depth).max).astype(depth)
+        return sr, finite
+    return jnp.clip(jnp.round(sr * (jnp.iinfo(depth).max / 255)), 0, jnp.iinfo(depth).max).astype(depth), finite
 
 
 def surround(neighbors: Sequence[Sequence[Any]], *, halo: int, xp: Any) -> Any:
@@ -105,7 +106,7 @@ def surround(neighbors: Sequence[Sequence[Any]], *, halo: int, xp: Any) -> Any:
 HeadProgram = Callable[[np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
 ResidualProgram = Callable[[Any, np.ndarray], jax.Array]
 MixProgram = Callable[[jax.Array, jax.Array, Sequence[Any], np.ndarray], tuple[jax.Array, jax.Array]]
-TailProgram = Callable[[Any, np.ndarray, np.ndarray], jax.Array]
+TailProgram = Callable[[Any, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
 SurroundProgram = Callable[[Sequence[Sequence[jax.Array]]], jax.Array]
 
 
@@ -121,8 +122,8 @@ class Programs:
       residual: for each block i, maps (s_i with `BLOCK_HALO`, frame) to λ_res · res, `[T, T, n]`.
       mix: maps (weights from `mix_weights`, λ_res · res, s_0 to s_i and padding, frame) to (s_{i+1}, sums of its
         channels).
-      tail: for each dtype of the result, maps (s_L with `BLOCK_HALO`, pixels, frame) to `[scale · T, scale · T, 3]`.
-        uint8 and uint16 use their full range; float32 is on 0..255 and not clipped.
+      tail: for each dtype of the result, maps (s_L with `BLOCK_HALO`, pixels, frame) to (`[scale · T, scale · T, 3]`,
+        whether all of it was finite). uint8 and uint16 use their full range; float32 is on 0..255 and not clipped.
       surround: maps a tile and its 8 neighbors to the tile with `BLOCK_HALO`, on the device.
       halo: number of pixels that `head` and `tail` need on each side of a tile.
       device: the device that holds the weights and runs the programs.

@@ -9,10 +9,12 @@ import concurrent.futures
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
+from a2f_jax.errors import UserError
 from a2f_jax.upscaling.plan import Plan, workers
 from a2f_jax.upscaling.programs import STATES_AT_ONCE, Programs
 from a2f_jax.upscaling.states import DeviceStates, HostStates, States, Tile
@@ -21,19 +23,40 @@ Progress = Callable[[int], object]
 """Called with the number of tile programs that have run since the previous call. `tile_count` returns the total."""
 
 
-def _cut(image: np.ndarray, top: int, left: int, side: int, halo: int) -> np.ndarray:
-    # The programs mask everything beyond the border of the image, so any value would do there.
-    pixels = np.zeros((side + 2 * halo, side + 2 * halo, 3), np.float32)
-    y, x = max(top - halo, 0), max(left - halo, 0)
-    part = image[y : top + side + halo, x : left + side + halo]
-    pixels[y - top + halo :, x - left + halo :][: part.shape[0], : part.shape[1]] = part
+def _reflected(start: int, count: int, size: int) -> np.ndarray:
+    period = max(2 * (size - 1), 1)
+    positions = np.arange(start, start + count) % period
+    return np.minimum(positions, period - positions)
+
+
+def _cut(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    rows, columns = _reflected(top, side, image.shape[0]), _reflected(left, side, image.shape[1])
+    pixels = image[rows[:, None], columns].astype(np.float32)
     if image.dtype == np.uint16:
         pixels /= 257
     return pixels
 
 
+def require_finite(finite: Any) -> None:
+    """Raises `UserError` unless the result of the network is finite.
+
+    Args:
+      finite: whether it is: a Boolean, or an array `[]` of one.
+    """
+    if not finite:
+        raise UserError(
+            "the result of the network is not finite (NaN or infinity), most likely because the weights are damaged or "
+            "come from a training run that diverged: use other weights"
+        )
+
+
 def strips(
-    programs: Programs, image: np.ndarray, plan: Plan, depth: str = "float32", progress: Progress = lambda _: None
+    programs: Programs,
+    image: np.ndarray,
+    plan: Plan,
+    depth: str = "float32",
+    progress: Progress = lambda _: None,
+    margin: int = 0,
 ) -> Iterator[np.ndarray]:
     """Upscales an image of any size and yields the result in horizontal strips.
 
@@ -44,11 +67,16 @@ def strips(
       depth: dtype of the result. `"uint8"` and `"uint16"` are rounded and use their full range; `"float32"` is on
         0..255 and neither clipped nor rounded.
       progress: called with the number of tile programs that have run since the previous call.
+      margin: pixels by which the image is reflected at each border before it is upscaled. They are cut off from the
+        result.
 
     Yields:
-      Strips `[scale · h, scale · W, 3]` from top to bottom.
+      Strips `[h, scale · W, 3]` from top to bottom.
+
+    Raises:
+      UserError: the result is not finite.
     """
-    height, width = image.shape[:2]
+    height, width = image.shape[0] + 2 * margin, image.shape[1] + 2 * margin
     network, side = programs.network, plan.side
     grid = -(-height // side), -(-width // side)
     tiles = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
@@ -64,7 +92,9 @@ def strips(
         return np.array([tile[0] * side, tile[1] * side, height, width], np.int32)
 
     def pixels(tile: Tile) -> np.ndarray:
-        return _cut(image, tile[0] * side, tile[1] * side, side, programs.halo)
+        # The programs mask what lies beyond the border of the image and its margin, so any value would do there.
+        top, left = (index * side - programs.halo - margin for index in tile)
+        return _cut(image, top, left, side + 2 * programs.halo)
 
     def head(tile: Tile) -> jax.Array:
         return store(0, tile, programs.head(pixels(tile), frame(tile)))
@@ -81,12 +111,15 @@ def strips(
         return result[1]
 
     def tail(tile: Tile) -> np.ndarray:
-        sr = programs.tail[depth](states.padded(network.blocks, tile), pixels(tile), frame(tile))
+        sr, finite = programs.tail[depth](states.padded(network.blocks, tile), pixels(tile), frame(tile))
+        require_finite(finite)
         progress(1)
         return np.asarray(sr)
 
     def mean(sums: Iterable[jax.Array]) -> np.ndarray:
-        return np.sum([np.asarray(s, np.float64) for s in sums], 0) / (height * width)
+        total = np.sum([np.asarray(s, np.float64) for s in sums], 0)
+        require_finite(np.isfinite(total).all())
+        return total / (height * width)
 
     with concurrent.futures.ThreadPoolExecutor(workers(programs.device.platform)) as pool:
         means = [mean(pool.map(head, tiles))]
@@ -96,7 +129,10 @@ def strips(
         scale = network.scale
         for row in range(grid[0]):
             strip = np.concatenate(list(pool.map(tail, [t for t in tiles if t[0] == row])), 1)
-            yield strip[: scale * min(side, height - row * side), : scale * width]
+            top = max(margin - row * side, 0)
+            bottom = min(height - margin - row * side, side)
+            if top < bottom:
+                yield strip[scale * top : scale * bottom, scale * margin : scale * (width - margin)]
 
 
 def tile_count(programs: Programs, height: int, width: int, plan: Plan) -> int:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -16,13 +17,31 @@ from a2f_jax.upscaling.tiles import Progress
 SMALLEST_TILE = 32
 """Smallest tile side, in pixels, to fall back to when a device runs out of memory."""
 
+Edge = Literal["zero", "reflect"]
+"""What the network sees beyond the border of an image."""
+
+REFLECTED = 16
+"""Pixels that are reflected at each border with `edge="reflect"`. The network's own border error fades within them."""
+
 _PLACES = {"device": "device memory", "host": "host memory", "disk": "a temporary file"}
 
 _FLIPS = [(transpose, y, x) for transpose in (False, True) for y in (1, -1) for x in (1, -1)]
 
+_ROWS = 256
+"""Rows of an ensemble that are rounded at a time."""
+
 
 def _flip(image: np.ndarray, transpose: bool, y: int, x: int) -> np.ndarray:
     return (image.swapaxes(0, 1) if transpose else image)[::y, ::x]
+
+
+def _check(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ValueError(f"expected uint8, uint16 or float32 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    if not image.size:
+        raise ValueError(f"expected an image with at least one pixel, got {list(image.shape)}")
+    if image.dtype == np.float32 and not np.isfinite([image.min(), image.max()]).all():
+        raise ValueError("the image contains NaN or infinity")
 
 
 class Upscaler:
@@ -36,6 +55,7 @@ class Upscaler:
         memory: int | None = None,
         tile: int | None = None,
         ensemble: bool = False,
+        edge: Edge = "zero",
         device: jax.Device | None = None,
         verbose: bool = False,
     ):
@@ -49,15 +69,25 @@ class Upscaler:
           tile: side of a tile in pixels. The default depends on the memory budget and the device.
           ensemble: whether to average the results of the 8 flips and transpositions of the image ("A2F+" in papers),
             which takes 8 times as long.
+          edge: what the network sees beyond the border of the image. `"zero"`, as in the paper, is the zero padding of
+            its convolutions, which reads as the mean color of the training images and shows next to saturated colors.
+            `"reflect"` reflects 16 pixels of the image at each border and cuts them off again.
           device: the device to run on. The default is JAX's first local device.
           verbose: whether to print to standard error how each image is computed.
+
+        Raises:
+          ValueError: `edge` has another value.
         """
+        if edge not in get_args(Edge):
+            raise ValueError(f"edge is {edge!r}, but must be one of {', '.join(get_args(Edge))}")
         self.network = network
         self.device = device or jax.local_devices()[0]
         self.memory = memory
         self.tile = tile
         self.ensemble = ensemble
+        self.edge = edge
         self.verbose = verbose
+        self._margin = REFLECTED if edge == "reflect" else 0
         self._folded = folded
         self._programs = None if network.depthwise else programs_of(network, folded, self.device)
 
@@ -78,9 +108,11 @@ class Upscaler:
           rounded nor clipped.
 
         Raises:
-          ValueError: the image has another shape or dtype.
-          UserError: the memory budget, or the free disk space for the states, is too small.
+          ValueError: the image has another shape or dtype, or is not finite.
+          UserError: the memory budget, or the free disk space for the states, is too small; or the result is not
+            finite, most likely because of damaged weights.
         """
+        _check(image)
         height, width = (side * self.scale for side in image.shape[:2])
         out = np.empty((height, width, 3), image.dtype)
         row = 0
@@ -90,80 +122,93 @@ class Upscaler:
         return out
 
     def strips(
-        self, image: np.ndarray, *, reserved: int | None = None, progress: Progress = lambda _: None
+        self,
+        image: np.ndarray,
+        *,
+        dtype: np.dtype | None = None,
+        reserved: int | None = None,
+        images: int = 1,
+        progress: Progress = lambda _: None,
     ) -> Iterator[np.ndarray]:
         """Upscales one image and yields the result in horizontal strips, so that it need not fit into memory.
 
         Args:
           image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
+          dtype: dtype of the result: uint8, uint16 or float32. The default is that of the image.
           reserved: bytes of host memory that hold input and output during the computation. The default is the size of
             the input.
+          images: number of images of this size that are upscaled in turn, strip by strip.
           progress: called with the number of tile programs that have run since the previous call.
 
         Yields:
-          Strips `[h, scale · W, 3]` of the dtype of the image, from top to bottom.
+          Strips `[h, scale · W, 3]` from top to bottom. Integers are rounded to nearest and clipped; float32 is neither
+          rounded nor clipped.
 
         Raises:
-          ValueError: the image has another shape or dtype.
-          UserError: the memory budget, or the free disk space for the states, is too small.
+          ValueError: the image has another shape or dtype, or is not finite.
+          UserError: the memory budget, or the free disk space for the states, is too small; or the result is not
+            finite, most likely because of damaged weights.
         """
-        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
-            raise ValueError(f"expected uint8, uint16 or float32 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        _check(image)
+        height, width = image.shape[:2]
+        depth = np.dtype(dtype or image.dtype)
+        plan = self.plan(height, width, image.nbytes if reserved is None else reserved, images)
         if not self.ensemble:
-            yield from self._one(image, image.dtype.name, image.nbytes if reserved is None else reserved, progress)
+            yield from self._one(image, depth.name, plan, progress)
             return
-        height, width = (side * self.scale for side in image.shape[:2])
-        total = np.zeros((height, width, 3), np.float32)
+        total = np.zeros((self.scale * height, self.scale * width, 3), np.float32)
         for flip in _FLIPS:
             row, view = 0, _flip(total, *flip)
-            for strip in self._one(_flip(image, *flip), "float32", (reserved or image.nbytes) + total.nbytes, progress):
+            for strip in self._one(_flip(image, *flip), "float32", plan, progress):
                 view[row : row + len(strip)] += strip
                 row += len(strip)
-        yield quantize(total / len(_FLIPS), image.dtype)
+        for row in range(0, len(total), _ROWS):
+            yield quantize(total[row : row + _ROWS] / len(_FLIPS), depth)
 
-    def plan(self, height: int, width: int, reserved: int = 0) -> Plan:
+    def plan(self, height: int, width: int, reserved: int = 0, images: int = 1) -> Plan:
         """Chooses the tile size and where the states are stored.
 
         Args:
           height: height of the input image in pixels.
           width: width of the input image in pixels.
           reserved: bytes of host memory that hold input and output during the computation.
+          images: number of images of this size that are upscaled in turn, strip by strip.
 
         Raises:
           UserError: the memory budget, or the free disk space for the states, is too small.
         """
+        total = 12 * self.scale**2 * height * width if self.ensemble else 0
         return make_plan(
             self.network,
-            height,
-            width,
+            height + 2 * self._margin,
+            width + 2 * self._margin,
             memory=default_memory(self.device) if self.memory is None else self.memory,
             platform=self.device.platform,
             side=self.tile,
-            reserved=reserved,
+            reserved=reserved + images * total,
+            images=images,
         )
 
-    def steps(self, height: int, width: int) -> int:
+    def steps(self, height: int, width: int, plan: Plan) -> int:
         """Returns the total that `progress` is called with for an image of `height` × `width` pixels."""
         if self._programs is None:
             return 0
-        runs = len(_FLIPS) if self.ensemble else 1
-        return runs * tiles.tile_count(self._programs, height, width, self.plan(height, width))
+        height, width = height + 2 * self._margin, width + 2 * self._margin
+        if not self.ensemble:
+            return tiles.tile_count(self._programs, height, width, plan)
+        return 4 * sum(tiles.tile_count(self._programs, *size, plan) for size in ((height, width), (width, height)))
 
-    def _one(self, image: np.ndarray, depth: str, reserved: int, progress: Progress) -> Iterator[np.ndarray]:
-        if self._programs is None:  # an ablation of the paper, not meant for large images
-            pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
-            yield quantize(
-                np.asarray(jax.jit(self.network.apply)({"params": self._folded}, pixels[None])[0]), np.dtype(depth)
-            )
+    def _one(self, image: np.ndarray, depth: str, plan: Plan, progress: Progress) -> Iterator[np.ndarray]:
+        if self._programs is None:
+            yield self._whole(image, depth)
             return
-        plan = self.plan(image.shape[0], image.shape[1], reserved)
         if self.verbose:
             size, tile = f"{image.shape[1]}×{image.shape[0]}", f"{plan.side}×{plan.side}"
             _say(f"{size} pixels in tiles of {tile}, states in {_PLACES[plan.place]}")
         while True:
             begun = False
             try:
-                for strip in tiles.strips(self._programs, image, plan, depth, progress):
+                for strip in tiles.strips(self._programs, image, plan, depth, progress, self._margin):
                     begun = True
                     yield strip
                 return
@@ -172,6 +217,16 @@ class Upscaler:
                     raise
             plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
             _say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
+
+    def _whole(self, image: np.ndarray, depth: str) -> np.ndarray:
+        # Networks with depthwise projections are an ablation of the paper, not meant for large images.
+        pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
+        margin = self._margin
+        pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "reflect")
+        sr = np.asarray(jax.jit(self.network.apply)({"params": self._folded}, pixels[None])[0])
+        tiles.require_finite(np.isfinite(sr).all())
+        rows, columns = (slice(self.scale * margin, self.scale * (margin + side)) for side in image.shape[:2])
+        return quantize(sr[rows, columns], np.dtype(depth))
 
 
 def _say(text: str) -> None:

@@ -27,10 +27,11 @@ def test_other_text_is_not_a_memory_size(text):
 
 
 def test_states_stay_in_memory_as_long_as_they_fit():
-    needed = RUNTIME + working_bytes(NETWORK, 64, "cpu") + state_bytes(NETWORK, 600, 800, 64)
+    needed = RUNTIME + working_bytes(NETWORK, 800, 64, "cpu") + state_bytes(NETWORK, 600, 800, 64)
     assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu").place == "device"
     assert make_plan(NETWORK, 600, 800, memory=needed - 1, platform="cpu").place == "disk"
     assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu", reserved=1).place == "disk"
+    assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu", images=2).place == "disk"
 
 
 def test_states_of_a_photograph_under_1_gb():
@@ -51,6 +52,10 @@ def test_too_little_memory_says_how_much_is_needed():
 
 
 def test_a_full_disk_is_noticed_before_the_work(monkeypatch):
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 14 << 30}))
+    make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
+    with pytest.raises(UserError, match=r"no room for 26\.0 GB"):
+        make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu", images=2)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 30}))
     with pytest.raises(UserError, match=r"no room for 13\.0 GB of intermediate values: set TMPDIR"):
         make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")

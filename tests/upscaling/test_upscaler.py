@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+import a2f_jax
+from a2f_jax.errors import UserError
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F
-from a2f_jax.upscaling import tiles
+from a2f_jax.upscaling import tiles, upscaler
 
 
 def _image(height=18, width=21):
@@ -60,3 +62,82 @@ def test_networks_with_depthwise_projections_upscale_the_whole_image(random_para
 
 def test_tile_sizes_are_rounded_up(model):
     np.testing.assert_allclose(model.upscaler(tile=9).upscale(_image()), model.upscale(_image()), atol=1)
+
+
+@pytest.mark.parametrize("form", [{}, {"attention": False, "depthwise": True}], ids=["tiles", "whole image"])
+def test_reflected_edges_are_upscaled_and_cut_off(random_params, form):
+    model = Model.from_params(random_params(A2F(scale=2, features=6, blocks=2, **form)))
+    image, margin = _image().astype(np.float32), upscaler.REFLECTED
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "reflect")
+    want = np.asarray(model(padded[None])[0])[2 * margin : -2 * margin, 2 * margin : -2 * margin]
+    have = model.upscaler(tile=16, edge="reflect").upscale(image)
+    np.testing.assert_allclose(have, want, rtol=0, atol=1e-3)
+
+
+def test_reflected_edges_work_with_ensembles_and_tiny_images(model):
+    image = _image(1, 3).astype(np.float32)
+    reflecting = model.upscaler(tile=16, edge="reflect")
+    turned = [np.rot90(reflecting.upscale(np.rot90(i, k)), -k) for k in range(4) for i in (image, image[:, ::-1])]
+    want = np.mean([t if i % 2 == 0 else t[:, ::-1] for i, t in enumerate(turned)], 0)
+    have = model.upscaler(tile=16, edge="reflect", ensemble=True).upscale(image)
+    np.testing.assert_allclose(have, want, rtol=0, atol=1e-3)
+
+
+def test_zero_padding_shows_next_to_saturated_borders_and_reflection_does_not():
+    """The error of the published design: zero padding looks like the mean color of DIV2K."""
+    model = a2f_jax.load("a2f-sd", 3)
+    green = np.zeros((40, 40, 3), np.float32)
+    green[..., 1] = 255
+    padded, reflected = (np.abs(model.upscaler(edge=edge).upscale(green) - green[0, 0]) for edge in ("zero", "reflect"))
+    assert padded.max() > 50
+    assert padded[54:66, 54:66].max() < 4
+    assert reflected.max() < 4
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize("edge", ["zero", "reflect"])
+def test_steps_are_the_total_of_the_progress(model, ensemble, edge):
+    upscaler, done = model.upscaler(tile=16, ensemble=ensemble, edge=edge), []
+    upscaler.upscale(_image(18, 40), progress=done.append)
+    assert sum(done) == upscaler.steps(18, 40, upscaler.plan(18, 40))
+
+
+def test_the_dtype_of_the_result_can_be_chosen(model):
+    upscaler = model.upscaler(tile=16)
+    exact = upscaler.upscale(_image().astype(np.float32))
+    for dtype, levels in ((np.uint8, 255), (np.uint16, 65535)):
+        result = np.concatenate(list(upscaler.strips(_image(), dtype=dtype)))
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result, np.clip(exact * (levels / 255), 0, levels), atol=0.51)
+    np.testing.assert_array_equal(np.concatenate(list(upscaler.strips(_image(), dtype=np.float32))), exact)
+
+
+@pytest.mark.parametrize("form", [{}, {"attention": False, "depthwise": True}], ids=["tiles", "whole image"])
+@pytest.mark.parametrize("layer", ["head", "tail"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_result_that_is_not_finite_is_an_error(random_params, form, layer, value, dtype):
+    params = random_params(A2F(scale=2, features=6, blocks=2, **form))
+    params[layer]["bias"] = np.full_like(params[layer]["bias"], value)
+    with pytest.raises(UserError, match=r"not finite \(NaN or infinity\), most likely because the weights are damaged"):
+        Model.from_params(params).upscaler(tile=16).upscale(_image().astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full((9, 9, 3), np.nan, np.float32), "the image contains NaN or infinity"),
+        (np.full((9, 9, 3), -np.inf, np.float32), "the image contains NaN or infinity"),
+        (np.zeros((0, 9, 3), np.uint8), "at least one pixel"),
+        (np.zeros((9, 9), np.uint8), r"expected uint8, uint16 or float32 \[H, W, 3\], got uint8 \[9, 9\]"),
+        (np.zeros((9, 9, 3), np.int64), "got int64"),
+    ],
+)
+def test_other_images_are_refused(model, image, message):
+    with pytest.raises(ValueError, match=message):
+        model.upscaler(tile=16).upscale(image)
+
+
+def test_unknown_edges_are_refused(model):
+    with pytest.raises(ValueError, match="edge is 'wrap', but must be one of zero, reflect"):
+        model.upscaler(edge="wrap")
