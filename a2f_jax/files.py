@@ -76,6 +76,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     partial = path.with_name(f".{path.name[:32]}.{digest}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # fails now, before anything is written, if the name is too long
         try:
             with partial.open("wb") as file:
                 yield file

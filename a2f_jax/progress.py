@@ -25,6 +25,11 @@ class _LogLines:
         self._file.flush()
 
 
+def say(text: str) -> None:
+    """Prints a message of the program on standard error, without breaking a progress bar that is shown there."""
+    tqdm.tqdm.write(f"a2f: {text}", file=sys.stderr)
+
+
 def progress_bar(
     *, total: int | None, unit: str, description: str = "", visible: bool = True, **options: Any
 ) -> tqdm.tqdm:

@@ -67,7 +67,7 @@ class Upscale(beam.DoFn):
         try:
             yield self._upscale(path, target)
         except UserError as error:
-            reason = str(error).replace("the standard input", path)
+            reason = str(error).replace("standard input", path)
             yield beam.pvalue.TaggedOutput(FAILED, {"image": path, "error": reason})
 
     def _upscale(self, path: str, target: str) -> dict[str, Any]:

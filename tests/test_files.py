@@ -45,6 +45,11 @@ def test_names_as_long_as_the_file_system_allows_can_be_written(name, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_name_that_is_too_long_is_found_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="File name too long"), replacing(tmp_path / ("x" * 256)):
+        pytest.fail("the file was opened")
+
+
 def test_long_names_that_differ_at_the_end_are_written_at_the_same_time(tmp_path):
     first, second = (tmp_path / f"{'x' * 200}{i}" for i in range(2))
     with replacing(first) as one, replacing(second) as two:

@@ -2,16 +2,20 @@
 
 import argparse
 import contextlib
+import json
 import math
+import os
 import pathlib
 import signal
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalogue import FORMATS, SCALES
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, message_of
 from a2f_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from a2f_jax.upscaling.batch import Outcome, Worklist
 
 _MODEL = "a2f-sd"
 _SCALE = 4
@@ -39,16 +43,16 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "images",
         nargs="+",
-        type=_path,
+        type=_name,
         metavar="IMAGE",
-        help="image files, folders (searched recursively), or - for standard input",
+        help="image files, folders (searched recursively, without hidden files), or - for standard input",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=pathlib.Path,
+        type=_name,
         metavar="OUT",
-        help="a file, a folder, or - for standard output (default: next to the image, such as photo-x4.jpg)",
+        help="a file, a folder (such as out/), or - for standard output (default: next to the image, as photo-x4.jpg)",
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
@@ -64,7 +68,12 @@ def add(commands: Any) -> None:
         metavar="X",
         help=f"upscaling factor, such as 2 or 2.5 (default: the scale of the weights, or {_SCALE})",
     )
-    size.add_argument("--size", type=_size, metavar="WxH", help="fit the result into this box, keeping the proportions")
+    size.add_argument(
+        "--size",
+        type=_size,
+        metavar="WxH",
+        help="enlarge to fit this box, keeping the aspect ratio; of several images, those that fill it are skipped",
+    )
     parser.add_argument(
         "--ensemble", action="store_true", help="average over 8 flips and transpositions: better, but 8× slower"
     )
@@ -85,10 +94,15 @@ def add(commands: Any) -> None:
         help="quality of JPEG, WebP and AVIF files (default: 95, lossless, 90)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--resume", action="store_true", help="skip images whose output file exists")
-    parser.add_argument("--report", type=pathlib.Path, metavar="FILE", help="write the status of every image as JSON")
     parser.add_argument(
-        "--memory", metavar="SIZE", help="memory to use, such as 2GB (default: three quarters of what is free)"
+        "--resume", action="store_true", help="skip images whose output file exists with the right format and size"
+    )
+    parser.add_argument("--report", type=_name, metavar="FILE", help="write the status of every image as JSON")
+    parser.add_argument(
+        "--memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="memory to use, such as 2GB (default: three quarters of what is free)",
     )
     parser.add_argument(
         "--tile",
@@ -105,10 +119,19 @@ def add(commands: Any) -> None:
     parser.add_argument("--verbose", action="store_true", help="print how each image is computed and what was compiled")
 
 
-def _path(text: str) -> pathlib.Path:
+def _name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
-    return pathlib.Path(text)
+    return text
+
+
+def _bytes(text: str) -> int:
+    from a2f_jax.upscaling.plan import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _factor(text: str) -> float:
@@ -144,41 +167,87 @@ def _weights(args: argparse.Namespace) -> str:
     return f"{args.model}-x{next((s for s in SCALES if s >= (args.scale or _SCALE)), SCALES[-1])}"
 
 
-def _output(args: argparse.Namespace, scale: int) -> pathlib.Path:
-    from a2f_jax.upscaling.batch import PIPE
+def _default_output(args: argparse.Namespace, scale: int) -> str:
+    from a2f_jax.upscaling.batch import PIPE, WRITABLE_SUFFIXES, input_path
 
-    if args.output:
-        return args.output
-    (image, *others) = args.images
-    if others or image == PIPE or not image.resolve().name:
+    image = input_path(args.images[0])
+    if image.name in ("", ".."):
+        image = image.resolve()
+    if len(args.images) > 1 or image == PIPE or not image.name:
         raise UserError("choose where to write: -o FOLDER for several images, -o - for standard output")
-    suffix = "-{}x{}".format(*args.size) if args.size else f"-x{args.scale or scale:g}"
-    if image.is_dir():
-        return image.resolve().with_name(image.resolve().name + suffix)
-    if args.format:
-        ending = FORMATS[args.format].suffixes[0]
-    else:
-        writable = any(image.suffix.lower() in form.suffixes for form in FORMATS.values())
-        ending = image.suffix if writable else ".png"
-    return image.with_name(image.stem + suffix + ending)
+    size = "-{}x{}".format(*args.size) if args.size else f"-x{args.scale or scale:g}"
+    if os.path.isdir(image):
+        return f"{image}{size}/"
+    suffix = image.suffix if image.suffix.lower() in WRITABLE_SUFFIXES else ".png"
+    return str(image.with_name(image.stem + size + (FORMATS[args.format].suffixes[0] if args.format else suffix)))
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    # SIGTERM then ends the work as Ctrl-C does, so that no incomplete files are left behind.
-
+    # SIGTERM ends the work as Ctrl-C does, so that no incomplete files are left behind.
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     try:
         before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # Only the main thread can set handlers.
+    except ValueError:  # only the main thread can set handlers
         yield
         return
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _count_of(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _report_path(text: str, work: "Worklist") -> pathlib.Path:
+    from a2f_jax.files import check_writable, local_path
+
+    report = local_path(text)
+    if report.resolve() in {path.resolve() for job in work.jobs for path in (job.image, job.output)}:
+        raise UserError(f"--report {text} would replace an image: choose another name for the report")
+    if os.path.isdir(report):
+        raise UserError(f"--report {text} is a folder: add the name of a file")
+    check_writable(report.parent)
+    return report
+
+
+def _write_report(path: pathlib.Path, outcome: "Outcome", work: "Worklist") -> None:
+    from a2f_jax.files import replacing
+
+    images = []
+    for result in outcome.results:
+        entry = {
+            "image": str(result.job.image),
+            "output": str(result.job.output),
+            "status": result.status,
+            "reason": result.reason,
+            "error": message_of(result.error) if result.error else None,
+            "width": result.width,
+            "height": result.height,
+            "seconds": result.seconds,
+        }
+        images.append({key: value for key, value in entry.items() if value is not None})
+    ignored = [{"file": str(file), "reason": reason} for file, reason in work.ignored]
+    content = {"images": images, "ignored": ignored, "seconds": round(outcome.seconds, 3)}
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode())
+
+
+def _print_summary(outcome: "Outcome") -> None:
+    from a2f_jax.progress import say
+    from a2f_jax.upscaling.batch import shorten
+
+    done, skipped = len(outcome.having("done")), outcome.having("skipped")
+    if done > 1:
+        speed, idle = done / outcome.seconds, outcome.idle
+        say(f"{done} images upscaled, {speed:.3g} images/s, devices idle {idle:.0%} of the time")
+    for reason in sorted({result.reason or "" for result in skipped}):
+        names = [str(result.job.image) for result in skipped if result.reason == reason]
+        say(f"{_count_of(len(names), 'image')} skipped because {reason}: {shorten(names)}")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -190,11 +259,12 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     Raises:
       UserError: an argument is invalid, or at least one image failed.
     """
+    from a2f_jax.files import local_path
     from a2f_jax.images.reading import PIXEL_LIMIT
     from a2f_jax.model import load
-    from a2f_jax.upscaling.batch import PIPE, Options, upscale_files
+    from a2f_jax.progress import say
+    from a2f_jax.upscaling.batch import PIPE, Options, list_jobs, shorten, summarize, upscale_files
     from a2f_jax.upscaling.compilations import count_compilations, keep_compilations
-    from a2f_jax.upscaling.plan import parse_bytes
 
     weights = _weights(args)
     model = load(weights).with_dtype(args.dtype)
@@ -210,22 +280,45 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         form=args.format,
         quality=args.quality,
         pixel_limit=args.pixel_limit or PIXEL_LIMIT,
-        memory=parse_bytes(args.memory) if args.memory else None,
+        memory=args.memory,
         tile=args.tile,
         ensemble=args.ensemble,
         verbose=args.verbose,
     )
-    output = _output(args, model.scale)
+    output = args.output or _default_output(args, model.scale)
+    work = list_jobs(args.images, output, args.format)
+    report = _report_path(args.report, work) if args.report else None
+    if work.ignored:
+        say(f"left out: {summarize(work.ignored)}")
+    if args.verbose:
+        say(f"upscaling with {weights} (×{model.scale}, {args.dtype})")
+        for job in work.jobs:
+            say(f"{job.image} → {job.output}")
     keep_compilations()
     with _terminable(), count_compilations() as count:
         try:
-            upscale_files(model.inference_network, model.folded, args.images, output, options, args.report)
+            outcome = upscale_files(
+                model.inference_network,
+                model.folded,
+                work,
+                options,
+                lambda error: None if work.single else say(message_of(error)),
+            )
         finally:
             if args.verbose:
-                print(
-                    f"a2f: {count.programs} programs compiled in {count.seconds:.1f} s, {count.cached} of them read "
-                    "from the cache",
-                    file=sys.stderr,
+                say(
+                    f"{count.programs} programs compiled in {count.seconds:.1f} s, {count.cached} of them read from "
+                    "the cache"
                 )
-    if output != PIPE:
-        print(output)
+    if report:
+        _write_report(report, outcome, work)
+    _print_summary(outcome)
+    errors = {str(result.job.image): result.error for result in outcome.results if result.error}
+    if errors and work.single:
+        raise next(iter(errors.values()))
+    if errors:
+        raise UserError(
+            f"{len(errors)} of {_count_of(len(work.jobs), 'image')} failed, for the reasons above: {shorten([*errors])}"
+        )
+    if work.jobs[0].output != PIPE:
+        print(work.jobs[0].output if work.single else local_path(output))

@@ -4,30 +4,32 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import io
-import json
+import os
 import pathlib
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from PIL import Image
 from tqdm import tqdm
 
-from a2f_jax.catalogue import FORMATS, READABLE_SUFFIXES
+from a2f_jax.catalogue import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError
-from a2f_jax.files import replacing
-from a2f_jax.images.reading import PIXEL_LIMIT, Picture, read_picture
+from a2f_jax.files import check_writable, local_path, replacing
+from a2f_jax.images.reading import PIXEL_LIMIT, Picture, read_picture, read_size
 from a2f_jax.images.writing import check_format, format_of, write_picture
 from a2f_jax.models.a2f import A2F, Params
-from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, steps
+from a2f_jax.progress import progress_bar
+from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps
 from a2f_jax.upscaling.plan import free_memory
 from a2f_jax.upscaling.upscaler import Upscaler
 
-_WRITABLE = {suffix for form in FORMATS.values() for suffix in form.suffixes}
+WRITABLE_SUFFIXES = frozenset(suffix for form in FORMATS.values() for suffix in form.suffixes)
+"""Suffixes, in lower case, of the files that can be written."""
 
 PIPE = pathlib.Path("-")
 """Standard input as an image, standard output as the output."""
@@ -39,9 +41,10 @@ class Options:
 
     Attributes:
       overwrite: replace existing files.
-      resume: skip images whose output file exists, as after an interrupted run.
-      target: the size of the results: a factor, a box `(width, height)` in pixels to fill without changing the
-        proportions, or None for the scale of the network.
+      resume: skip images whose output file exists with the format and the size that it would get, as after an
+        interrupted run. Other existing files are errors, unless `overwrite` is set.
+      target: the size of the results: a factor, a box `(width, height)` in pixels to fit into while keeping the aspect
+        ratio, or None for the scale of the network.
       form: the output format, a key of `FORMATS`. None: determined by the name of the output file.
       quality: 1 to 100, for JPEG, WebP and AVIF. None: 95 for JPEG, lossless for WebP, 90 for AVIF.
       pixel_limit: the largest number of pixels that the header of an image may declare.
@@ -49,6 +52,7 @@ class Options:
       tile: side of the square tiles in pixels. None: chosen to suit the memory and the device.
       ensemble: average the results over the 8 flips and transpositions, which takes 8 times as long.
       verbose: print on standard error how each image is computed.
+      progress: show a progress bar on standard error.
     """
 
     overwrite: bool = False
@@ -61,6 +65,7 @@ class Options:
     tile: int | None = None
     ensemble: bool = False
     verbose: bool = False
+    progress: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,73 +73,211 @@ class Job:
     """An image file and the file to write its upscaled version to."""
 
     image: pathlib.Path
-    target: pathlib.Path
+    output: pathlib.Path
 
 
-def list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str | None = None) -> list[Job]:
+@dataclasses.dataclass(frozen=True)
+class Worklist:
+    """The images to upscale.
+
+    Attributes:
+      jobs: one for each image.
+      ignored: the files named like images, and the folders, that are left out, each with the reason: `"hidden"`,
+        `"in an unsupported format"` or `"unreadable"`.
+      single: whether one image was named, rather than a folder or several images.
+    """
+
+    jobs: Sequence[Job]
+    ignored: Sequence[tuple[pathlib.Path, str]] = ()
+    single: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What happened to one image.
+
+    Attributes:
+      job: the image and its output file.
+      status: `"done"`; `"skipped"`, if there was nothing to do; or `"failed"`.
+      reason: why the image was skipped, or None.
+      error: why the image failed, or None.
+      height: height of the output in pixels, or None if the image was not upscaled.
+      width: width of the output in pixels, or None if the image was not upscaled.
+      seconds: the time from reading to writing, or None if the image was not upscaled.
+    """
+
+    job: Job
+    status: Literal["done", "skipped", "failed"]
+    reason: str | None = None
+    error: UserError | None = None
+    height: int | None = None
+    width: int | None = None
+    seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What happened to all images.
+
+    Attributes:
+      results: one for each job, in the same order.
+      seconds: the time that all images took together.
+      idle: the fraction of this time, 0 to 1, in which the devices had nothing to do.
+    """
+
+    results: Sequence[Result]
+    seconds: float
+    idle: float
+
+    def having(self, status: str) -> list[Result]:
+        """Returns the results of a status."""
+        return [result for result in self.results if result.status == status]
+
+
+def input_path(image: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the path of an input image or folder.
+
+    Args:
+      image: the path; a leading `~` stands for the home folder, unless it is part of the name of an existing file, as
+        patterns of the shell may produce it.
+
+    Raises:
+      UserError: the path is a URL, or the user after `~` does not exist.
+    """
+    return pathlib.Path(image) if os.path.lexists(image) else local_path(image)
+
+
+def list_jobs(
+    images: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], form: str | None = None
+) -> Worklist:
     """Pairs every input image with its output file.
 
     Args:
-      images: files, folders that are searched recursively for images, or `PIPE` for standard input.
-      output: a file if there is one image; a folder, which need not exist, for any number of images; or `PIPE` for
-        standard output. A path that has a suffix and is not an existing folder is taken as a file.
+      images: files, folders that are searched recursively for images, or `PIPE` for standard input. Hidden files, and
+        files in hidden folders, are left out of folders.
+      output: a file if one image is named; a folder, which need not exist, for any number of images; or `PIPE` for
+        standard output. A path that ends in a slash is a folder. Otherwise, with one image, a path that has a suffix
+        and is not an existing folder is a file.
       form: the output format, a key of `FORMATS`; output files in a folder get its suffix.
 
     Returns:
-      One job for each image. In an output folder, files keep their names, and subfolders their structure.
+      One job for each image, and the files that were left out. In an output folder, files keep their names, and
+      subfolders their structure.
 
     Raises:
-      UserError: there are no images, two of them have the same output file, or an output file is one of the images.
+      UserError: there are no images, two of them have the same output file, an output file is one of the images or
+        cannot be written, or `output` is the name of an image file although there are several images.
     """
-    jobs = _list_jobs(images, output, form)
-    originals = {job.image.resolve() for job in jobs if job.image != PIPE}
-    for job in jobs:
-        if job.target != PIPE and job.target.resolve() in originals:
-            raise UserError(f"{job.target} is one of the input images: choose another output")
-    return jobs
-
-
-def _list_jobs(images: Sequence[pathlib.Path], output: pathlib.Path, form: str | None) -> list[Job]:
-    if len(images) == 1 and not images[0].is_dir() and (output == PIPE or (output.suffix and not output.is_dir())):
-        return [Job(images[0], output)]
-    if PIPE in (output, *images):
-        raise UserError("standard input and output (-) carry one image: name one input and one output")
-    jobs = []
-    for image in images:
-        found = [image]
-        if image.is_dir():
-            found = sorted(
-                path for path in image.rglob("*") if path.suffix.lower() in READABLE_SUFFIXES and path.is_file()
+    paths = [input_path(image) for image in images]
+    target = local_path(output)
+    names_folder = os.fspath(output).endswith(("/", os.sep)) or os.path.isdir(target)
+    single = len(paths) == 1 and not os.path.isdir(paths[0])
+    ignored: list[tuple[pathlib.Path, str]] = []
+    if single and (target == PIPE or (target.suffix and not names_folder)):
+        if not form and target != PIPE and target.suffix.lower() not in WRITABLE_SUFFIXES:
+            raise UserError(
+                f"cannot write {target}: its suffix must be one of {', '.join(sorted(WRITABLE_SUFFIXES))}, or its name "
+                "must end in / if it is a folder"
             )
-            if output.resolve() != image.resolve():  # It holds the results of an earlier run.
-                found = [path for path in found if output.resolve() not in path.resolve().parents]
-        for path in found:
-            target = output / (path.relative_to(image) if image.is_dir() else path.name)
-            if form or path.suffix.lower() not in _WRITABLE:
-                target = target.with_suffix(FORMATS[form or "PNG"].suffixes[0])
-            jobs.append(Job(path, target))
+        jobs = [Job(paths[0], target)]
+    elif PIPE in (target, *paths):
+        raise UserError("standard input and output (-) carry one image: name one input and one output")
+    elif not names_folder and target.suffix.lower() in WRITABLE_SUFFIXES:
+        raise UserError(
+            f"{target} is the name of one file, but the input is not one image: name a folder for the output"
+        )
+    else:
+        jobs, ignored = _jobs_in_folder(paths, target, form)
     if not jobs:
         raise UserError(
-            f"no images found in {', '.join(map(str, images))}: name a folder that contains PNG, JPEG, ... files"
+            f"no images found in {', '.join(map(str, paths))}: name a folder that contains PNG, JPEG, ... files"
+            + (f" ({len(ignored)} were left out: {summarize(ignored)})" if ignored else "")
         )
-    taken: dict[pathlib.Path, pathlib.Path] = {}
+    _check_outputs(jobs)
+    return Worklist(jobs, ignored, single)
+
+
+def summarize(ignored: Sequence[tuple[pathlib.Path, str]]) -> str:
+    """Returns one line that counts what was left out by the reason, and names the first few of each."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in ignored:
+        by_reason.setdefault(reason, []).append(str(path))
+    return ", ".join(f"{len(names)} {reason} ({shorten(names)})" for reason, names in by_reason.items())
+
+
+def shorten(names: Sequence[str], most: int = 10) -> str:
+    """Returns the first few of a list of names, and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _jobs_in_folder(
+    paths: Sequence[pathlib.Path], target: pathlib.Path, form: str | None
+) -> tuple[list[Job], list[tuple[pathlib.Path, str]]]:
+    jobs: dict[str, Job] = {}  # by the image, which may be named twice: in its folder and by itself
+    ignored: list[tuple[pathlib.Path, str]] = []
+    for path in paths:
+        found = [path]
+        if os.path.isdir(path):
+            found, left_out = _search(path, target)
+            ignored += left_out
+        for image in found:
+            output = target / (image.relative_to(path) if os.path.isdir(path) else image.name)
+            if form or image.suffix.lower() not in WRITABLE_SUFFIXES:
+                output = output.with_suffix(FORMATS[form or "PNG"].suffixes[0])
+            jobs.setdefault(os.path.abspath(image), Job(image, output))
+    return list(jobs.values()), ignored
+
+
+def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Path], list[tuple[pathlib.Path, str]]]:
+    # The images in a folder, at any depth, and the files that are left out.
+    found: list[pathlib.Path] = []
+    left_out: list[tuple[pathlib.Path, str]] = []
+
+    def leave_out(error: OSError) -> None:
+        left_out.append((pathlib.Path(error.filename), "unreadable"))
+
+    for parent, folders, names in os.walk(folder, onerror=leave_out):
+        if output.resolve() != folder.resolve():  # it holds the results of an earlier run
+            folders[:] = [name for name in folders if pathlib.Path(parent, name).resolve() != output.resolve()]
+        for path in (pathlib.Path(parent, name) for name in names):
+            suffix = path.suffix.lower()
+            if suffix in READABLE_SUFFIXES:
+                if any(part.startswith(".") for part in path.relative_to(folder).parts):
+                    left_out.append((path, "hidden"))
+                elif path.is_file():
+                    found.append(path)
+                else:
+                    left_out.append((path, "unreadable"))
+            elif suffix in OTHER_IMAGE_SUFFIXES:
+                left_out.append((path, "in an unsupported format"))
+    return sorted(found), sorted(left_out)
+
+
+def _check_outputs(jobs: Sequence[Job]) -> None:
+    # Finds out before the work begins what would be lost, or could not be written, at its end.
+    originals = {job.image.resolve() for job in jobs if job.image != PIPE}
+    inputs: dict[pathlib.Path, pathlib.Path] = {}
     for job in jobs:
-        if taken.setdefault(job.target, job.image) is not job.image:
-            raise UserError(
-                f"{taken[job.target]} and {job.image} have the same output file {job.target}: upscale them separately"
-            )
-    return jobs
+        if job.output == PIPE:
+            continue
+        if job.output.resolve() in originals:
+            raise UserError(f"{job.output} is one of the input images: choose another output")
+        other = inputs.setdefault(job.output, job.image)
+        if other is not job.image:
+            raise UserError(f"{other} and {job.image} have the same output file {job.output}: upscale them separately")
+    for folder in sorted({output.parent for output in inputs}):
+        check_writable(folder)
 
 
 def _check_memory(job: Job, form: str, to: Enlargement, options: Options) -> bool:
-    """Returns whether the result is too large to keep in memory; `UserError` if its format needs it whole."""
+    # Returns whether the result is too large to keep in memory; an error if its format needs it whole.
     on_cpu = jax.local_devices()[0].platform == "cpu"
     budget = options.memory if options.memory and on_cpu else free_memory()
     if to.nbytes <= budget // 4:
         return False
     if not FORMATS[form].in_strips:
         raise UserError(
-            f"{job.target} does not fit in memory ({to.nbytes >> 20} MB), as {form} requires: choose PNG or TIFF, "
+            f"{job.output} does not fit in memory ({to.nbytes >> 20} MB), as {form} requires: choose PNG or TIFF, "
             "which are written strip by strip"
         )
     return True
@@ -143,11 +286,12 @@ def _check_memory(job: Job, form: str, to: Enlargement, options: Options) -> boo
 class _Pipeline:
     """Decodes, upscales and encodes several images concurrently, using all local devices."""
 
-    def __init__(self, network: A2F, folded: Params, jobs: Sequence[Job], options: Options):
+    def __init__(self, network: A2F, folded: Params, work: Worklist, options: Options):
         self.scale = network.scale
-        self.jobs = jobs
+        self.single = work.single
+        self.show_tiles = options.progress and len(work.jobs) == 1
         self.options = options
-        self.devices = jax.local_devices()[: len(jobs)]
+        self.devices = jax.local_devices()[: len(work.jobs)]
         self.busy = 0.0
         self.stopped = threading.Event()  # set to interrupt the images being computed
         self._free: queue.Queue[Upscaler] = queue.Queue()
@@ -174,38 +318,69 @@ class _Pipeline:
             self.busy += time.perf_counter() - start
             self._free.put(upscaler)
 
-    def run(self, job: Job) -> dict[str, Any]:
-        """Upscales one file and returns its entry in the report; raises `UserError` if it fails."""
-        about: dict[str, Any] = {"image": str(job.image), "output": str(job.target)}
-        if job.target != PIPE and job.target.exists() and not self.options.overwrite:
-            if self.options.resume:
-                return {**about, "status": "skipped"}
-            raise UserError(f"{job.target} exists: choose another output or pass --overwrite")
-        form = self.options.form
-        if not form and job.target != PIPE:
-            form = format_of(job.target)
+    def run(self, job: Job) -> Result:
+        """Upscales one file; raises `UserError` if it fails."""
         start = time.perf_counter()
-        picture = read_picture(sys.stdin.buffer.read() if job.image == PIPE else job.image, self.options.pixel_limit)
+        source = sys.stdin.buffer.read() if job.image == PIPE else job.image
+        form = self.options.form
+        if not form and job.output != PIPE:
+            form = format_of(job.output)
+        reason = self._reason_to_skip(job, source, form)
+        if reason:
+            return Result(job, "skipped", reason)
+        picture = read_picture(source, self.options.pixel_limit)
         form = form or (picture.format if picture.format in FORMATS else "PNG")
         try:
             to = enlargement_of(picture, self.scale, self.options.target, FORMATS[form].sixteen_bit)
         except UserError as error:
-            raise UserError(f"{job.image}: {error}") from error
-        check_format(form, str(job.target), picture, to.height, to.width)
+            raise UserError(f"{job.image}: {error}", parameter=error.parameter) from error
+        check_format(form, str(job.output), picture, to.height, to.width)
         self._upscale(job, form, picture, to)
         seconds = round(time.perf_counter() - start, 3)
-        return {**about, "status": "done", "width": to.width, "height": to.height, "seconds": seconds}
+        return Result(job, "done", height=to.height, width=to.width, seconds=seconds)
+
+    def _reason_to_skip(self, job: Job, source: pathlib.Path | bytes, form: str | None) -> str | None:
+        exists = job.output != PIPE and os.path.lexists(job.output)
+        if exists and os.path.isdir(job.output):
+            raise UserError(f"{job.output} is a folder: choose another output")
+        if exists and not self.options.overwrite and not self.options.resume:
+            raise UserError(f"{job.output} exists: choose another output, or replace it", parameter="overwrite")
+        box = isinstance(self.options.target, tuple) and not self.single
+        if not box and not (exists and self.options.resume):
+            return None
+        _, height, width = read_size(source, self.options.pixel_limit)
+        factor = factor_of(height, width, self.scale, self.options.target)
+        if box and factor <= 1:
+            return "the image already has the requested size"
+        if not exists or not self.options.resume:
+            return None
+        try:
+            found = read_size(job.output, sys.maxsize)
+        except UserError:
+            found = None
+        expected = form, round(height * factor), round(width * factor)
+        if found == expected:
+            return "the output file exists with the expected format and size"
+        if self.options.overwrite:
+            return None
+        described = ["{0} of {2}×{1} pixels".format(*size) if size else "no image" for size in (found, expected)]
+        raise UserError(
+            f"{job.output} exists, but it is {described[0]} instead of {described[1]}, so other options were used: "
+            "choose another output, or replace it",
+            parameter="overwrite",
+        )
 
     def _upscale(self, job: Job, form: str, picture: Picture, to: Enlargement) -> None:
         shape = to.height, to.width, to.channels
-        if _check_memory(job, form, to, self.options):
-            with self._device() as upscaler, _opened(job.target) as file, self._bar(upscaler, picture, to) as bar:
+        large = _check_memory(job, form, to, self.options)
+        with _opened(job.output) as file:  # before the work, which would be lost if the file could not be written
+            with self._device() as upscaler, self._bar(upscaler, picture, to) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar))
-                write_picture(file, form, shape, to.dtype, strips, picture, self.options.quality)
-            return
-        with self._device() as upscaler, self._bar(upscaler, picture, to) as bar:
-            result = list(enlarge(upscaler, picture, to, self._progress(bar)))
-        with _opened(job.target) as file:
+                if large:
+                    write_picture(file, form, shape, to.dtype, strips, picture, self.options.quality)
+                    return
+                result = list(strips)
+            # The device is free for the next image while this one is encoded.
             write_picture(file, form, shape, to.dtype, result, picture, self.options.quality)
 
     def _progress(self, bar: tqdm) -> Callable[[int], None]:
@@ -217,18 +392,17 @@ class _Pipeline:
         return advance
 
     def _bar(self, upscaler: Upscaler, picture: Picture, to: Enlargement) -> tqdm:
-        alone = len(self.jobs) == 1
-        total = steps(upscaler, picture, to) if alone else None
-        return tqdm(total=total, unit="tile", disable=not alone, delay=2, leave=False)
+        total = steps(upscaler, picture, to) if self.show_tiles else None
+        return progress_bar(total=total, unit="tile", visible=self.show_tiles, delay=2, leave=False)
 
 
 @contextlib.contextmanager
-def _opened(target: pathlib.Path) -> Iterator[Any]:
-    if target != PIPE:
-        with replacing(target) as file:
+def _opened(output: pathlib.Path) -> Iterator[Any]:
+    if output != PIPE:
+        with replacing(output) as file:
             yield file
         return
-    buffer = io.BytesIO()  # The TIFF writer seeks, which a pipe does not support.
+    buffer = io.BytesIO()  # the TIFF writer seeks, which a pipe does not support
     yield buffer
     sys.stdout.buffer.write(buffer.getvalue())
     sys.stdout.buffer.flush()
@@ -237,72 +411,50 @@ def _opened(target: pathlib.Path) -> Iterator[Any]:
 def upscale_files(
     network: A2F,
     folded: Params,
-    images: Sequence[pathlib.Path],
-    output: pathlib.Path,
+    work: Worklist,
     options: Options = Options(),
-    report: pathlib.Path | None = None,
-) -> None:
-    """Upscales image files. A file that fails is reported on standard error and does not stop the others.
+    on_failure: Callable[[UserError], object] = lambda error: None,
+) -> Outcome:
+    """Upscales image files. A file that fails does not stop the others.
 
     Args:
       network: a network without weight normalization, such as `Model.inference_network`.
       folded: its parameters, such as `Model.folded`.
-      images: files, folders that are searched recursively for images, or `PIPE` for standard input.
-      output: a file if there is one image; a folder, which need not exist, for any number of images; or `PIPE` for
-        standard output.
+      work: the images, as returned by `list_jobs`.
       options: how the files are upscaled.
-      report: a JSON file to write, with every image with its status (`"done"`, `"skipped"` or `"failed"`) and error.
+      on_failure: called with the error of each image that fails, as soon as it fails.
 
-    Raises:
-      UserError: at least one file failed. With several files, the message lists the names of those that failed.
+    Returns:
+      The result for every image.
     """
-    jobs = list_jobs(images, output, options.form)
-    if report and report.resolve() in {path.resolve() for job in jobs for path in (job.image, job.target)}:
-        raise UserError(f"the report {report} would replace an image: choose another name for the report")
-    pipeline = _Pipeline(network, folded, jobs, options)
-    results: list[dict[str, Any]] = []
-    failures: list[UserError] = []
+    pipeline = _Pipeline(network, folded, work, options)
+    results: dict[Job, Result] = {}
     start = time.perf_counter()
     with (
         _pillow_limit_disabled(),
         concurrent.futures.ThreadPoolExecutor(len(pipeline.devices) + 1) as pool,
-        tqdm(total=len(jobs), unit="image", disable=len(jobs) == 1) as bar,
+        progress_bar(total=len(work.jobs), unit="image", visible=options.progress and not pipeline.show_tiles) as bar,
     ):
-        futures = {pool.submit(pipeline.run, job): job for job in jobs}
         try:
+            futures = {pool.submit(pipeline.run, job): job for job in work.jobs}
             for future in concurrent.futures.as_completed(futures):
                 job = futures.pop(future)
                 try:
-                    results.append(future.result())
-                except Exception as unexpected:  # Whatever it is, it must not stop the other images.
+                    results[job] = future.result()
+                except Exception as unexpected:  # whatever it is, it must not stop the other images
                     error = unexpected
                     if not isinstance(error, UserError):
                         error = UserError(f"{job.image}: {type(error).__name__}: {' '.join(str(error).split())}")
-                    failures.append(error)
-                    about = {"image": str(job.image), "output": str(job.target)}
-                    results.append({**about, "status": "failed", "error": str(error)})
-                    if len(jobs) > 1:
-                        tqdm.write(f"a2f: {error}", file=sys.stderr)
+                    results[job] = Result(job, "failed", error=error)
+                    on_failure(error)
                 bar.update()
         except BaseException:
             pipeline.stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
     seconds = time.perf_counter() - start
-    done = sum(result["status"] == "done" for result in results)
-    if report:
-        results.sort(key=lambda result: result["image"])
-        with replacing(report) as file:
-            file.write(json.dumps({"images": results, "seconds": round(seconds, 3)}, indent=2).encode())
-    if done > 1:
-        waiting = max(0.0, 1 - pipeline.busy / (seconds * len(pipeline.devices)))
-        print(f"{done} images, {done / seconds:.3g} images/s, devices idle {waiting:.0%} of the time", file=sys.stderr)
-    if len(jobs) == 1 and failures:
-        raise failures[0]
-    if failures:
-        names = [result["image"] for result in results if result["status"] == "failed"]
-        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        raise UserError(f"{len(failures)} of {len(jobs)} images failed: {listed} (reasons above)")
+    idle = max(0.0, 1 - pipeline.busy / (seconds * len(pipeline.devices)))
+    return Outcome([results[job] for job in work.jobs], seconds, idle)
 
 
 @contextlib.contextmanager

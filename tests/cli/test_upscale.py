@@ -1,12 +1,17 @@
 """The command `a2f upscale`."""
 
+import json
+import os
 import pathlib
 import shutil
+import signal
+import time
 
 import pytest
 from PIL import Image
 
 from a2f_jax import cli
+from a2f_jax.upscaling import batch
 
 
 def size(path):
@@ -60,7 +65,9 @@ def test_verbose_prints_how_an_image_is_computed(weights, photo, tmp_path, capsy
     argv = ["upscale", photo, "-o", str(pathlib.Path(tmp_path, "o.png")), "--weights", weights, "--verbose"]
     assert cli.main(argv) == 0
     err = capsys.readouterr().err
-    assert "44×40 pixels in tiles of 64, states in device memory" in err
+    assert f"a2f: upscaling with {weights} (×2, float32)" in err
+    assert f"a2f: {photo} → {tmp_path / 'o.png'}" in err
+    assert "44×40 pixels in tiles of 64×64, states in device memory" in err
     assert "programs compiled" in err
 
 
@@ -73,6 +80,7 @@ def test_verbose_prints_how_an_image_is_computed(weights, photo, tmp_path, capsy
         ["--tile", "0"],
         ["--size", "100"],
         ["--pixel-limit", "-1"],
+        ["--memory", "much"],
     ],
 )
 def test_invalid_numbers_are_refused(photo, argv, capsys):
@@ -92,3 +100,90 @@ def test_a_model_can_be_named_with_its_scale(tmp_path):
     Image.new("RGB", (24, 16), (10, 90, 200)).save(tmp_path / "photo.png")
     assert cli.main(["upscale", str(tmp_path / "photo.png"), "--model", "a2f-sd-x2"]) == 0
     assert size(tmp_path / "photo-x2.png") == ("PNG", (48, 32))
+
+
+def test_a_batch_is_summarized_and_reported(weights, photo, fails, tmp_path, capsys):
+    folder, out, report = tmp_path / "photos", tmp_path / "out", tmp_path / "report.json"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png", "._a.png"):
+        shutil.copy(photo, folder / name)
+    argv = ["upscale", str(folder), "-o", str(out), "--weights", weights, "--report", str(report)]
+    assert cli.main(argv) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(out)
+    assert f"a2f: left out: 1 hidden ({folder / '._a.png'})" in captured.err
+    assert "a2f: 3 images upscaled, " in captured.err
+
+    (out / "c.png").unlink()
+    (folder / "broken.jpg").write_bytes(b"?")
+    line = fails(*argv, "--resume")
+    assert line == f"a2f: error: 1 of 4 images failed, for the reasons above: {folder / 'broken.jpg'}"
+    content = json.loads(report.read_text())
+    assert content["ignored"] == [{"file": str(folder / "._a.png"), "reason": "hidden"}]
+    listed = {pathlib.Path(entry["image"]).name: entry for entry in content["images"]}
+    assert {name: entry["status"] for name, entry in listed.items()} == {
+        "a.png": "skipped",
+        "b.png": "skipped",
+        "broken.jpg": "failed",
+        "c.png": "done",
+    }
+    assert listed["a.png"]["reason"] == "the output file exists with the expected format and size"
+    assert "broken.jpg is not an image or is damaged" in listed["broken.jpg"]["error"]
+    assert (listed["c.png"]["width"], listed["c.png"]["height"]) == (88, 80)
+
+    (folder / "broken.jpg").unlink()
+    assert cli.main([*argv, "--resume"]) == 0
+    skipped = "a2f: 3 images skipped because the output file exists with the expected format and size: "
+    assert f"{skipped}{folder / 'a.png'}, " in capsys.readouterr().err
+
+
+def test_images_that_fill_the_box_are_skipped_without_failing(weights, photo, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(photo, folder / "a.png")
+    assert cli.main(["upscale", str(folder), "--weights", weights, "--size", "44x40"]) == 0
+    assert "1 image skipped because the image already has the requested size" in capsys.readouterr().err
+
+
+def test_errors_name_the_flag_that_remedies_them(weights, photo, fails, tmp_path):
+    argv = ["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights]
+    assert fails(*argv, "--pixel-limit", "99").endswith("(--pixel-limit)")
+    assert fails(*argv, "--memory", "100MB").endswith("(--memory)")
+    (tmp_path / "o.png").touch()
+    assert fails(*argv).endswith("exists: choose another output, or replace it (--overwrite)")
+
+
+def test_the_report_never_replaces_an_image_or_a_folder(weights, photo, fails, tmp_path):
+    argv = ["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights, "--report"]
+    assert "would replace an image" in fails(*argv, str(tmp_path / "o.png"))
+    assert "would replace an image" in fails(*argv, photo)
+    assert "is a folder" in fails(*argv, str(tmp_path))
+    assert "cannot write to" in fails(*argv, f"{photo}/report.json")
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_a_tilde_in_the_value_of_a_flag_is_the_home_folder(weights, photo, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(weights, tmp_path / "w.safetensors")
+    argv = ["upscale", "--output=~/out/", "--report=~/report.json", "--weights=~/w.safetensors", "~/photo.png"]
+    assert cli.main(argv) == 0
+    assert (tmp_path / "out" / "photo.png").is_file()
+    assert (tmp_path / "report.json").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_and_leaves_no_incomplete_file(number, weights, photo, tmp_path, monkeypatch, capsys):
+    def enlarge(*args, **options):
+        time.sleep(0.1)  # until the main thread waits
+        os.kill(os.getpid(), number)
+        time.sleep(0.1)  # until it has handled the signal
+        return original(*args, **options)
+
+    original = batch.enlarge
+    monkeypatch.setattr(batch, "enlarge", enlarge)
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights]) == 130
+    assert capsys.readouterr().err.splitlines() == ["a2f: stopped"]
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,7 +1,7 @@
 """Upscaling of files and folders: outputs, messages, and no incomplete files."""
 
+import dataclasses
 import io
-import json
 import os
 import pathlib
 import subprocess
@@ -14,11 +14,20 @@ from PIL import Image
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.reading import read_picture
-from a2f_jax.upscaling.batch import Job, Options, _Pipeline, list_jobs, upscale_files
+from a2f_jax.upscaling.batch import Job, Options, Worklist, _Pipeline, list_jobs, summarize, upscale_files
+
+DEFAULT = Options()
 
 
-def upscale(model, *args, **options):
-    upscale_files(model.inference_network, model.folded, *args, **options)
+def upscale_all(model, images, output, options=DEFAULT):
+    work = list_jobs(images, output, options.form)
+    return upscale_files(model.inference_network, model.folded, work, options)
+
+
+def upscale(model, images, output, options=DEFAULT):
+    for result in upscale_all(model, images, output, options).results:
+        if result.error:
+            raise result.error
 
 
 @pytest.fixture
@@ -48,8 +57,9 @@ def test_a_missing_output_folder_is_created_and_file_names_are_kept(model, photo
 def test_existing_files_are_replaced_only_with_overwrite(model, photo, tmp_path):
     target = tmp_path / "out.png"
     target.write_bytes(b"precious")
-    with pytest.raises(UserError, match=r"out\.png exists: choose another output or pass --overwrite"):
+    with pytest.raises(UserError, match=r"out\.png exists: choose another output, or replace it") as caught:
         upscale(model, [photo], target)
+    assert caught.value.parameter == "overwrite"
     assert target.read_bytes() == b"precious"
     upscale(model, [photo], target, Options(overwrite=True))
     assert Image.open(target).size == (24, 18)
@@ -74,13 +84,15 @@ BAD = {
     "empty.png": (b"", "not an image or is damaged"),
     "text.jpg": (b"plain text", "not an image or is damaged"),
     "truncated.png": (_encoded("RGB", (64, 64), format="PNG")[:60], "not an image or is damaged"),
-    "cmyk.jpg": (_encoded("CMYK", (16, 16), format="JPEG"), "CMYK image without a colour profile: convert it"),
-    "float.tif": (_encoded("F", (16, 16), format="TIFF"), "is a F image: convert it to RGB"),
+    "cmyk.jpg": (_encoded("CMYK", (16, 16), format="JPEG"), "CMYK image without a color profile: convert it"),
     "animated.gif": (
         _encoded("L", (16, 16), format="GIF", save_all=True, append_images=[Image.new("L", (16, 16), 255)]),
-        "has 2 frames: extract them",
+        "has 2 frames: save the frame",
     ),
-    "bomb.png": (_encoded("1", (20000, 20000), format="PNG"), "more than the limit of 200000000: raise --pixel-limit"),
+    "bomb.png": (
+        _encoded("1", (20000, 20000), format="PNG"),
+        "more than the pixel limit of 200000000: raise the limit",
+    ),
     "tiny.png": (_encoded("RGB", (7, 30), format="PNG"), "at least 8×8"),
     "missing.png": (None, "No such file"),
 }
@@ -108,24 +120,34 @@ def test_palette_images_are_upscaled_in_color(model, photo, tmp_path):
 
 def test_a_transparent_image_is_not_written_as_jpeg(model, tmp_path):
     Image.new("RGBA", (16, 16), (255, 0, 0, 100)).save(tmp_path / "glass.png")
-    with pytest.raises(UserError, match=r"out\.jpg cannot be transparent, as its original is: choose PNG"):
+    with pytest.raises(
+        UserError, match=r"out\.jpg: the image is transparent, and JPEG does not support transparency: use PNG"
+    ):
         upscale(model, [tmp_path / "glass.png"], tmp_path / "out.jpg")
 
 
 def test_a_result_too_large_for_its_format_is_refused_before_the_work(model, tmp_path):
     Image.new("L", (9000, 8)).save(tmp_path / "wide.png")
-    with pytest.raises(UserError, match=r"18000×16 pixels, WEBP holds 16383 a side"):
+    with pytest.raises(UserError, match=r"18000×16 pixels, but WEBP allows at most 16383 per side"):
         upscale(model, [tmp_path / "wide.png"], tmp_path / "out.webp")
 
 
-def test_a_bad_file_does_not_stop_the_others(model, photo, tmp_path, capsys):
+def test_a_bad_file_does_not_stop_the_others(model, photo, tmp_path):
     bad, last = tmp_path / "bad.png", tmp_path / "last.png"
     bad.write_bytes(b"?")
     last.write_bytes(photo.read_bytes())
-    with pytest.raises(UserError, match=r"1 of 3 images failed: .*bad\.png"):
-        upscale(model, [photo, bad, last], tmp_path / "out")
+    outcome = upscale_all(model, [photo, bad, last], tmp_path / "out")
+    assert [result.status for result in outcome.results] == ["done", "failed", "done"]
+    assert "bad.png is not an image or is damaged" in str(outcome.results[1].error)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["last.png", "photo.png"]
-    assert capsys.readouterr().err.count("bad.png is not an image or is damaged") == 1
+
+
+def test_failures_are_reported_as_they_happen(model, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"?")
+    errors = []
+    work = list_jobs([tmp_path], tmp_path / "out")
+    outcome = upscale_files(model.inference_network, model.folded, work, on_failure=errors.append)
+    assert errors == [outcome.results[0].error]
 
 
 @pytest.fixture
@@ -148,22 +170,65 @@ def test_a_folder_without_images_is_refused_by_name(tmp_path):
         list_jobs([tmp_path], tmp_path / "out")
 
 
-def test_an_interrupted_run_is_resumed_and_reported(model, folder, tmp_path):
-    out, report = tmp_path / "out", tmp_path / "report.json"
+def test_a_resumed_run_upscales_what_is_missing(model, folder, tmp_path):
+    out = tmp_path / "out"
     upscale(model, [folder / "a.png"], out / "a.png")
     before = (out / "a.png").stat().st_mtime_ns
-    (folder / "broken.jpg").write_bytes(b"?")
-    with pytest.raises(UserError, match="1 of 3 images failed"):
-        upscale(model, [folder], out, Options(resume=True), report)
+    done, new = upscale_all(model, [folder], out, Options(resume=True)).results
+    assert (done.status, done.reason) == ("skipped", "the output file exists with the expected format and size")
     assert (out / "a.png").stat().st_mtime_ns == before
-    listed = {pathlib.Path(entry["image"]).name: entry for entry in json.loads(report.read_text())["images"]}
-    assert {name: entry["status"] for name, entry in listed.items()} == {
-        "a.png": "skipped",
-        "b.png": "done",
-        "broken.jpg": "failed",
-    }
-    assert "broken.jpg is not an image or is damaged" in listed["broken.jpg"]["error"]
-    assert (listed["b.png"]["width"], listed["b.png"]["height"]) == (24, 18)
+    assert (new.status, new.width, new.height) == ("done", 24, 18)
+
+
+@pytest.mark.parametrize(
+    ("changed", "found", "expected"),
+    [
+        (Options(target=3.0), "PNG of 24×18", "PNG of 36×27"),
+        (Options(target=(40, 999)), "PNG of 24×18", "PNG of 40×30"),
+        (Options(form="WEBP"), "PNG of 24×18", "WEBP of 24×18"),
+    ],
+)
+def test_results_of_other_options_are_not_taken_for_done(model, photo, tmp_path, changed, found, expected):
+    target = tmp_path / "out.png"
+    upscale(model, [photo], target)
+    content = target.read_bytes()
+    resumed = dataclasses.replace(changed, resume=True)
+    with pytest.raises(
+        UserError, match=rf"out\.png exists, but it is {found} pixels instead of {expected} pixels"
+    ) as caught:
+        upscale(model, [photo], target, resumed)
+    assert caught.value.parameter == "overwrite"
+    assert target.read_bytes() == content
+    upscale(model, [photo], target, dataclasses.replace(resumed, overwrite=True))
+    assert target.read_bytes() != content
+
+
+def test_an_unreadable_output_file_is_not_taken_for_done(model, photo, tmp_path):
+    (tmp_path / "out.png").write_bytes(b"precious")
+    with pytest.raises(UserError, match=r"out\.png exists, but it is no image instead of PNG of 24×18 pixels"):
+        upscale(model, [photo], tmp_path / "out.png", Options(resume=True))
+    assert (tmp_path / "out.png").read_bytes() == b"precious"
+
+
+def test_of_several_images_those_that_fill_the_box_are_skipped(model, folder, tmp_path):
+    Image.new("RGB", (30, 20)).save(folder / "large.png")
+    outcome = upscale_all(model, [folder], tmp_path / "out", Options(target=(18, 18)))
+    assert [(result.status, result.reason) for result in outcome.results] == [
+        ("done", None),
+        ("done", None),
+        ("skipped", "the image already has the requested size"),
+    ]
+    assert not (tmp_path / "out" / "large.png").exists()
+    with pytest.raises(UserError, match="already has the requested size: request a larger one"):
+        upscale(model, [folder / "large.png"], tmp_path / "out.png", Options(target=(18, 18)))
+
+
+def test_without_progress_nothing_is_printed(model, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("a2f_jax.progress.LOG_INTERVAL", 0)
+    upscale(model, [folder], tmp_path / "out", Options(progress=False))
+    assert capsys.readouterr().err == ""
+    upscale(model, [folder], tmp_path / "again")
+    assert "2/2 images" in capsys.readouterr().err
 
 
 def test_standard_input_and_output(model, photo, monkeypatch):
@@ -201,7 +266,8 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
         "params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype('f') / 10, shapes)\n"
         "[Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f'{i}.png') for i in range(6)]\n"
         "model = Model.from_params(params)\n"
-        "batch.upscale_files(model.inference_network, model.folded, [folder], folder / 'out', batch.Options(tile=16))\n"
+        "work = batch.list_jobs([folder], folder / 'out')\n"
+        "batch.upscale_files(model.inference_network, model.folded, work, batch.Options(tile=16))\n"
         "for i in range(6):\n"
         "    want = model.upscale(np.asarray(Image.open(folder / f'{i}.png')))\n"
         "    assert (np.asarray(Image.open(folder / 'out' / f'{i}.png')) == want).mean() > 0.99\n"
@@ -212,34 +278,24 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
         [sys.executable, "-c", program, tmp_path], env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "2"
-    assert "6 images" in done.stderr
 
 
-def test_input_images_are_never_replaced(model, photo, tmp_path):
-    for output in (photo, tmp_path):
+def test_input_images_are_never_replaced(photo, tmp_path):
+    for image, output in ((photo, photo), (tmp_path, tmp_path)):
         with pytest.raises(UserError, match=r"photo\.png is one of the input images"):
-            upscale_files(
-                model.inference_network,
-                model.folded,
-                [tmp_path if output == tmp_path else photo],
-                output,
-                Options(overwrite=True),
-            )
-    with pytest.raises(UserError, match="would replace an image: choose another name"):
-        upscale(model, [photo], tmp_path / "out.png", report=tmp_path / "out.png")
-    assert Image.open(photo).size == (12, 9)
+            list_jobs([image], output)
 
 
 def test_an_output_folder_inside_the_input_folder_is_not_searched_for_images(photo, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "photo.png").write_bytes(photo.read_bytes())
-    assert [job.image for job in list_jobs([tmp_path], tmp_path / "out")] == [photo]
+    assert [job.image for job in list_jobs([tmp_path], tmp_path / "out").jobs] == [photo]
 
 
 def test_images_of_a_format_that_cannot_be_written_become_png(tmp_path):
     (tmp_path / "old.gif").touch()
-    (job,) = list_jobs([tmp_path], tmp_path / "out")
-    assert job.target == tmp_path / "out" / "old.png"
+    (job,) = list_jobs([tmp_path], tmp_path / "out").jobs
+    assert job.output == tmp_path / "out" / "old.png"
 
 
 def test_metadata_too_large_for_a_jpeg_is_dropped(model, photo, tmp_path):
@@ -256,17 +312,115 @@ def test_an_unexpected_exception_does_not_stop_the_other_images(model, photo, tm
 
     (tmp_path / "bad.png").write_bytes(photo.read_bytes())
     monkeypatch.setattr("a2f_jax.upscaling.batch.read_picture", broken)
-    with pytest.raises(UserError, match="1 of 2 images failed"):
-        upscale_files(
-            model.inference_network, model.folded, [tmp_path], tmp_path / "out", report=tmp_path / "report.json"
-        )
-    assert (tmp_path / "out" / "photo.png").is_file()
-    assert "ZeroDivisionError: on purpose" in (tmp_path / "report.json").read_text()
+    bad, good = upscale_all(model, [tmp_path], tmp_path / "out").results
+    assert str(bad.error) == f"{tmp_path / 'bad.png'}: ZeroDivisionError: on purpose"
+    assert (good.status, (tmp_path / "out" / "photo.png").is_file()) == ("done", True)
 
 
 def test_an_interrupted_batch_stops_within_an_image(model, photo, tmp_path):
-    pipeline = _Pipeline(model.inference_network, model.folded, [Job(photo, tmp_path / "out.png")], Options(tile=8))
+    job = Job(photo, tmp_path / "out.png")
+    pipeline = _Pipeline(model.inference_network, model.folded, Worklist([job]), Options(tile=8))
     pipeline.stopped.set()
     with pytest.raises(UserError, match="interrupted"):
-        pipeline.run(pipeline.jobs[0])
+        pipeline.run(job)
     assert list(tmp_path.iterdir()) == [photo]
+
+
+def test_what_is_left_out_of_a_folder_is_listed_with_the_reason(photo, tmp_path):
+    names = ["a.JFIF", "b.exr", "c.jp2", "._photo.png", ".hidden/t.jpg", "sub/.d.webp", "notes.txt", ".git/config"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "broken.png").symlink_to("missing.png")
+    work = list_jobs([tmp_path], tmp_path / "out")
+    assert [job.image.name for job in work.jobs] == ["a.JFIF", "photo.png"]
+    reasons = {str(path.relative_to(tmp_path)): reason for path, reason in work.ignored}
+    assert reasons == {
+        "b.exr": "in an unsupported format",
+        "c.jp2": "in an unsupported format",
+        "._photo.png": "hidden",
+        ".hidden/t.jpg": "hidden",
+        "sub/.d.webp": "hidden",
+        "broken.png": "unreadable",
+    }
+
+
+def test_a_hidden_file_that_is_named_is_upscaled(tmp_path):
+    assert [job.image.name for job in list_jobs([tmp_path / ".a.png"], tmp_path / "out.png").jobs] == [".a.png"]
+
+
+def test_the_error_for_a_folder_without_images_counts_what_was_left_out(tmp_path):
+    for name in ("a.exr", "b.exr", "._c.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"\(3 were left out: 1 hidden \(.*_c\.png\), 2 in an unsupported format"):
+        list_jobs([tmp_path], tmp_path / "out")
+
+
+def test_a_long_list_is_shortened():
+    ignored = [(pathlib.Path(f"{i}.exr"), "in an unsupported format") for i in range(12)]
+    assert summarize(ignored).endswith("8.exr, 9.exr and 2 more)")
+
+
+def test_an_image_that_is_named_twice_is_upscaled_once(photo, tmp_path):
+    assert [job.output.name for job in list_jobs([tmp_path, photo], tmp_path / "out").jobs] == ["photo.png"]
+
+
+def test_an_output_that_ends_in_a_slash_is_a_folder(photo, tmp_path):
+    for output in (f"{tmp_path}/out.v2/", f"{tmp_path}/out.png/"):
+        assert [str(job.output) for job in list_jobs([photo], output).jobs] == [f"{output}photo.png"]
+
+
+def test_an_output_with_an_unknown_suffix_is_refused(photo, tmp_path):
+    with pytest.raises(
+        UserError, match=r"out\.v2: its suffix must be one of \.avif, .* must end in / if it is a folder"
+    ):
+        list_jobs([photo], tmp_path / "out.v2")
+    assert list_jobs([photo], tmp_path / "out.v2", "PNG").jobs == [Job(photo, tmp_path / "out.v2")]
+
+
+def test_the_name_of_an_image_file_is_refused_as_output_of_several_images(photo, tmp_path):
+    for images in ([photo, tmp_path / "b.png"], [tmp_path]):
+        with pytest.raises(UserError, match=r"two\.png is the name of one file, but the input is not one image"):
+            list_jobs(images, tmp_path / "two.png")
+    (tmp_path / "two.png").mkdir()
+    (job,) = list_jobs([photo, photo], tmp_path / "two.png").jobs
+    assert job.output == tmp_path / "two.png" / "photo.png"
+
+
+def test_a_tilde_is_the_home_folder_unless_it_begins_the_name_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("~a.png").touch()
+    (job,) = list_jobs(["~a.png"], "-").jobs
+    assert job.image == pathlib.Path("~a.png")
+    monkeypatch.setattr("a2f_jax.upscaling.batch.check_writable", lambda folder: None)
+    (job,) = list_jobs(["~/b.png"], "~/out/").jobs
+    assert (job.image, job.output) == (pathlib.Path("/home/ada/b.png"), pathlib.Path("/home/ada/out/b.png"))
+
+
+@pytest.mark.parametrize("output", ["/proc/x.png", "file/x.png", "file/folder/"])
+def test_an_output_that_cannot_be_written_is_found_before_the_work(photo, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").touch()
+    with pytest.raises(UserError, match=f"cannot write to {pathlib.Path(output + '_').parent}"):
+        list_jobs([photo], output)
+
+
+@pytest.mark.parametrize("length", [255, 256])
+def test_names_of_up_to_255_bytes_work_and_longer_ones_fail_before_the_work(
+    model, photo, tmp_path, length, monkeypatch
+):
+    target = tmp_path / ("x" * (length - 4) + ".png")
+    if length == 255:
+        upscale(model, [photo], target)
+        assert target.is_file()
+        return
+    monkeypatch.setattr("a2f_jax.upscaling.batch.enlarge", None)  # would fail
+    with pytest.raises(UserError, match=r"cannot write .*: File name too long"):
+        upscale(model, [photo], target)
+
+
+def test_a_folder_of_the_name_of_the_output_is_found_before_the_work(model, photo, tmp_path):
+    (tmp_path / "out" / "photo.png").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"photo\.png is a folder: choose another output"):
+        upscale(model, [photo], tmp_path / "out", Options(overwrite=True))
