@@ -38,11 +38,13 @@ def set_up_streams() -> None:
 def quiet_libraries() -> None:
     """Hides log messages of libraries about errors that are reported in one line, and about their own internals."""
     import logging
+    import warnings
 
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\b")  # metadata that it cannot read is dropped
 
 
 def _interrupt(_: int, frame: types.FrameType | None) -> None:

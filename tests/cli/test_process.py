@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
+from PIL import Image
 
-from a2f_jax.cli.process import interruptible, set_up_streams
+from a2f_jax.cli.process import interruptible, quiet_libraries, set_up_streams
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,13 @@ def test_ctrl_c_during_an_import_exits_at_once():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "a2f: stopped\n")
+
+
+def test_warnings_about_metadata_of_images_are_hidden():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        Image.Exif().load(b"Exif\0\0II*\0\xff\0\0\0")
+        assert not shown
+        warnings.warn("other", stacklevel=1)
+    assert [str(warning.message) for warning in shown] == ["other"]
