@@ -53,7 +53,8 @@ setuptools.setup(
         "report": ["matplotlib>=3.10,<4", "adjustText>=1.3,<2"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
         "torch": ["torch>=2.6"],
-        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
+        # Ruff formats the signatures.
+        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.14"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18"],
     },
     entry_points={"console_scripts": ["a2f = a2f_jax.cli:main"]},
