@@ -228,7 +228,7 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
                 samples = samples << 4 | samples >> 8
             if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8-bit samples only
                 samples = 65535 - samples
-        elif tags.get(_PLANAR, 1) == 1 and all(_DEEP_RAW_MODE.fullmatch(mode) for mode in raw_modes):
+        elif tags.get(_PLANAR, 1) == 1 and raw_modes and all(_DEEP_RAW_MODE.fullmatch(mode) for mode in raw_modes):
             samples = _deep_colors(image, file)
         elif bits <= 8 and image.mode in _8_BIT_MODES:
             samples = _samples_8_bit(image)
@@ -362,9 +362,11 @@ def read_picture(source: str | os.PathLike[str] | zipfile.Path | bytes, limit: i
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, UnidentifiedImageError) or not text:  # Pillow's text would repeat the name
-        return "its header is invalid"
-    return text
+    if isinstance(error, UnidentifiedImageError):
+        return "its header cannot be decoded"
+    # The text of other exceptions, such as a KeyError, says nothing about the file.
+    described = text and isinstance(error, OSError | ValueError | SyntaxError | RuntimeError)
+    return text if described else "its content is inconsistent"
 
 
 def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:

@@ -332,3 +332,22 @@ def test_12_bit_grayscale_in_a_tiff_covers_the_whole_range():
     directory = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags)
     picture = read_picture(b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + content)
     np.testing.assert_allclose(picture.pixels[..., 0], samples * (65535 / 4095), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyError(0), "is not an image or is damaged: its content is inconsistent"),
+        (ValueError(), "is not an image or is damaged: its content is inconsistent"),
+        (ValueError("two\n lines"), "is not an image or is damaged: two lines"),
+        (MemoryError(), "does not fit in memory: use a smaller image"),
+        (IsADirectoryError(21, "Is a directory"), "Is a directory"),
+    ],
+)
+def test_every_failure_to_decode_has_a_reason(monkeypatch, error, message):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("a2f_jax.images.reading._decode", fail)
+    with pytest.raises(UserError, match=rf"standard input.* ?{message}$"):
+        read_picture(b"")
