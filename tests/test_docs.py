@@ -7,7 +7,8 @@ import shlex
 import pytest
 
 import a2f_jax
-from a2f_jax.cli.main import parser
+from a2f_jax import cli
+from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, train, upscale
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -22,12 +23,14 @@ def documented_commands():
 
 
 @pytest.mark.parametrize("command", documented_commands())
-def test_documented_commands_are_accepted_by_the_command_line(command):
+def test_documented_commands_are_accepted_by_the_command_line(command, monkeypatch):
+    for module in (compare, convert, data, evaluate, info, models, report, upscale):
+        monkeypatch.setattr(module, "run", lambda *_: None)
+    monkeypatch.setattr(train, "run", lambda args, overrides: train.load_config(args.config, overrides))
     words = shlex.split(command, comments=True)[1:]
     # Only the shell knows what $scale and > stand for.
     words = ["4" if word == "$scale" else word for word in words if word != ">"]
-    _, unknown = parser().parse_known_args(words)
-    assert all(word.startswith("--config.") for word in unknown)
+    assert cli.main(words) == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
