@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from a2f_jax.data.datasets import open_pairs, prepare
+    from a2f_jax.data.datasets import open_pairs
     from a2f_jax.data.matlab_bicubic import matlab_bicubic
+    from a2f_jax.data.preparation import prepare
     from a2f_jax.errors import UserError
     from a2f_jax.evaluation.benchmark import evaluate
     from a2f_jax.evaluation.metrics import psnr_y, ssim_y
@@ -40,7 +41,7 @@ _HOMES = {
     "load": "a2f_jax.model",
     "matlab_bicubic": "a2f_jax.data.matlab_bicubic",
     "open_pairs": "a2f_jax.data.datasets",
-    "prepare": "a2f_jax.data.datasets",
+    "prepare": "a2f_jax.data.preparation",
     "psnr_y": "a2f_jax.evaluation.metrics",
     "ssim_y": "a2f_jax.evaluation.metrics",
     "train": "a2f_jax.training.loop",

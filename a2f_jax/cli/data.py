@@ -1,13 +1,11 @@
 """`a2f data prepare`."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.catalogue import BENCHMARK_SETS, SCALES
 from a2f_jax.cli.commands import add_command
-from a2f_jax.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -21,13 +19,14 @@ def add(commands: Any) -> None:
         "  a2f data prepare sample\n"
         "  a2f data prepare div2k --scale 4                       download the official archives\n"
         "  a2f data prepare div2k --scale 4 --source archives/    use archives that are already there\n"
-        "  a2f data prepare set5 --source benchmark/              layout of SelfExSR or of the EDSR benchmark\n"
-        "  a2f data prepare my_photos --source photos/ --validation 24\n",
+        "  a2f data prepare set5 --source benchmark/              layout of SelfExSR, EDSR or BasicSR\n"
+        "  a2f data prepare my_photos --source photos/            hold out a tenth of the photographs\n"
+        "  a2f data prepare my_pairs --source pairs/              LR and HR images in pairs/LR and pairs/HR\n",
     )
     parser.add_argument(
         "name",
         metavar="NAME",
-        help=f"sample, div2k, {', '.join(BENCHMARK_SETS)}, or a new name for a folder of photographs",
+        help=f"sample, div2k, {', '.join(BENCHMARK_SETS)}, or a new name for a folder of photographs or pairs",
     )
     parser.add_argument("--scale", type=int, choices=SCALES, default=4, help="scale of the pairs (default: 4)")
     parser.add_argument("--source", metavar="DIR", help="folder with the images or the official archives")
@@ -37,33 +36,44 @@ def add(commands: Any) -> None:
         help="where to store the dataset (default: $A2F_DATA_DIR, or a2f_jax/data in the user's cache folder)",
     )
     parser.add_argument(
-        "--validation", type=int, default=0, metavar="N", help="hold out N photographs for validation (default: 0)"
+        "--validation",
+        type=int,
+        metavar="N",
+        help="hold out N photographs for validation (default: a tenth of them, at most 100)",
+    )
+    parser.add_argument(
+        "--min-size",
+        type=int,
+        default=48,
+        metavar="N",
+        help="smallest side of a photograph's LR image in pixels, at least the patch size in training (default: 48)",
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out photographs that cannot be read or are too small"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is already prepared")
 
 
-def _with_flags(message: str) -> str:
-    """Replaces parameters of `prepare`, such as `data_dir=DIR`, by flags of the command line."""
-    return re.sub(
-        r"\b(data_dir|overwrite|source|validation)=(\S+?)(?=[:,;.)]*(?:\s|$))",
-        lambda match: "--" + match[1].replace("_", "-") + ("" if match[2] == "True" else f" {match[2]}"),
-        message,
-    )
-
-
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
-    """Prepares the dataset and prints its folder."""
+    """Prepares the dataset and prints its folder and the size of its splits."""
     from a2f_jax.data import prepare
+    from a2f_jax.data.locations import split_sizes
 
-    try:
-        folder = prepare(
-            args.name,
-            scale=args.scale,
-            data_dir=args.data_dir,
-            source=args.source,
-            validation=args.validation,
-            overwrite=args.overwrite,
+    folder = prepare(
+        args.name,
+        scale=args.scale,
+        data_dir=args.data_dir,
+        source=args.source,
+        validation=args.validation,
+        min_size=args.min_size,
+        skip_bad=args.skip_bad,
+        overwrite=args.overwrite,
+    )
+    sizes = split_sizes(folder)
+    counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
+    print(f"{args.name} ×{args.scale} is ready in {folder}: {counts} images")
+    if "train" in sizes and "validation" not in sizes:
+        print(
+            "No images are held out for validation, which `a2f train` requires: prepare the dataset again with "
+            "--validation N --overwrite"
         )
-    except UserError as error:
-        raise UserError(_with_flags(str(error))) from error
-    print(f"{args.name} ×{args.scale} is ready in {folder}")

@@ -13,13 +13,13 @@ import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
 from a2f_jax.data.datasets import dataset_folder, open_pairs
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import dataset_name
 from a2f_jax.errors import UserError
 from a2f_jax.files import locked
+from a2f_jax.progress import progress_bar
 
 CHUNK = 128
 """Size of a chunk in bytes."""
@@ -77,11 +77,13 @@ def _fingerprint(folder: pathlib.Path, split: str) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
-def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pathlib.Path) -> None:
+def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pathlib.Path, progress: bool) -> None:
     pairs = open_pairs(name, scale=scale, split=split, data_dir=data_dir)
     names, sizes = [], []
     starts: dict[str, list[int]] = {"lr": [0], "hr": [0]}
-    bar = tqdm.tqdm(total=len(pairs), unit="image", desc=f"decoding {name} ×{scale} {split}")
+    bar = progress_bar(
+        total=len(pairs), unit="image", description=f"decoding {name} ×{scale} {split}", visible=progress
+    )
     # Written rather than mapped: on a full disk, a write raises an error, but a store to a mapping kills the process.
     with bar, (folder / "lr").open("wb") as lr, (folder / "hr").open("wb") as hr:
         for pair in in_order(pairs.__getitem__, range(len(pairs))):
@@ -105,7 +107,14 @@ def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pa
     )
 
 
-def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | os.PathLike[str] | None = None) -> Cache:
+def open_cache(
+    name: str,
+    *,
+    scale: int,
+    split: str = "train",
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Cache:
     """Opens the decoded pixels of a split, and decodes them first if necessary.
 
     Several processes may call this at the same time: one decodes and the others wait. A process that is killed while
@@ -117,6 +126,7 @@ def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | o
       scale: the scale of the pairs.
       split: `"train"` or `"validation"`.
       data_dir: the folder with the prepared datasets; by default `default_data_dir()`.
+      progress: whether to show a progress bar while decoding.
 
     Returns:
       The decoded pixels, memory-mapped and read-only.
@@ -139,7 +149,7 @@ def open_cache(name: str, *, scale: int, split: str = "train", data_dir: str | o
                     partial = decoded / f"{split}-partial"
                     partial.mkdir()
                     try:
-                        _build(partial, name, scale, split, dataset.parents[2])
+                        _build(partial, name, scale, split, dataset.parents[2], progress)
                         os.replace(partial, folder)
                     finally:
                         shutil.rmtree(partial, ignore_errors=True)

@@ -1,211 +1,24 @@
-"""Datasets of LR–HR pairs, prepared and read by tensorflow-datasets, without TensorFlow.
+"""Datasets of LR–HR pairs, read by tensorflow-datasets without TensorFlow, or directly from image files.
 
 A dataset is prepared once per scale: its images are stored, losslessly compressed, in array_record files in
 `<data_dir>/<name>/x<scale>/1.0.0`. DIV2K prepared by tensorflow-datasets' own builder (`div2k/bicubic_x4`) can be read
 too.
 """
 
-import contextlib
-import functools
-import http.client
 import io
 import os
 import pathlib
-import shutil
-import urllib.request
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import numpy as np
-import platformdirs
-import tqdm
 from PIL import Image
 
 from a2f_jax.catalogue import BENCHMARK_SETS
-from a2f_jax.data.parallel import in_order
-from a2f_jax.data.sources import Pair, Source, Splits, benchmark, dataset_name, find, fingerprint
+from a2f_jax.data.discovery import find
+from a2f_jax.data.locations import data_root, prepared_folder
+from a2f_jax.data.preparation import prepare
+from a2f_jax.data.sources import Pair, Source, dataset_name
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
-_VERSION = "1.0.0"
-_DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
-
-
-def default_data_dir() -> pathlib.Path:
-    """Returns the default folder of prepared datasets: `$A2F_DATA_DIR`, or one in the user's cache folder."""
-    if folder := os.environ.get("A2F_DATA_DIR"):
-        return pathlib.Path(folder).expanduser()
-    return platformdirs.user_cache_path("a2f_jax", appauthor=False) / "data"
-
-
-def _encode(source: Source, scale: int, folder: pathlib.Path) -> dict[str, str]:
-    # Files left by a preparation that was interrupted are reused.
-    files = {key: folder / f"{source.digest()}-{key}.png" for key in ("lr", "hr")}
-    if not all(file.exists() for file in files.values()):
-        pair = source.read(scale)
-        for key, file in files.items():
-            partial = file.with_suffix(".partial")
-            # Level 1 is several times faster than the default and makes the files only a few percent larger.
-            Image.fromarray(getattr(pair, key)).save(partial, "PNG", compress_level=1)
-            os.replace(partial, file)
-    return {"name": source.name, **{key: str(file) for key, file in files.items()}}
-
-
-def _builder(name: str, scale: int, splits: Splits, work: pathlib.Path) -> "tfds.core.DatasetBuilder":
-    import tensorflow_datasets as tfds
-
-    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-        """LR–HR pairs."""
-
-        VERSION = tfds.core.Version(_VERSION)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"x{scale}", description=f"Pairs ×{scale}.")]  # noqa: RUF012
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            image = functools.partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict({"name": tfds.features.Text(), "lr": image(), "hr": image()}),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            return {split: self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-            with tqdm.tqdm(total=len(splits[split]), unit="image", desc=f"{name} ×{scale} {split}") as bar:
-                encode = functools.partial(_encode, scale=scale, folder=work)
-                for key, example in enumerate(in_order(encode, splits[split])):
-                    yield key, example
-                    bar.update()
-
-    Pairs.name = name
-    return Pairs(data_dir=str(work), config=f"x{scale}", file_format="array_record")
-
-
-def _download(url: str, file: pathlib.Path) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    there = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            there = 0
-        total = there + int(response.headers["Content-Length"] or 0)
-        bar = tqdm.tqdm(initial=there, total=total, unit="B", unit_scale=True, desc=file.name)
-        with bar, partial.open("ab" if there else "wb") as out:
-            while block := response.read(1 << 20):
-                out.write(block)
-                bar.update(len(block))
-    if partial.stat().st_size < total:
-        raise OSError(f"the connection was lost after {partial.stat().st_size} of {total} bytes")
-    os.replace(partial, file)
-
-
-def _download_div2k(scale: int, data_dir: pathlib.Path) -> pathlib.Path:
-    folder = data_dir / "downloads" / "div2k"
-    names = [f"DIV2K_{part}_{kind}.zip" for part in ("train", "valid") for kind in ("HR", f"LR_bicubic_X{scale}")]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "download.lock"):
-            for name in names:
-                if not (folder / name).exists():
-                    _download(_DIV2K_URL + name, folder / name)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(
-            f"cannot download DIV2K from {_DIV2K_URL} to {folder} ({error}): try again later, or download "
-            f"{', '.join(names)} yourself and pass their folder as source=DIR"
-        ) from error
-    return folder
-
-
-def _prepared(name: str, scale: int, data_dir: pathlib.Path) -> pathlib.Path | None:
-    # DIV2K may also have been prepared by tensorflow-datasets' own builder.
-    for config in (f"x{scale}", f"bicubic_x{scale}"):
-        versions = sorted((data_dir / name / config).glob("*.*.*/dataset_info.json"))
-        if versions:
-            return versions[-1].parent
-    return None
-
-
-def prepare(
-    name: str,
-    *,
-    scale: int,
-    data_dir: str | os.PathLike[str] | None = None,
-    source: str | os.PathLike[str] | None = None,
-    validation: int = 0,
-    overwrite: bool = False,
-) -> pathlib.Path:
-    """Prepares a dataset: reads its images once and stores LR–HR pairs for `open_pairs`.
-
-    A dataset that is already prepared is kept, and a preparation that was interrupted is resumed. The dataset appears
-    only when it is complete. Meanwhile, up to twice its size is needed on disk.
-
-    Args:
-      name: `"sample"` (the photographs that scikit-image installs), `"div2k"`, a benchmark set (`"set5"`, `"set14"`,
-        `"b100"`, `"urban100"`, `"manga109"`), or a new name of letters, digits, `-` and `_` for a folder of HR
-        photographs.
-      scale: the scale of the pairs: 2, 3 or 4.
-      data_dir: the folder to store the dataset in; by default `default_data_dir()`.
-      source: the folder with the images. If it is omitted, DIV2K is downloaded.
-      validation: the number of images of a folder of photographs to hold out.
-      overwrite: whether to replace a dataset that is already prepared.
-
-    Returns:
-      The folder of the prepared dataset.
-
-    Raises:
-      UserError: the source is not recognized, a file in it cannot be read, or the dataset cannot be written.
-    """
-    name = dataset_name(name)
-    data_dir = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
-    folder = pathlib.Path(source).expanduser().resolve() if source is not None else None
-    if folder is None and not overwrite and (ready := _prepared(name, scale, data_dir)):
-        return ready
-    if folder is None and name == "div2k":
-        folder = _download_div2k(scale, data_dir)
-    if folder is not None and folder != data_dir and (ready := _prepared(name, scale, folder)):
-        raise UserError(f"{ready} is already prepared: use data_dir={folder}")
-    target = data_dir / name / f"x{scale}" / _VERSION
-    try:
-        splits = find(name, folder, scale, validation)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.parent / "prepare.lock"):
-            if overwrite or not target.exists():
-                _write(name, scale, splits, target)
-            elif (target / "source.txt").read_text() != fingerprint(splits):
-                raise UserError(
-                    f"{target} was prepared from different files or with a different number of validation images: "
-                    "pass overwrite=True to replace it, or choose another name"
-                )
-    except OSError as error:
-        raise UserError(f"cannot prepare {target}: {error}") from error
-    return target
-
-
-def _write(name: str, scale: int, splits: Splits, target: pathlib.Path) -> None:
-    import tensorflow_datasets as tfds
-
-    made_from = fingerprint(splits)
-    work = target.with_name(f"{_VERSION}.partial")
-    work.mkdir(exist_ok=True)
-    # An interrupted preparation keeps its images, but array_record files cannot be continued.
-    shutil.rmtree(work / name, ignore_errors=True)
-    tfds.disable_progress_bar()
-    # tfds prints to standard output what the progress bar shows.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder = _builder(name, scale, splits, work)
-        try:
-            builder.download_and_prepare()
-        except RuntimeError as error:  # array_record reports a full disk this way
-            raise UserError(f"cannot write {target}: {' '.join(str(error).split())}") from error
-    (builder.data_path / "source.txt").write_text(made_from)
-    if target.exists():
-        os.replace(target, work / "old")
-    os.replace(builder.data_path, target)
-    shutil.rmtree(work)
 
 
 class _Stored(Sequence[Pair]):
@@ -218,7 +31,7 @@ class _Stored(Sequence[Pair]):
             builder = tfds.builder_from_directory(folder)
         except Exception as error:  # each library that meets the damage raises its own
             reason = " ".join(str(error).split())
-            raise UserError(f"{folder} is damaged ({reason}): prepare the dataset again with overwrite=True") from error
+            raise UserError(f"{folder} is damaged ({reason}): prepare the dataset again and overwrite it") from error
         if split not in builder.info.splits:
             raise UserError(
                 f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}: prepare it again with "
@@ -244,7 +57,7 @@ class _Stored(Sequence[Pair]):
             lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
         except Exception as error:  # each library that meets the damage raises its own
             raise UserError(
-                f"image {index} in {self._folder} is damaged ({error}): prepare the dataset again with overwrite=True"
+                f"image {index} in {self._folder} is damaged ({error}): prepare the dataset again and overwrite it"
             ) from error
         height, width = self._scale * lr.shape[0], self._scale * lr.shape[1]
         # DIV2K prepared by tensorflow-datasets itself has no names.
@@ -277,8 +90,8 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
       UserError: the dataset is not prepared; the message contains the command that prepares it.
     """
     name = dataset_name(name)
-    root = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
-    if ready := _prepared(name, scale, root):
+    root = data_root(data_dir)
+    if ready := prepared_folder(name, scale, root):
         return ready
     if name == "sample":
         return prepare(name, scale=scale, data_dir=root)
@@ -310,11 +123,11 @@ def open_pairs(
       UserError: the dataset is not found, is damaged, or has no such split.
     """
     name = dataset_name(name)
-    root = pathlib.Path(data_dir or default_data_dir()).expanduser().resolve()
+    root = data_root(data_dir)
     if name not in BENCHMARK_SETS:
         return _Stored(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)
     if split not in (None, "test"):
         raise UserError(f"{name} has no split {split!r}: it is a benchmark set, whose only split is 'test'")
-    if data_dir is not None and root.is_dir() and not _prepared(name, scale, root):
-        return _Files(benchmark(root, name, scale)["test"], scale)
+    if data_dir is not None and root.is_dir() and not prepared_folder(name, scale, root):
+        return _Files(find(name, root, scale)["test"], scale)
     return _Stored(dataset_folder(name, scale=scale, data_dir=root), "test", scale)

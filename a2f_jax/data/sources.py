@@ -1,7 +1,6 @@
-"""Finds the LR–HR pairs in folders and archives, in the layouts in which datasets are distributed."""
+"""Names of datasets, and the files that LR–HR pairs are read from."""
 
 import hashlib
-import itertools
 import pathlib
 import re
 import zipfile
@@ -24,6 +23,7 @@ _SAMPLE = (
     "rocket.jpg",
 )
 
+
 AnyPath = pathlib.Path | zipfile.Path
 
 
@@ -39,6 +39,15 @@ class Pair(NamedTuple):
     name: str
     lr: np.ndarray
     hr: np.ndarray
+
+
+def _lr_sides(side: int, scale: int) -> set[int]:
+    """Returns the LR sides, in pixels, of an HR side that is not necessarily a multiple of the scale.
+
+    Before it was downscaled, HR may have been cropped to a multiple of the scale, not cropped at all (MATLAB's
+    `imresize` then rounds up), or cropped to a multiple of 12, as BasicSR does for all scales at once.
+    """
+    return {side // scale, -(-side // scale), side // 12 * 12 // scale}
 
 
 class Source(NamedTuple):
@@ -59,8 +68,8 @@ class Source(NamedTuple):
     def read(self, scale: int) -> Pair:
         """Reads the pair.
 
-        HR is cropped at the right and bottom to a multiple of the scale. Without an LR file, LR is computed from HR by
-        `matlab_bicubic`.
+        HR and LR are cropped at the right and bottom to the area that both show. Without an LR file, LR is computed
+        from HR by `matlab_bicubic`.
 
         Args:
           scale: the scale of the pair.
@@ -71,19 +80,20 @@ class Source(NamedTuple):
         hr = read_rgb(self.hr)
         left, right = (round(fraction * hr.shape[1]) for fraction in self.columns)
         hr = hr[:, left:right]
-        height, width = (size // scale for size in hr.shape[:2])
+        height, width = (side // scale for side in hr.shape[:2])
         if not (height and width):
             raise UserError(f"{self.hr} is too small to be the HR image of a ×{scale} pair: remove it")
-        hr = hr[: height * scale, : width * scale]
         if self.lr is None:
+            hr = hr[: height * scale, : width * scale]
             return Pair(self.name, matlab_bicubic(hr, 1 / scale), hr)
         lr = read_rgb(self.lr)
-        if lr.shape != (height, width, 3):
+        if any(lr_side not in _lr_sides(side, scale) for side, lr_side in zip(hr.shape[:2], lr.shape[:2], strict=True)):
             raise UserError(
                 f"{self.lr} is {lr.shape[1]}×{lr.shape[0]} pixels, but {self.hr} at 1/{scale} of its size is "
                 f"{width}×{height}: replace or remove one of them"
             )
-        return Pair(self.name, lr, hr)
+        height, width = min(height, lr.shape[0]), min(width, lr.shape[1])
+        return Pair(self.name, lr[:height, :width], hr[: height * scale, : width * scale])
 
     def digest(self) -> str:
         """Returns a digest of the name and of the files: name, size, and modification time (in an archive, the CRC)."""
@@ -97,151 +107,36 @@ class Source(NamedTuple):
                 facts.append(f"{file.name} {stat.st_size} {stat.st_mtime_ns}")
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
+    def stored_bytes(self) -> int:
+        """Returns the size of the HR file in bytes."""
+        if isinstance(self.hr, zipfile.Path):
+            return self.hr.root.getinfo(self.hr.at).file_size
+        return self.hr.stat().st_size
+
 
 Splits = dict[str, list[Source]]
 
 
-def _images(folder: AnyPath) -> dict[str, AnyPath]:
+def fingerprint(splits: Splits) -> str:
+    """Returns a digest of the files that a dataset is prepared from."""
+    facts = [f"{split} {source.digest()}" for split, sources in splits.items() for source in sources]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def image_files(folder: AnyPath) -> dict[str, AnyPath]:
+    """Returns the image files directly in a folder by name, in order, without hidden ones."""
     files = [f for f in folder.iterdir() if f.is_file() and f.name.lower().endswith(READABLE_SUFFIXES)]
     return {f.name: f for f in sorted(files, key=lambda f: f.name) if not f.name.startswith(".")}
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
+    """Returns a file name without its suffix."""
     return name.rpartition(".")[0]
 
 
-def _set_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
-    if folder.name.lower() in BENCHMARK_SETS[name].spellings:
-        return folder
-    inside = [f for f in folder.iterdir() if f.is_dir() and f.name.lower() in BENCHMARK_SETS[name].spellings]
-    return inside[0] if inside else folder
-
-
-def benchmark(folder: pathlib.Path, name: str, scale: int) -> Splits:
-    """Finds a benchmark set in the layout of SelfExSR or of the EDSR benchmark.
-
-    Args:
-      folder: the folder of the set, or its parent folder.
-      name: a key of `BENCHMARK_SETS`.
-      scale: the scale of the pairs.
-
-    Returns:
-      The split `test`.
-
-    Raises:
-      UserError: neither layout is recognized; the message lists what was expected and what was found.
-    """
-    own = _set_folder(folder, name)
-    selfexsr = own / f"image_SRF_{scale}"
-    if selfexsr.is_dir():
-        files = _images(selfexsr)
-        pairs = {f: f.replace("_HR.", "_LR.") for f in files if "_HR." in f}
-        if pairs:
-            return {
-                "test": [Source(f.partition(f"_SRF_{scale}")[0], files[f], files.get(lr)) for f, lr in pairs.items()]
-            }
-    if (own / "HR").is_dir():
-        hr = _images(own / "HR")
-        lr_folder = own / "LR_bicubic" / f"X{scale}"
-        lr = {_stem(n): f for n, f in _images(lr_folder).items()} if lr_folder.is_dir() else {}
-        if hr:
-            return {"test": [Source(_stem(n), f, lr.get(f"{_stem(n)}x{scale}")) for n, f in hr.items()]}
-    found = ", ".join(sorted(f.name for f in own.iterdir())[:6]) or "nothing"
-    raise UserError(
-        f"{own} does not contain {name} ×{scale}: expected image_SRF_{scale}/*_HR.png (SelfExSR) or HR/*.png (EDSR "
-        f"benchmark), found {found}"
-    )
-
-
-def _div2k_part(folder: pathlib.Path, name: str) -> AnyPath | None:
-    if (folder / name).is_dir():
-        return folder / name
-    archive = folder / f"{name}.zip"
-    if not archive.is_file():
-        return None
-    try:
-        return zipfile.Path(archive)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{archive} is not a complete zip archive: download it again") from error
-
-
-def _descend(folder: AnyPath, *names: str) -> AnyPath:
-    # Archives, and the tools that extract them, add or drop levels.
-    for name in names:
-        inside = folder / name
-        if inside.is_dir():
-            folder = inside
-    return folder
-
-
-def div2k(folder: pathlib.Path, scale: int) -> Splits:
-    """Finds DIV2K in a folder with the official zip archives, or the folders extracted from them.
-
-    Args:
-      folder: contains `DIV2K_train_HR`, `DIV2K_train_LR_bicubic_X4`, `DIV2K_valid_HR` and `DIV2K_valid_LR_bicubic_X4`
-        (for scale 4), each a folder or a `.zip` file.
-      scale: the scale of the pairs.
-
-    Returns:
-      The splits `train` and `validation`.
-
-    Raises:
-      UserError: a folder, an archive or an image is missing.
-    """
-    splits: Splits = {}
-    for split, part in (("train", "train"), ("validation", "valid")):
-        hr_name = f"DIV2K_{part}_HR"
-        lr_names = (f"DIV2K_{part}_LR_bicubic_X{scale}", f"DIV2K_{part}_LR_bicubic")
-        hr = _div2k_part(folder, hr_name)
-        lr = next((p for p in (_div2k_part(folder, n) for n in lr_names) if p is not None), None)
-        for needed, there in ((hr_name, hr), (lr_names[0], lr)):
-            if there is None:
-                raise UserError(f"{folder} does not contain DIV2K: it has neither {needed}/ nor {needed}.zip")
-        assert hr is not None and lr is not None
-        hr_files = _images(_descend(hr, hr_name))
-        lr_files = _images(_descend(lr, *lr_names[::-1], f"X{scale}"))
-        sources = []
-        for name, file in hr_files.items():
-            lr_file = lr_files.get(f"{_stem(name)}x{scale}.png")
-            if lr_file is None:
-                raise UserError(f"{lr} has no {_stem(name)}x{scale}.png for {name}: download it again")
-            sources.append(Source(_stem(name), file, lr_file))
-        if not sources:
-            raise UserError(f"{hr} has no images: download it again")
-        splits[split] = sources
-    return splits
-
-
-def photographs(folder: pathlib.Path, validation: int) -> Splits:
-    """Finds all images in a folder and its subfolders; LR is computed from them.
-
-    Args:
-      folder: contains HR photographs.
-      validation: the number of images to hold out, chosen by a hash of their names.
-
-    Returns:
-      The split `train` and, if images are held out, `validation`.
-
-    Raises:
-      UserError: there are no images, or not enough to hold out `validation` of them.
-    """
-    if validation < 0:
-        raise UserError(f"validation={validation} is negative: use 0 or more")
-    files = {
-        f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*")) if f.suffix.lower() in READABLE_SUFFIXES
-    }
-    sources = [Source(name, file) for name, file in files.items() if "/." not in f"/{name}"]  # no hidden files
-    if len(sources) <= validation:
-        raise UserError(
-            f"{folder} has {len(sources)} images ({', '.join(READABLE_SUFFIXES)}), too few to hold out {validation} "
-            "and train on the rest: use a folder with more images"
-        )
-    shuffled = sorted(sources, key=lambda s: hashlib.sha256(s.name.encode()).digest())
-    held_out = {source.name for source in shuffled[:validation]}
-    splits: Splits = {"train": [s for s in sources if s.name not in held_out]}
-    if held_out:
-        splits["validation"] = [s for s in sources if s.name in held_out]
-    return splits
+def listed(names: list[str], most: int = 10) -> str:
+    """Returns names separated by commas, of which the first few are spelled out."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def sample() -> Splits:
@@ -254,8 +149,8 @@ def sample() -> Splits:
 
     folder = pathlib.Path(skimage.__file__).parent / "data"
     return {
-        "train": [Source(_stem(n), folder / n, columns=(0.0, 0.75)) for n in _SAMPLE],
-        "validation": [Source(_stem(n), folder / n, columns=(0.75, 1.0)) for n in _SAMPLE],
+        "train": [Source(stem(n), folder / n, columns=(0.0, 0.75)) for n in _SAMPLE],
+        "validation": [Source(stem(n), folder / n, columns=(0.75, 1.0)) for n in _SAMPLE],
     }
 
 
@@ -272,45 +167,3 @@ def dataset_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", stored):
         raise UserError(f"{name!r} is not a valid dataset name: use letters, digits, - and _, starting with a letter")
     return next((key for key, found in BENCHMARK_SETS.items() if stored in found.spellings), stored)
-
-
-def find(name: str, folder: pathlib.Path | None, scale: int, validation: int) -> Splits:
-    """Finds the pairs of a dataset.
-
-    Args:
-      name: `"sample"`, `"div2k"`, a key of `BENCHMARK_SETS`, or any other name for a folder of photographs.
-      folder: contains the files; None for `"sample"`.
-      scale: the scale of the pairs.
-      validation: the number of images to hold out of a folder of photographs.
-
-    Raises:
-      UserError: the folder does not exist or is not recognized, two files share a name, or `validation` is given for a
-        dataset that has its own splits.
-    """
-    if validation and name in ("sample", "div2k", *BENCHMARK_SETS):
-        raise UserError(
-            f"validation={validation} applies to folders of photographs only, and {name} has its own splits: omit it"
-        )
-    if name == "sample":
-        return sample()
-    if folder is None:
-        raise UserError(f"the folder with the images of {name} is missing: pass it as source=DIR")
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: pass the folder with the images of {name} as source=DIR")
-    if name == "div2k":
-        splits = div2k(folder, scale)
-    elif name in BENCHMARK_SETS:
-        splits = benchmark(folder, name, scale)
-    else:
-        splits = photographs(folder, validation)
-    for sources in splits.values():
-        for first, second in itertools.pairwise(sorted(sources, key=lambda s: s.name)):
-            if first.name == second.name:
-                raise UserError(f"{first.hr} and {second.hr} have the same name: remove one of them")
-    return splits
-
-
-def fingerprint(splits: Splits) -> str:
-    """Returns a digest of the files that a dataset is prepared from."""
-    facts = [f"{split} {source.digest()}" for split, sources in splits.items() for source in sources]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]

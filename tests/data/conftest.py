@@ -1,5 +1,6 @@
 """Image folders in the layouts of the published datasets, and a decoded dataset in memory."""
 
+import contextlib
 import zipfile
 
 import numpy as np
@@ -82,3 +83,53 @@ def cache(images):
     (lr, lr_start), (hr, hr_start) = (_chunks([pair[k] for pair in images]) for k in (0, 1))
     sizes = np.array([pair[0].shape[:2] for pair in images], np.int32)
     return Cache(2, ["a", "b", "c"], sizes, lr, hr, lr_start, hr_start)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def assert_same():
+    """Returns a function `assert_same(pairs, sources, scale)` that compares prepared pairs with their sources."""
+
+    def compare(pairs, sources, scale):
+        assert len(pairs) == len(sources)
+        for pair, source in zip(pairs, sources, strict=True):
+            want = source.read(scale)
+            assert pair.name == want.name
+            np.testing.assert_array_equal(pair.lr, want.lr)
+            np.testing.assert_array_equal(pair.hr, want.hr)
+
+    return compare
+
+
+@pytest.fixture
+def tfds_div2k(tmp_path, picture):
+    """A DIV2K of three images as tensorflow-datasets' own builder prepares it, in `div2k/bicubic_x4/2.0.0`."""
+    import tensorflow_datasets as tfds
+
+    class Div2k(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("2.0.0")
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="bicubic_x4", description="Uses bicubic_x4 data.")]  # noqa: RUF012
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"lr": tfds.features.Image(), "hr": tfds.features.Image()})
+            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("lr", "hr"))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples((1, 2)), "validation": self._generate_examples((801,))}
+
+        def _generate_examples(self, numbers):
+            for i in numbers:
+                files = {"lr": tmp_path / f"{i:04}x4.png", "hr": tmp_path / f"{i:04}.png"}
+                write_rgb(files["lr"], 255 - matlab_bicubic(picture(i), 1 / 4))
+                write_rgb(files["hr"], picture(i))
+                yield f"{i:04}x4.png", files
+
+    Div2k.name = "div2k"
+    root = tmp_path / "tensorflow_datasets"
+    with contextlib.redirect_stdout(None):
+        Div2k(data_dir=str(root), file_format="array_record").download_and_prepare()
+    return root

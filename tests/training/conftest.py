@@ -31,7 +31,7 @@ def data_dir(tmp_path_factory):
         coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
         write_rgb(source / f"{i}.png", coarse.repeat(8, 0).repeat(8, 1))
     for scale in (2, 3, 4):
-        prepare("tiny", scale=scale, data_dir=target, source=source, validation=2)
+        prepare("tiny", scale=scale, data_dir=target, source=source, validation=2, min_size=1)
     return target
 
 

@@ -1,0 +1,91 @@
+"""Where prepared datasets are stored, and what is known about them without opening them."""
+
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+import platformdirs
+
+from a2f_jax.errors import UserError
+from a2f_jax.files import local_path
+
+VERSION = "1.0.0"
+"""The version of prepared datasets, which names their folder."""
+
+
+class Assignment(NamedTuple):
+    """Which photographs of a dataset are trained on and which are held out, by name.
+
+    Attributes:
+      train: names of the images trained on.
+      validation: names of the images held out.
+    """
+
+    train: frozenset[str]
+    validation: frozenset[str]
+
+
+def default_data_dir() -> pathlib.Path:
+    """Returns the default folder of prepared datasets: `$A2F_DATA_DIR`, or one in the user's cache folder."""
+    if folder := os.environ.get("A2F_DATA_DIR"):
+        return local_path(folder)
+    return platformdirs.user_cache_path("a2f_jax", appauthor=False) / "data"
+
+
+def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """Returns the absolute folder of prepared datasets; None stands for `default_data_dir()`."""
+    return (local_path(data_dir) if data_dir else default_data_dir()).resolve()
+
+
+def prepared_folder(name: str, scale: int, root: pathlib.Path) -> pathlib.Path | None:
+    """Returns the folder of a dataset that has been prepared, or None.
+
+    DIV2K may also have been prepared by tensorflow-datasets' own builder.
+    """
+    for config in (f"x{scale}", f"bicubic_x{scale}"):
+        versions = sorted((root / name / config).glob("*.*.*/dataset_info.json"))
+        if versions:
+            return versions[-1].parent
+    return None
+
+
+def split_sizes(folder: pathlib.Path) -> dict[str, int]:
+    """Returns the number of images in each split of a prepared dataset.
+
+    Raises:
+      UserError: the dataset is damaged.
+    """
+    file = folder / "dataset_info.json"
+    try:
+        splits = json.loads(file.read_text())["splits"]
+        return {split["name"]: sum(map(int, split.get("shardLengths", []))) for split in splits}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{file} is damaged: prepare the dataset again and overwrite it") from error
+
+
+def save_assignment(folder: pathlib.Path, assignment: Assignment) -> None:
+    """Records in the folder of a dataset which images are held out."""
+    facts = {key: sorted(names) for key, names in assignment._asdict().items()}
+    (folder / "assignment.json").write_text(json.dumps(facts, indent=0))
+
+
+def recorded_assignment(target: pathlib.Path) -> Assignment:
+    """Returns which images were held out when a dataset was last prepared: at this scale, or else at any other scale.
+
+    Args:
+      target: the folder of the dataset at a scale, `<data_dir>/<name>/x<scale>/<version>`; it need not exist.
+
+    Raises:
+      UserError: a record is damaged.
+    """
+    own = target / "assignment.json"
+    train, validation = set(), set()
+    for file in [own] if own.is_file() else target.parents[1].glob(f"x*/{VERSION}/{own.name}"):
+        try:
+            facts = json.loads(file.read_text())
+            train.update(facts["train"])
+            validation.update(facts["validation"])
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{file} is damaged: remove it to choose the validation images anew") from error
+    return Assignment(frozenset(train - validation), frozenset(validation))

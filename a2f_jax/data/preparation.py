@@ -1,0 +1,295 @@
+"""Prepares datasets: reads their images once and stores them with tensorflow-datasets, without TensorFlow."""
+
+import contextlib
+import functools
+import io
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import tqdm
+from PIL import Image
+
+from a2f_jax.data.discovery import find, has_own_splits
+from a2f_jax.data.div2k import download_div2k
+from a2f_jax.data.holdout import check_count, held_out
+from a2f_jax.data.locations import (
+    VERSION,
+    Assignment,
+    data_root,
+    prepared_folder,
+    recorded_assignment,
+    save_assignment,
+    split_sizes,
+)
+from a2f_jax.data.parallel import in_order
+from a2f_jax.data.sources import Source, Splits, dataset_name, fingerprint
+from a2f_jax.errors import UserError
+from a2f_jax.files import check_writable, local_path, locked
+from a2f_jax.progress import progress_bar, say
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+MIN_SIZE = 48
+"""The smallest side, in LR pixels, of a photograph by default: the patch size of `configs/a2f.py`."""
+
+Example = dict[str, str]
+
+
+def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> Example | UserError:
+    files = {key: folder / f"{source.digest()}-{key}.png" for key in ("lr", "hr")}
+    try:
+        # Files left by a preparation that was interrupted are reused.
+        if not all(file.exists() for file in files.values()):
+            pair = source.read(scale)
+            for key, file in files.items():
+                partial = file.with_suffix(".partial")
+                # Level 1 is several times faster than the default and makes the files only a few percent larger.
+                Image.fromarray(getattr(pair, key)).save(partial, "PNG", compress_level=1)
+                os.replace(partial, file)
+        with Image.open(files["lr"]) as lr:
+            width, height = lr.size
+        if min(width, height) < min_size:
+            raise UserError(
+                f"{source.hr} is too small: its LR image has {width}×{height} pixels, and training requires at least "
+                f"{min_size}×{min_size}"
+            )
+    except UserError as error:
+        return error
+    return {"name": source.name, **{key: str(file) for key, file in files.items()}}
+
+
+def _builder(
+    name: str, scale: int, examples: dict[str, list[Example]], work: pathlib.Path
+) -> "tfds.core.DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+        """LR–HR pairs."""
+
+        VERSION = tfds.core.Version(VERSION)
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"x{scale}", description=f"Pairs ×{scale}.")]  # noqa: RUF012
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            image = functools.partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict({"name": tfds.features.Text(), "lr": image(), "hr": image()}),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+            return {split: self._generate_examples(split) for split in examples}
+
+        def _generate_examples(self, split: str) -> Iterator[tuple[int, Example]]:
+            yield from enumerate(examples[split])
+
+    Pairs.name = name
+    return Pairs(data_dir=str(work), config=f"x{scale}", file_format="array_record")
+
+
+def prepare(
+    name: str,
+    *,
+    scale: int,
+    data_dir: str | os.PathLike[str] | None = None,
+    source: str | os.PathLike[str] | None = None,
+    validation: int | None = None,
+    min_size: int = MIN_SIZE,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> pathlib.Path:
+    """Prepares a dataset: reads its images once and stores LR–HR pairs for `open_pairs`.
+
+    A dataset that is already prepared is kept, and a preparation that was interrupted is resumed. The dataset appears
+    only when it is complete. Meanwhile, up to twice its size is needed on disk.
+
+    Which photographs are held out is decided by a hash of their names when a dataset is first prepared, and remembered
+    for every further preparation of the same name in `data_dir`, at any scale: adding photographs moves none of the
+    others between training and validation.
+
+    Args:
+      name: `"sample"` (the photographs that scikit-image installs), `"div2k"`, a benchmark set (`"set5"`, `"set14"`,
+        `"b100"`, `"urban100"`, `"manga109"`), or a new name of letters, digits, `-` and `_` for a folder of HR
+        photographs, or of pairs in folders such as `HR` and `LR`.
+      scale: the scale of the pairs: 2, 3 or 4.
+      data_dir: the folder to store the dataset in; by default `default_data_dir()`.
+      source: the folder with the images. If it is omitted, DIV2K is downloaded.
+      validation: the number of photographs to hold out. By default a tenth of them, at least 1 and at most 100, without
+        moving any that an earlier preparation trained on.
+      min_size: the smallest height and width that the LR image of a photograph may have, in pixels. Training requires
+        at least the `patch_size` of its config.
+      skip_bad: whether to leave out photographs that cannot be read or are too small, with a message on standard error,
+        instead of refusing the dataset.
+      overwrite: whether to replace a dataset that is already prepared.
+      progress: whether to show progress bars.
+
+    Returns:
+      The folder of the prepared dataset.
+
+    Raises:
+      UserError: the source is not recognized, images in it cannot be used (all are listed), or the dataset cannot be
+        written.
+    """
+    name = dataset_name(name)
+    root = data_root(data_dir)
+    folder = local_path(source).resolve() if source is not None else None
+    for parameter, value in (("validation", validation), ("skip_bad", skip_bad)):
+        if value and has_own_splits(name):
+            raise UserError(
+                f"{parameter} applies to folders of photographs only, and {name} has its own splits: omit it",
+                parameter=parameter,
+            )
+    if min_size < 1:
+        raise UserError(f"a smallest size of {min_size} pixels is impossible: use 1 or more", parameter="min_size")
+    target = root / name / f"x{scale}" / VERSION
+    if folder is None and not overwrite and (ready := prepared_folder(name, scale, root)):
+        _refuse_other_validation(ready, validation)
+        return ready
+    check_writable(target)
+    if folder is None and name == "div2k":
+        folder = root / "downloads" / "div2k"
+        download_div2k(scale, folder, progress=progress)
+    if folder is not None and folder != root and (ready := prepared_folder(name, scale, folder)):
+        raise UserError(f"{ready} is already prepared: use {folder} as the folder of datasets", parameter="data_dir")
+    try:
+        splits = find(name, folder, scale)
+        if _divisible(splits):
+            check_count(validation, len(splits["train"]))
+        elif validation:
+            raise UserError(f"{folder} has a validation split of its own: omit the number", parameter="validation")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.parent / "prepare.lock"):
+            if overwrite or not target.exists():
+                _write(name, scale, splits, target, validation, min_size, skip_bad, progress)
+            elif (target / "source.txt").read_text() != fingerprint(splits):
+                raise UserError(
+                    f"{target} was prepared from different files: overwrite it, or choose another name",
+                    parameter="overwrite",
+                )
+            else:
+                _refuse_other_validation(target, validation)
+    except OSError as error:
+        raise UserError(f"cannot prepare {target}: {error}") from error
+    return target
+
+
+def _divisible(splits: Splits) -> bool:
+    return list(splits) == ["train"]
+
+
+def _refuse_other_validation(target: pathlib.Path, validation: int | None) -> None:
+    there = split_sizes(target).get("validation", 0)
+    if validation and validation != there:
+        raise UserError(
+            f"{target} was prepared with {there} validation images instead of {validation}: overwrite it, or choose "
+            "another name",
+            parameter="overwrite",
+        )
+
+
+def _check_space(name: str, splits: Splits, target: pathlib.Path, work: pathlib.Path) -> None:
+    # A lower bound: PNG files are larger than JPEG files of the same pixels, and every image is stored twice, as a PNG
+    # file and in an array_record file. BMP and TIFF files may be uncompressed, three times as large as a PNG file.
+    stored = sum(
+        source.stored_bytes() // (3 if source.hr.name.lower().endswith((".bmp", ".tif", ".tiff")) else 1)
+        for sources in splits.values()
+        for source in sources
+    )
+    needed = 2 * stored - sum(file.stat().st_size for file in work.glob("*.png"))
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise UserError(
+            f"{target.parent} has {tqdm.tqdm.format_sizeof(free, 'B')} of free space, and preparing {name} takes at "
+            f"least {tqdm.tqdm.format_sizeof(needed, 'B')}: free some space or choose another folder",
+            parameter="data_dir",
+        )
+
+
+def _encode_all(
+    name: str, scale: int, splits: Splits, work: pathlib.Path, min_size: int, skip_bad: bool, progress: bool
+) -> dict[str, list[Example]]:
+    examples: dict[str, list[Example]] = {split: [] for split in splits}
+    bad: list[UserError] = []
+    total = sum(map(len, splits.values()))
+    encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
+    with progress_bar(total=total, unit="image", description=f"preparing {name} ×{scale}", visible=progress) as bar:
+        for split, sources in splits.items():
+            for result in in_order(encode, sources):
+                if isinstance(result, UserError):
+                    bad.append(result)
+                else:
+                    examples[split].append(result)
+                bar.update()
+    if not bad:
+        return examples
+    reasons = "; ".join(map(str, bad))
+    if has_own_splits(name):
+        raise UserError(f"{len(bad)} of {total} images of {name} cannot be used: {reasons}")
+    if len(bad) == total:
+        raise UserError(f"no image of {name} can be used: {reasons}")
+    if not skip_bad:
+        raise UserError(
+            f"{len(bad)} of {total} images cannot be used: {reasons}; fix or remove them, or leave them out",
+            parameter="skip_bad",
+        )
+    for error in bad:
+        say(f"left out: {error}")
+    return examples
+
+
+def _write(
+    name: str,
+    scale: int,
+    splits: Splits,
+    target: pathlib.Path,
+    validation: int | None,
+    min_size: int,
+    skip_bad: bool,
+    progress: bool,
+) -> None:
+    import tensorflow_datasets as tfds
+
+    work = target.with_name(f"{VERSION}.partial")
+    _check_space(name, splits, target, work)
+    work.mkdir(exist_ok=True)
+    # An interrupted preparation keeps its images, but array_record files cannot be continued.
+    shutil.rmtree(work / name, ignore_errors=True)
+    try:
+        examples = _encode_all(name, scale, splits, work, 1 if has_own_splits(name) else min_size, skip_bad, progress)
+        if _divisible(splits):
+            images, before = examples["train"], recorded_assignment(target)
+            chosen = held_out(
+                [example["name"] for example in images],
+                validation,
+                validation_before=before.validation,
+                train_before=before.train,
+            )
+            examples = {
+                "train": [example for example in images if example["name"] not in chosen],
+                "validation": [example for example in images if example["name"] in chosen],
+            }
+        examples = {split: images for split, images in examples.items() if images}
+        tfds.disable_progress_bar()
+        # tfds prints to standard output what the progress bar shows.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder = _builder(name, scale, examples, work)
+            try:
+                builder.download_and_prepare()
+            except RuntimeError as error:  # array_record reports a full disk this way
+                raise OSError(" ".join(str(error).split())) from error
+        (builder.data_path / "source.txt").write_text(fingerprint(splits))
+        if _divisible(splits):
+            train = frozenset(example["name"] for example in examples["train"])
+            save_assignment(builder.data_path, Assignment(train, frozenset(chosen)))
+        if target.exists():
+            os.replace(target, work / "old")
+        os.replace(builder.data_path, target)
+    except OSError:
+        shutil.rmtree(work, ignore_errors=True)  # the disk is full or fails: what is left would only fill it
+        raise
+    shutil.rmtree(work)

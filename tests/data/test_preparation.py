@@ -1,0 +1,326 @@
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from a2f_jax.configs.a2f import get_config
+from a2f_jax.data import open_cache, open_pairs, prepare
+from a2f_jax.data.discovery import find
+from a2f_jax.data.sources import Source
+from a2f_jax.errors import UserError
+from a2f_jax.images import write_rgb
+
+
+def _files(folder):
+    return {f: f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_photographs_are_stored_with_lr_computed_from_them(photos, data_dir, scale, assert_same):
+    folder = prepare("My-Photos", scale=scale, data_dir=data_dir, source=photos, validation=3, min_size=1)
+    assert folder == data_dir / "my_photos" / f"x{scale}" / "1.0.0"
+    sources = {source.name: source for source in find("my_photos", photos, scale)["train"]}
+    for split, count in (("train", 7), ("validation", 3)):
+        pairs = open_pairs("my_photos", scale=scale, split=split, data_dir=data_dir)
+        assert len(pairs) == count
+        assert_same(pairs, [sources.pop(pair.name) for pair in pairs], scale)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_div2k_is_stored_as_published(div2k, data_dir, packed, assert_same):
+    source = div2k(packed)
+    prepare("div2k", scale=4, data_dir=data_dir, source=source)
+    for split, sources in find("div2k", source, 4).items():
+        assert_same(open_pairs("div2k", scale=4, split=split, data_dir=data_dir), sources, 4)
+
+
+def test_the_default_folder_is_that_of_the_environment(photos, data_dir, monkeypatch):
+    monkeypatch.setenv("A2F_DATA_DIR", str(data_dir))
+    prepare("photos", scale=2, source=photos, validation=1, min_size=1)
+    assert len(open_pairs("photos", scale=2)) == 1
+    assert (data_dir / "photos").is_dir()
+
+
+def test_repeating_a_preparation_keeps_the_dataset(photos, data_dir):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
+    folder = prepare("photos", **arguments)
+    before = _files(folder)
+    assert prepare("photos", **arguments) == folder
+    assert prepare("photos", scale=2, data_dir=data_dir) == folder
+    assert _files(folder) == before
+
+
+def test_changed_files_are_prepared_again_only_with_overwrite(photos, data_dir, picture):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
+    before = _files(prepare("photos", **arguments))
+    write_rgb(photos / "0.png", picture(100))
+    with pytest.raises(UserError, match=r"was prepared from different files: overwrite it"):
+        prepare("photos", **arguments)
+    assert _files(data_dir / "photos/x2/1.0.0") == before
+    prepare("photos", **arguments, overwrite=True)
+    pair = open_pairs("photos", scale=2, split="train", data_dir=data_dir)[0]
+    np.testing.assert_array_equal(pair.hr, picture(100))
+    with pytest.raises(UserError, match="was prepared with 0 validation images instead of 2: overwrite it"):
+        prepare("photos", **{**arguments, "validation": 2})
+
+
+def test_a_dataset_is_kept_until_its_replacement_is_complete(photos, data_dir):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
+    before = _files(prepare("photos", **arguments))
+    (photos / "9.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"9\.png"):
+        prepare("photos", **arguments, overwrite=True)
+    assert _files(data_dir / "photos/x2/1.0.0") == before
+
+
+def test_an_unreadable_image_is_named_and_no_dataset_is_left(photos, data_dir, assert_same):
+    (photos / "4.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"photos/4\.png"):
+        prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1)
+    with pytest.raises(UserError, match="is not prepared"):
+        open_pairs("photos", scale=2, data_dir=data_dir)
+    (photos / "4.png").unlink()
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1)
+    pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+    assert_same(pairs, find("photos", photos, 2)["train"], 2)
+
+
+def _run(code, *arguments):
+    """Starts a process that prepares a dataset after running `code`."""
+    code = f"""
+import sys
+from a2f_jax.data import prepare
+from a2f_jax.data.sources import Source
+{code}
+prepare("photos", scale=2, source=sys.argv[1], data_dir=sys.argv[2], validation=0, min_size=1)
+"""
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+
+
+def test_a_preparation_that_was_killed_leaves_no_dataset_and_is_resumed(photos, data_dir, monkeypatch, assert_same):
+    process = _run(
+        """
+import os, signal, time
+read = Source.read
+def kill_at_the_eighth(self, scale):
+    if self.name == "7.png":
+        time.sleep(0.3)  # let other threads finish their images
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, scale)
+Source.read = kill_at_the_eighth
+""",
+        photos,
+        data_dir,
+    )
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    with pytest.raises(UserError, match="is not prepared"):
+        open_pairs("photos", scale=2, data_dir=data_dir)
+
+    read, names = Source.read, []
+
+    def note(self, scale):
+        names.append(self.name)
+        return read(self, scale)
+
+    monkeypatch.setattr(Source, "read", note)
+    folder = prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1)
+    monkeypatch.undo()
+    assert {"7.png"} <= set(names) <= {"7.png", "8.png", "9.png"}
+    pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+    assert_same(pairs, find("photos", photos, 2)["train"], 2)
+    assert {f.name for f in folder.parent.iterdir()} == {"1.0.0", "prepare.lock"}
+
+
+def test_two_processes_may_prepare_at_once(photos, data_dir, assert_same):
+    slow = """
+import time
+read = Source.read
+def slowly(self, scale):
+    time.sleep(0.1)
+    print("reading", self.name, file=sys.stderr)
+    return read(self, scale)
+Source.read = slowly
+"""
+    processes = [_run(slow, photos, data_dir) for _ in range(2)]
+    output = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], output
+    assert sorted(text.count("reading") for text in output) == [0, 10]
+    pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+    assert_same(pairs, find("photos", photos, 2)["train"], 2)
+
+
+@pytest.mark.parametrize("limit", [500, 30_000])
+def test_a_full_disk_is_reported_and_no_dataset_is_left(photos, data_dir, limit):
+    # To a program, a limit on the size of files looks like a full disk. 500 bytes are too few for an image, 30,000 for
+    # an array_record file.
+    process = _run(
+        f"""
+import resource
+import tensorflow_datasets
+from a2f_jax.errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.stderr)
+""",
+        photos,
+        data_dir,
+    )
+    output = process.communicate()[1]
+    assert "UserError cannot " in output and "File too large" in output, output
+    _assert_cleaned(data_dir)
+
+
+def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*/file/photos/x2"):
+        prepare("photos", scale=2, data_dir=tmp_path / "file", source=photos)
+
+
+def test_div2k_prepared_by_tfds_is_not_prepared_again(tfds_div2k, data_dir):
+    with pytest.raises(UserError, match=f"is already prepared: use {tfds_div2k} as the folder"):
+        prepare("div2k", scale=4, data_dir=data_dir, source=tfds_div2k)
+
+
+def _names(data_dir, split, scale=2):
+    return {pair.name for pair in open_pairs("photos", scale=scale, split=split, data_dir=data_dir)}
+
+
+def _assert_cleaned(data_dir):
+    assert [file.name for file in data_dir.rglob("*") if file.is_file()] == ["prepare.lock"]
+
+
+def test_adding_photographs_moves_none_between_training_and_validation(photos, data_dir, picture):
+    options = {"data_dir": data_dir, "source": photos, "validation": 3, "min_size": 1}
+    prepare("photos", scale=2, **options)
+    train, validation = _names(data_dir, "train"), _names(data_dir, "validation")
+    assert len(validation) == 3
+    for i in range(10, 40):  # enough for some to come first in any order by a hash
+        write_rgb(photos / f"{i}.png", picture(i))
+    prepare("photos", scale=2, **options, overwrite=True)
+    assert _names(data_dir, "validation") == validation
+    assert _names(data_dir, "train") > train
+    # Weights for one scale are often trained from those for another.
+    prepare("photos", scale=4, **options)
+    assert _names(data_dir, "validation", scale=4) == validation
+
+
+def test_a_tenth_of_the_photographs_is_held_out_by_default(photos, data_dir):
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
+    assert len(_names(data_dir, "train")) == 9
+    assert len(_names(data_dir, "validation")) == 1
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"), [(10, "10 images are too few to hold out 10"), (-1, "-1 images cannot be held out")]
+)
+def test_an_impossible_number_of_validation_images_is_refused(photos, data_dir, validation, message):
+    with pytest.raises(UserError, match=message):
+        prepare("photos", scale=4, data_dir=data_dir, source=photos, validation=validation, min_size=1)
+    assert not list(data_dir.rglob("*.png"))
+
+
+@pytest.mark.parametrize("option", [{"validation": 5}, {"skip_bad": True}])
+def test_options_for_photographs_are_refused_for_datasets_with_splits(div2k, data_dir, option):
+    with pytest.raises(UserError, match=f"{next(iter(option))} applies to folders of photographs only, and div2k has"):
+        prepare("div2k", scale=4, data_dir=data_dir, source=div2k(packed=False), **option)
+
+
+@pytest.fixture
+def bad_photos(photos, picture):
+    """The photographs, of which three cannot be used."""
+    (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:500])
+    Image.new("CMYK", (40, 40)).save(photos / "print.jpg")
+    write_rgb(photos / "thumbnail.png", picture(0, 16, 23))
+    return photos
+
+
+def test_all_photographs_that_cannot_be_used_are_listed_at_once(bad_photos, data_dir):
+    message = r"3 of 13 images cannot be used: .*broken\.png.*; .*print\.jpg.*; .*thumbnail\.png is too small.* 11×8 "
+    with pytest.raises(UserError, match=message) as caught:
+        prepare("photos", scale=2, data_dir=data_dir, source=bad_photos, min_size=12)
+    assert caught.value.parameter == "skip_bad"
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="is not prepared"):
+        open_pairs("photos", scale=2, data_dir=data_dir)
+
+
+def test_photographs_that_cannot_be_used_are_left_out_on_request(bad_photos, data_dir, capsys):
+    prepare(
+        "photos",
+        scale=2,
+        data_dir=data_dir,
+        source=bad_photos,
+        validation=2,
+        min_size=12,
+        skip_bad=True,
+        progress=False,
+    )
+    assert _names(data_dir, "train") | _names(data_dir, "validation") == {f"{i}.png" for i in range(10)}
+    assert len(_names(data_dir, "validation")) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[:3] for line in lines] == [["a2f:", "left", "out:"]] * 3
+
+
+def test_a_dataset_without_usable_photographs_is_refused(tmp_path, data_dir, picture):
+    write_rgb(tmp_path / "tiny" / "a.png", picture(0))
+    with pytest.raises(UserError, match=r"no image of tiny can be used: .*a\.png is too small"):
+        prepare("tiny", scale=2, data_dir=data_dir, source=tmp_path / "tiny", skip_bad=True)
+
+
+def test_photographs_are_by_default_large_enough_for_the_patches_of_the_config(tmp_path, data_dir, picture):
+    patch_size = get_config().data.patch_size
+    for name, height in (("small", 2 * patch_size - 1), ("large", 2 * patch_size)):
+        write_rgb(tmp_path / "mine" / f"{name}.png", picture(0, height, 2 * patch_size))
+    prepare("mine", scale=2, data_dir=data_dir, source=tmp_path / "mine", skip_bad=True)
+    (pair,) = open_pairs("mine", scale=2, split="train", data_dir=data_dir)
+    assert pair.name == "large.png"
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_work(photos, data_dir, monkeypatch):
+    free = sum(file.stat().st_size for file in photos.iterdir())  # half of what it takes
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, free))
+    monkeypatch.setattr(Source, "read", None)
+    with pytest.raises(UserError, match=r"photos takes at least .*: free some space or choose another folder"):
+        prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
+    _assert_cleaned(data_dir)
+
+
+def test_bars_can_be_switched_off(photos, data_dir, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
+    assert "preparing photos ×2" in capsys.readouterr().err
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1, overwrite=True, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_pairs_in_folders_are_prepared_as_pairs(tmp_path, data_dir, picture):
+    for i in range(3):
+        write_rgb(tmp_path / "paired" / "HR" / f"{i}.png", picture(i))
+        write_rgb(tmp_path / "paired" / "LR" / f"{i}.png", picture(10 + i, 12, 18))
+    prepare("paired", scale=2, data_dir=data_dir, source=tmp_path / "paired", validation=1, min_size=1)
+    train, held_out = (open_pairs("paired", scale=2, split=s, data_dir=data_dir) for s in ("train", "validation"))
+    assert (len(train), len(held_out)) == (2, 1)
+    for pair in (*train, *held_out):
+        np.testing.assert_array_equal(pair.hr, picture(int(pair.name)))
+        np.testing.assert_array_equal(pair.lr, picture(10 + int(pair.name), 12, 18))
+
+
+def test_the_home_folder_is_expanded_and_buckets_are_refused(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    folder = prepare("photos", scale=2, data_dir="~/sets", source="~/photos", min_size=1)
+    assert folder == tmp_path / "sets/photos/x2/1.0.0"
+    assert len(open_pairs("photos", scale=2, split="train", data_dir="~/sets")) == 9
+    assert len(open_cache("photos", scale=2, data_dir="~/sets").names) == 9
+    for call in (prepare, open_pairs, open_cache):
+        with pytest.raises(UserError, match="gs://bucket/sets is not a local path"):
+            call("photos", scale=2, data_dir="gs://bucket/sets")
+    with pytest.raises(UserError, match="s3://bucket/photos is not a local path"):
+        prepare("photos", scale=2, source="s3://bucket/photos")
+    assert not (tmp_path / "gs:").exists()
+    assert not (tmp_path / "~").exists()
