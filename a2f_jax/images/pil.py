@@ -22,8 +22,8 @@ def picture_of(image: Image.Image) -> Picture:
       ValueError: the image has another mode.
     """
     if image.mode.startswith("I;16"):
-        gray = np.asarray(image).astype(np.uint16)[..., None]
-        return Picture(np.broadcast_to(gray, (*gray.shape[:2], 3)), grey=True)
+        deep = np.asarray(image).astype(np.uint16)[..., None]
+        return Picture(np.broadcast_to(deep, (*deep.shape[:2], 3)), gray=True)
     if image.mode not in (*_GRAY, *_COLOR):
         raise ValueError(f"cannot upscale a PIL image of mode {image.mode}: convert it to L, LA, RGB or RGBA first")
     transparent, gray = image.has_transparency_data, image.mode in _GRAY
@@ -31,7 +31,7 @@ def picture_of(image: Image.Image) -> Picture:
     samples = np.asarray(image.convert(mode)).reshape(image.height, image.width, len(mode))
     colors = samples[..., :-1] if transparent else samples
     return Picture(
-        np.broadcast_to(colors, (*colors.shape[:2], 3)), alpha=samples[..., -1] if transparent else None, grey=gray
+        np.broadcast_to(colors, (*colors.shape[:2], 3)), alpha=samples[..., -1] if transparent else None, gray=gray
     )
 
 

@@ -49,7 +49,7 @@ class Picture:
     Attributes:
       pixels: uint8 or uint16 `[H, W, 3]`, RGB.
       alpha: Opacity, `[H, W]` of the same dtype as `pixels`, or None if every pixel is opaque.
-      grey: Whether the file is grayscale. The three channels of `pixels` are then equal.
+      gray: Whether the file is grayscale. The three channels of `pixels` are then equal.
       format: Pillow's name for the format of the file, such as "PNG".
       icc_profile: ICC color profile, or None.
       exif: EXIF block with the tags that stay true when the image is upscaled, but for its pixel sizes, or None.
@@ -62,7 +62,7 @@ class Picture:
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
-    grey: bool = False
+    gray: bool = False
     format: str = "PNG"
     icc_profile: bytes | None = None
     exif: bytes | None = None
@@ -314,7 +314,7 @@ def _decode(file: BinaryIO, name: str, limit: int) -> Picture:
     return Picture(
         pixels=_turn(np.broadcast_to(samples, (*samples.shape[:2], 3)), decoded.orientation),
         alpha=None if alpha is None else _turn(alpha, decoded.orientation),
-        grey=samples.shape[-1] == 1,
+        gray=samples.shape[-1] == 1,
         format=form,
         icc_profile=decoded.icc_profile or None,
         exif=valid_exif(decoded.exif) if decoded.exif else None,

@@ -85,7 +85,7 @@ def enlargement_of(picture: Picture, scale: int, target: Target, deep: bool) -> 
     return Enlargement(
         height=round(height * factor),
         width=round(width * factor),
-        channels=(1 if picture.grey else 3) + (picture.alpha is not None),
+        channels=(1 if picture.gray else 3) + (picture.alpha is not None),
         dtype=picture.pixels.dtype if deep else np.dtype(np.uint8),
         passes=_passes(factor, scale),
     )
@@ -173,17 +173,17 @@ def _strips(
         return strips if exact else resize_strips(strips, height, (to.height, to.width))
 
     # Pixels that need no other processing are rounded on the device, without a detour through float32.
-    colors = final(layers[0], to.dtype if exact and not picture.grey else np.dtype(np.float32))
+    colors = final(layers[0], to.dtype if exact and not picture.gray else np.dtype(np.float32))
     if alpha is None:
         for strip in colors:
-            yield _finished(strip, picture.grey, to.dtype)
+            yield _finished(strip, picture.gray, to.dtype)
         return
     limits, row = AlphaLimits(alpha), 0
     covers = _Rows(final(layers[1], np.dtype(np.float32)))
     for strip in colors:
         opacity = limits.apply(covers.take(len(strip)).mean(-1), row, to.height, to.width)
         row += len(strip)
-        yield np.concatenate([_finished(strip, picture.grey, to.dtype), quantize(opacity[..., None], to.dtype)], -1)
+        yield np.concatenate([_finished(strip, picture.gray, to.dtype), quantize(opacity[..., None], to.dtype)], -1)
 
 
 class _Rows:

@@ -47,7 +47,7 @@ def test_pixels_are_those_of_the_decoder(mode):
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     picture = read_picture(content)
     np.testing.assert_array_equal(picture.pixels, expected)
-    assert picture.grey == (mode == "L")
+    assert picture.gray == (mode == "L")
 
 
 def test_rgb_samples_without_conversion_to_ycbcr_are_decoded():

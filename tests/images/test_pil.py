@@ -15,7 +15,7 @@ def test_pixels_are_those_that_pillow_converts_to(mode):
     image = RGBA.convert("RGB").convert(mode) if mode in ("P", "RGBX", "YCbCr") else RGBA.convert(mode)
     picture = picture_of(image)
     np.testing.assert_array_equal(picture.pixels, image.convert("RGB"))
-    assert picture.grey == (mode in ("1", "L", "LA"))
+    assert picture.gray == (mode in ("1", "L", "LA"))
     if mode in ("LA", "RGBA"):
         np.testing.assert_array_equal(picture.alpha, np.asarray(RGBA)[..., 3])
     else:
@@ -31,7 +31,7 @@ def test_transparency_outside_the_mode_is_recognized():
 def test_16_bit_grayscale_keeps_its_depth():
     samples = RNG.integers(0, 65536, (5, 7), np.uint16)
     picture = picture_of(Image.fromarray(samples))
-    assert picture.grey
+    assert picture.gray
     np.testing.assert_array_equal(picture.pixels, np.repeat(samples[..., None], 3, -1))
     np.testing.assert_array_equal(image_of(samples[..., None]), samples)
 

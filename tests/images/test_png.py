@@ -64,7 +64,7 @@ def test_every_sample_of_every_kind_of_png_is_read(color, depth):
         np.testing.assert_array_equal(picture.alpha, expected[..., -1])
     else:
         assert picture.alpha is None
-    assert picture.grey == (color in (0, 4))
+    assert picture.gray == (color in (0, 4))
 
 
 @pytest.mark.parametrize(("color", "depth"), [(c, d) for c in (0, 2) for d in DEPTHS[c]])

@@ -44,7 +44,7 @@ def test_pixels_survive_writing_and_reading(form, dtype, channels):
         np.testing.assert_array_equal(picture.alpha, samples[..., -1])
     else:
         assert picture.alpha is None
-    assert picture.grey == (channels < 3)
+    assert picture.gray == (channels < 3)
     assert (picture.icc_profile, picture.xmp) == (_SRGB, b"<x:xmpmeta/>")
     np.testing.assert_allclose(picture.dpi, 300, atol=0.1)
 
@@ -152,10 +152,10 @@ def test_xmp_orientation_is_set_to_upright():
 
 
 def test_16_bit_samples_are_inverted_where_white_is_zero():
-    grey = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
+    gray = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, 65535 - grey, photometric="miniswhite")
-    np.testing.assert_array_equal(read_picture(buffer.getvalue()).pixels[..., 0], grey)
+    tifffile.imwrite(buffer, 65535 - gray, photometric="miniswhite")
+    np.testing.assert_array_equal(read_picture(buffer.getvalue()).pixels[..., 0], gray)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_colors_are_those_of_the_model(upscaler, dtype):
 def test_gray_stays_gray(upscaler):
     pixels = np.repeat(_noise(12, 13, 1), 3, -1)
     want = upscaler.upscale(pixels.astype(np.float32)).mean(-1, keepdims=True)
-    np.testing.assert_allclose(_enlarged(upscaler, Picture(pixels, grey=True)), np.clip(want, 0, 255), atol=0.51)
+    np.testing.assert_allclose(_enlarged(upscaler, Picture(pixels, gray=True)), np.clip(want, 0, 255), atol=0.51)
 
 
 def test_16_bits_become_8_if_the_format_holds_no_more(upscaler):
@@ -67,6 +67,17 @@ def test_colors_and_alpha_are_upscaled_separately(upscaler):
     np.testing.assert_array_equal(result[..., :3], upscaler.upscale(pixels))
     cover = upscaler.upscale(np.full((16, 18, 3), 128, np.float32)).mean(-1)
     np.testing.assert_allclose(result[..., 3], np.clip(cover, 0, 255), atol=0.51)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray_with_alpha_has_two_channels_at_any_factor(upscaler, dtype):
+    gray, alpha = _noise(16, 18, 1, dtype=dtype), _noise(16, 18, dtype=dtype)
+    alpha[:8] = 0
+    picture = Picture(np.broadcast_to(gray, (16, 18, 3)), alpha, gray=True)
+    result = _enlarged(upscaler, picture, 2.5)
+    assert result.shape == (40, 45, 2)
+    assert not result[:17, :, 1].any()
+    assert result[23:, :, 1].std() > 0.1 * np.iinfo(dtype).max
 
 
 @pytest.mark.parametrize("factor", [2, 2.5, 3, 4, 5])
