@@ -52,29 +52,30 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line with all its commands."""
     # Imported here and not above, so that `main` handles Ctrl-C from the start.
     from a2f_jax.cli import compare, convert, data, evaluate, info, models, report, train, upscale
 
-    parser = _Parser(
+    root = _Parser(
         prog="a2f",
         description="A2F: lightweight image super-resolution in JAX.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"a2f_jax {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    root.add_argument("--version", action="version", version=f"a2f_jax {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
     for command in (upscale, models, train, evaluate, compare, report, info, convert, data):
         command.add(commands)
-    return parser
+    return root
 
 
-def _check_unrecognized(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+def _check_unrecognized(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     if not arguments:
         return
-    flags = sorted({*re.findall(r"(?<![\w-])--[a-z][a-z-]*", parser.format_help())})
+    flags = sorted({*re.findall(r"(?<![\w-])--[a-z][a-z-]*", command.format_help())})
     listed = [argument + _suggestion(argument.partition("=")[0], flags) for argument in arguments]
-    parser.error(f"unrecognized argument{'s' if len(listed) > 1 else ''}: {', '.join(listed)}")
+    command.error(f"unrecognized argument{'s' if len(listed) > 1 else ''}: {', '.join(listed)}")
 
 
 def _without_overrides(arguments: Sequence[str]) -> list[str]:
@@ -94,12 +95,12 @@ def _without_overrides(arguments: Sequence[str]) -> list[str]:
 def _run(argv: Sequence[str] | None) -> int:
     from a2f_jax.cli import train
 
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
+    root = parser()
+    args, rest = root.parse_known_args(argv)
     if not hasattr(args, "run"):
         if rest:
-            _check_unrecognized(parser, rest)
-        parser.print_help(sys.stderr)
+            _check_unrecognized(root, rest)
+        root.print_help(sys.stderr)
         return 2
     _check_unrecognized(args.parser, _without_overrides(rest) if args.run is train.run else rest)
     quiet_libraries()
