@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from a2f_jax.catalogue import FORMATS, SCALES
+from a2f_jax.catalogue import DEFAULT_SCALE, FORMATS, SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, message_of
 from a2f_jax.errors import UserError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from a2f_jax.upscaling.batch import Outcome, Worklist
 
 _MODEL = "a2f-sd"
-_SCALE = 4
 
 
 def add(commands: Any) -> None:
@@ -66,7 +65,7 @@ def add(commands: Any) -> None:
         "--scale",
         type=_factor,
         metavar="X",
-        help=f"upscaling factor, such as 2 or 2.5 (default: the scale of the weights, or {_SCALE})",
+        help=f"upscaling factor, such as 2 or 2.5 (default: the scale of the weights, or {DEFAULT_SCALE})",
     )
     size.add_argument(
         "--size",
@@ -164,7 +163,7 @@ def _weights(args: argparse.Namespace) -> str:
         return args.weights
     if args.model in shipped_weights():
         return args.model
-    return f"{args.model}-x{next((s for s in SCALES if s >= (args.scale or _SCALE)), SCALES[-1])}"
+    return f"{args.model}-x{next((s for s in SCALES if s >= (args.scale or DEFAULT_SCALE)), SCALES[-1])}"
 
 
 def _default_output(args: argparse.Namespace, scale: int) -> str:
