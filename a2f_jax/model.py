@@ -205,7 +205,7 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     return model
 
 
-def load_labelled(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
+def load_labeled(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
     """Loads several models and labels them for tables and figures.
 
     Args:

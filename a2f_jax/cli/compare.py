@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.evaluation.comparison import compare
     from a2f_jax.images import read_rgb, write_rgb
     from a2f_jax.images.writing import format_of
-    from a2f_jax.model import load_labelled
+    from a2f_jax.model import load_labeled
 
     output, truth = local_path(args.output), local_path(args.truth)
     if output.resolve() == truth.resolve():
@@ -46,5 +46,5 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         raise UserError(f"{output} is a folder: pass an image file as --output")
     format_of(output)
     check_writable(output.parent)
-    write_rgb(output, compare(load_labelled(args.weights), read_rgb(truth), args.crop))
+    write_rgb(output, compare(load_labeled(args.weights), read_rgb(truth), args.crop))
     print(output)

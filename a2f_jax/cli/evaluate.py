@@ -49,10 +49,10 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Evaluates the models and prints a table of their scores."""
     from a2f_jax.evaluation.benchmark import Bicubic, Evaluable, evaluate_models
     from a2f_jax.evaluation.tables import terminal_table
-    from a2f_jax.model import load_labelled
+    from a2f_jax.model import load_labeled
 
     models: list[tuple[Evaluable, str | None]] = [(Bicubic(args.bicubic), None)] if args.bicubic else []
-    models += zip(load_labelled(args.weights).values(), args.weights, strict=True)
+    models += zip(load_labeled(args.weights).values(), args.weights, strict=True)
     if not models:
         raise UserError("no model to evaluate: pass --weights, --bicubic, or both")
     results = evaluate_models(models, args.datasets, data_dir=args.data, lpips=args.lpips, output=args.output)

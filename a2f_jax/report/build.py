@@ -12,7 +12,7 @@ from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.paper import SETS
 from a2f_jax.evaluation.tables import json_text, write_files
-from a2f_jax.model import load_labelled
+from a2f_jax.model import load_labeled
 from a2f_jax.report import measure
 from a2f_jax.report.page import PageFigure, Section, markdown, page
 
@@ -53,7 +53,7 @@ def report(
         raise UserError(f"{unknown[0]} is not a benchmark set of the report: choose from {', '.join(SETS)}")
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
         raise UserError(f"no folder {data_dir}: name the folder that contains the benchmark sets")
-    models = load_labelled(weights)
+    models = load_labeled(weights)
     examples = {}
     for scale in sorted({model.scale for model in models.values()}):
         if comparisons:
