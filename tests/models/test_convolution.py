@@ -33,7 +33,7 @@ def test_narrow_images_keep_their_zero_padding():
     x, kernel = jnp.ones((1, 1, 1, 16)), jnp.ones((3, 3, 16, 128))
     np.testing.assert_allclose(
         convolution.convolve(x, kernel, winograd=True), 16, rtol=1e-6
-    )  # the 8 neighbours are zero
+    )  # the 8 neighbors are zero
 
 
 @pytest.mark.parametrize(

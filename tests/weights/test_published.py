@@ -12,7 +12,7 @@ def as_published(params):
     """Returns our parameters under the authors' names and in PyTorch's layout."""
     tensors = {}
 
-    def weight_normalised(theirs, ours):
+    def weight_normalized(theirs, ours):
         tensors[f"{theirs}.weight_v"] = np.transpose(ours["v"], (3, 2, 0, 1))
         tensors[f"{theirs}.weight_g"] = np.reshape(ours["g"], (-1, 1, 1, 1))
         tensors[f"{theirs}.bias"] = np.asarray(ours["bias"])
@@ -23,11 +23,11 @@ def as_published(params):
             tensors[f"{theirs}.bias"] = np.asarray(ours["bias"])
 
     for part in ("head", "tail", "skip"):
-        weight_normalised(f"{part}.0", params[part])
+        weight_normalized(f"{part}.0", params[part])
     for i in range(sum(name.startswith("block") for name in params)):
         block = params[f"block_{i:02d}"]
-        weight_normalised(f"body.{i}.body.0", block["expand"])
-        weight_normalised(f"body.{i}.body.2", block["reduce"])
+        weight_normalized(f"body.{i}.body.0", block["expand"])
+        weight_normalized(f"body.{i}.body.2", block["reduce"])
         pointwise(f"fusion_conv_list.{i}.0", block["projection"])
         pointwise(f"fusion_conv_list.{i}.1.conv_du.0", block["attention"]["squeeze"])
         pointwise(f"fusion_conv_list.{i}.1.conv_du.2", block["attention"]["excite"])

@@ -21,11 +21,11 @@ def model(random_params):
 
 def test_saved_weights_load_with_values_and_metadata(model, tmp_path):
     path = tmp_path / "weights.safetensors"
-    save(model, path, {"licence": "Apache-2.0"})
+    save(model, path, {"license": "Apache-2.0"})
     loaded = a2f_jax.load(path)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, model.params)
     assert (loaded.variant, loaded.scale) == ("a2f-16x2", 2)
-    assert loaded.metadata == {"step": "1000", "licence": "Apache-2.0", "variant": "a2f-16x2", "scale": "2"}
+    assert loaded.metadata == {"step": "1000", "license": "Apache-2.0", "variant": "a2f-16x2", "scale": "2"}
     assert [f.name for f in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
