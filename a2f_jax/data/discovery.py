@@ -3,9 +3,15 @@
 import itertools
 import pathlib
 
-from a2f_jax.catalogue import BENCHMARK_SETS, READABLE_SUFFIXES
+from a2f_jax.catalogue import BENCHMARK_SETS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.data.div2k import find_div2k
-from a2f_jax.data.pairing import is_lr_folder, lr_and_hr_folders, pairs_in_folders, pairs_in_one_folder
+from a2f_jax.data.pairing import (
+    is_lr_folder,
+    lr_and_hr_folders,
+    pairs_in_folders,
+    pairs_in_one_folder,
+    pairs_side_by_side,
+)
 from a2f_jax.data.sources import Source, Splits, listed, sample
 from a2f_jax.errors import UserError
 
@@ -81,7 +87,8 @@ def photographs(folder: pathlib.Path, scale: int) -> Splits:
     """Finds a dataset without a published layout: photographs, or LR and HR images in folders of their own.
 
     Folders of LR and HR images, such as `LR` and `HR`, are recognized as pairs, directly in `folder` or in its
-    subfolders `train` and `val`. Otherwise all images in the folder and its subfolders are HR, and LR is computed.
+    subfolders `train` and `val`, and so are LR and HR images side by side, such as `a_LR.png` and `a_HR.png`. Otherwise
+    all images in the folder and its subfolders are HR, and LR is computed.
 
     Args:
       folder: contains the images.
@@ -101,6 +108,8 @@ def photographs(folder: pathlib.Path, scale: int) -> Splits:
     }
     if own["train"] and own["validation"] and all(lr_and_hr_folders(own["train"])):
         return {split: pairs_in_folders(f, scale) for split, f in own.items() if f}
+    if pairs := pairs_side_by_side(folder, scale):
+        return {"train": pairs}
     sources = []
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
@@ -114,6 +123,12 @@ def photographs(folder: pathlib.Path, scale: int) -> Splits:
             )
         sources.append(Source(name, file))
     return {"train": sources}
+
+
+def unsupported_images(folder: pathlib.Path) -> list[str]:
+    """Returns the names of the image files in a folder and its subfolders whose format cannot be read."""
+    files = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*"))]
+    return [name for name in files if name.lower().endswith(OTHER_IMAGE_SUFFIXES) and "/." not in f"/{name}"]
 
 
 def find(name: str, folder: pathlib.Path | None, scale: int) -> Splits:

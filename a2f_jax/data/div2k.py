@@ -62,7 +62,7 @@ def _fetch(url: str, partial: pathlib.Path, size: int, progress: bool) -> None:
             raise OSError("the server sent a web page instead of the archive")
         if offered and there + int(offered) != size:
             raise OSError(f"the server offers {there + int(offered)} bytes instead of {size}")
-        bar = progress_bar(total=size, unit="B", description=partial.stem, visible=progress, unit_scale=True)
+        bar = progress_bar(total=size, unit="byte", description=partial.stem, visible=progress, unit_scale=True)
         with bar, partial.open("ab" if there else "wb") as out:
             bar.update(there)
             while block := response.read(1 << 20):

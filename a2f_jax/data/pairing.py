@@ -102,6 +102,31 @@ def pairs_in_one_folder(folder: pathlib.Path, scale: int) -> list[Source]:
     return [pair._replace(name=names[pair.hr.name]) for pair in pairs]
 
 
+def pairs_side_by_side(folder: pathlib.Path, scale: int) -> list[Source]:
+    """Finds pairs in a folder that may as well contain photographs.
+
+    Args:
+      folder: contains the images.
+      scale: the scale of the pairs.
+
+    Returns:
+      The pairs; empty unless an LR image is marked as that of another image (`a_LR.png` beside `a_HR.png` or `a.png`),
+      or every image has a counterpart (`ax4.png` beside `a.png`).
+
+    Raises:
+      UserError: some images have no counterpart, although others are marked.
+    """
+    parsed = [_parse(name) for name in image_files(folder)]
+    others = {p.base.lower() for p in parsed if p.kind != "lr"}
+    if any(p.kind == "lr" and p.base.lower() in others for p in parsed):
+        return pairs_in_one_folder(folder, scale)
+    try:
+        pairs = pairs_in_one_folder(folder, scale)
+    except UserError:
+        return []
+    return pairs if all(pair.lr for pair in pairs) else []
+
+
 def is_lr_folder(name: str) -> bool:
     """Returns whether the name of a folder says that it contains LR images, such as `LR_bicubic`."""
     return bool(_LR_FOLDER.search(name.lower()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tqdm
 from PIL import Image
 
-from a2f_jax.data.discovery import find, has_own_splits
+from a2f_jax.data.discovery import find, has_own_splits, unsupported_images
 from a2f_jax.data.div2k import download_div2k
 from a2f_jax.data.holdout import check_count, held_out
 from a2f_jax.data.locations import (
@@ -25,7 +25,7 @@ from a2f_jax.data.locations import (
     split_sizes,
 )
 from a2f_jax.data.parallel import in_order
-from a2f_jax.data.sources import Source, Splits, dataset_name, fingerprint
+from a2f_jax.data.sources import Source, Splits, dataset_name, fingerprint, listed
 from a2f_jax.errors import UserError
 from a2f_jax.files import check_writable, local_path, locked
 from a2f_jax.progress import progress_bar, say
@@ -165,6 +165,8 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / "prepare.lock"):
             if overwrite or not target.exists():
+                if folder and not has_own_splits(name) and (unsupported := unsupported_images(folder)):
+                    say(f"left out, in unsupported formats: {listed(unsupported)}")
                 _write(name, scale, splits, target, validation, min_size, skip_bad, progress)
             elif (target / "source.txt").read_text() != fingerprint(splits):
                 raise UserError(

@@ -176,6 +176,26 @@ def test_pairs_may_have_splits_of_their_own(tmp_path, picture):
         np.testing.assert_array_equal(source.read(2).lr, picture(10 + i, 12, 18))
 
 
+@pytest.mark.parametrize(("hr", "lr"), [("{}_HR.png", "{}_LR.png"), ("{}.png", "{}_LR.png"), ("{}.png", "{}x2.png")])
+def test_photographs_with_lr_side_by_side_are_pairs(tmp_path, picture, hr, lr):
+    for i in range(3):
+        write_rgb(tmp_path / hr.format(i), picture(i))
+        write_rgb(tmp_path / lr.format(i), picture(10 + i, 12, 18))
+    sources = find("paired", tmp_path, 2)["train"]
+    assert [source.name for source in sources] == ["0", "1", "2"]
+    for i, source in enumerate(sources):
+        np.testing.assert_array_equal(source.read(2).lr, picture(10 + i, 12, 18))
+
+
+def test_photographs_whose_names_look_like_lr_are_photographs(photos, picture):
+    for name in ("DSC_1_LR.jpg", "0x2.png"):  # an export of Lightroom, and an enlarged copy of another photograph
+        write_rgb(photos / name, picture(0))
+    assert len(find("photos", photos, 2)["train"]) == 12
+    (photos / "DSC_1_LR.jpg").rename(photos / "0_LR.png")  # now the LR image of another
+    with pytest.raises(UserError, match=r"has no LR image for 1\.png, 2\.png"):
+        find("photos", photos, 2)
+
+
 @pytest.mark.parametrize("folder", ["LR", "scenes/LR_bicubic/X4"])
 def test_lr_images_are_not_taken_for_photographs(photos, picture, folder):
     write_rgb(photos / folder / "0.png", picture(0))

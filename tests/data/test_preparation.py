@@ -266,6 +266,13 @@ def test_photographs_that_cannot_be_used_are_left_out_on_request(bad_photos, dat
     assert [line.split()[:3] for line in lines] == [["a2f:", "left", "out:"]] * 3
 
 
+def test_images_in_unsupported_formats_are_named(photos, data_dir, capsys):
+    (photos / "scan.jp2").touch()
+    (photos / ".hidden.jp2").touch()
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
+    assert capsys.readouterr().err == "a2f: left out, in unsupported formats: scan.jp2\n"
+
+
 def test_a_dataset_without_usable_photographs_is_refused(tmp_path, data_dir, picture):
     write_rgb(tmp_path / "tiny" / "a.png", picture(0))
     with pytest.raises(UserError, match=r"no image of tiny can be used: .*a\.png is too small"):
