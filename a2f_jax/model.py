@@ -94,6 +94,7 @@ class Model:
         self,
         *,
         memory: int | None = None,
+        disk: int | None = None,
         tile: int | None = None,
         ensemble: bool = False,
         edge: Edge = "zero",
@@ -104,6 +105,8 @@ class Model:
 
         Args:
           memory: memory to use, in bytes; by default three quarters of what is free.
+          disk: largest size in bytes of the temporary file that is used when the memory is not sufficient; by default
+            16 GB, or half of the free space if that is less.
           tile: side of the tiles in LR pixels; by default it follows from the memory and the device.
           ensemble: whether to average the results of the 8 flips and transpositions, at 8 times the cost.
           edge: what the network sees beyond the border of the image: `"zero"` padding as in the paper, or `"reflect"`,
@@ -117,6 +120,7 @@ class Model:
             network,
             self.folded,
             memory=memory,
+            disk=disk,
             tile=tile,
             ensemble=ensemble,
             edge=edge,

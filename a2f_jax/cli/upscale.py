@@ -77,6 +77,12 @@ def add(commands: Any) -> None:
         "--ensemble", action="store_true", help="average over 8 flips and transpositions: better, but 8× slower"
     )
     parser.add_argument(
+        "--edge",
+        choices=("zero", "reflect"),
+        default="zero",
+        help="what lies beyond the border: zero as in the paper, or reflect for truer colors there (default: zero)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
@@ -102,6 +108,12 @@ def add(commands: Any) -> None:
         type=_bytes,
         metavar="SIZE",
         help="memory to use, such as 2GB (default: three quarters of what is free)",
+    )
+    parser.add_argument(
+        "--disk",
+        type=_bytes,
+        metavar="SIZE",
+        help="largest temporary file, for images that exceed the memory (default: 16GB, or half of the free space)",
     )
     parser.add_argument(
         "--tile",
@@ -280,8 +292,10 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         quality=args.quality,
         pixel_limit=args.pixel_limit or PIXEL_LIMIT,
         memory=args.memory,
+        disk=args.disk,
         tile=args.tile,
         ensemble=args.ensemble,
+        edge=args.edge,
         verbose=args.verbose,
     )
     output = args.output or _default_output(args, model.scale)

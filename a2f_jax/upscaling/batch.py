@@ -25,8 +25,8 @@ from a2f_jax.images.writing import check_format, format_of, write_picture
 from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.progress import progress_bar
 from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps
-from a2f_jax.upscaling.plan import free_memory
-from a2f_jax.upscaling.upscaler import Upscaler
+from a2f_jax.upscaling.plan import RUNTIME, free_memory
+from a2f_jax.upscaling.upscaler import Edge, Upscaler
 
 WRITABLE_SUFFIXES = frozenset(suffix for form in FORMATS.values() for suffix in form.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
@@ -49,8 +49,11 @@ class Options:
       quality: 1 to 100, for JPEG, WebP and AVIF. None: 95 for JPEG, lossless for WebP, 90 for AVIF.
       pixel_limit: the largest number of pixels that the header of an image may declare.
       memory: bytes of memory to use, of the device or, on a CPU, of the process. None: three quarters of what is free.
+      disk: largest size in bytes of the temporary file that is used when the memory is not sufficient. None: 16 GB, or
+        half of the free space if that is less.
       tile: side of the square tiles in pixels. None: chosen to suit the memory and the device.
       ensemble: average the results over the 8 flips and transpositions, which takes 8 times as long.
+      edge: what the network sees beyond the border of an image, `"zero"` padding or the image itself, `"reflect"`.
       verbose: print on standard error how each image is computed.
       progress: show a progress bar on standard error.
     """
@@ -62,8 +65,10 @@ class Options:
     quality: int | None = None
     pixel_limit: int = PIXEL_LIMIT
     memory: int | None = None
+    disk: int | None = None
     tile: int | None = None
     ensemble: bool = False
+    edge: Edge = "zero"
     verbose: bool = False
     progress: bool = True
 
@@ -272,7 +277,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
 def _check_memory(job: Job, form: str, to: Enlargement, options: Options) -> bool:
     # Returns whether the result is too large to keep in memory; an error if its format needs it whole.
     on_cpu = jax.local_devices()[0].platform == "cpu"
-    budget = options.memory if options.memory and on_cpu else free_memory()
+    budget = options.memory - RUNTIME if options.memory and on_cpu else free_memory()
     if to.nbytes <= budget // 4:
         return False
     if not FORMATS[form].in_strips:
@@ -301,8 +306,10 @@ class _Pipeline:
                     network,
                     folded,
                     memory=options.memory,
+                    disk=options.disk,
                     tile=options.tile,
                     ensemble=options.ensemble,
+                    edge=options.edge,
                     device=device,
                     verbose=options.verbose,
                 )
@@ -374,8 +381,9 @@ class _Pipeline:
         shape = to.height, to.width, to.channels
         large = _check_memory(job, form, to, self.options)
         with _opened(job.output) as file:  # before the work, which would be lost if the file could not be written
+            kept = 0 if large else to.nbytes
             with self._device() as upscaler, self._bar(upscaler, picture, to) as bar:
-                strips = enlarge(upscaler, picture, to, self._progress(bar))
+                strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)
                 if large:
                     write_picture(file, form, shape, to.dtype, strips, picture, self.options.quality)
                     return

@@ -18,6 +18,12 @@ from a2f_jax.models.a2f import A2F, HIDDEN
 RUNTIME = 400 << 20
 """Bytes of host memory taken by Python, JAX and the compiler, measured by `benchmarks/inference.py`."""
 
+DISK_LIMIT = 16 << 30
+"""Default limit, in bytes, for the temporary file with the states of an image; half of the free space if that is less.
+
+A photograph of 24 megapixels takes 13 GB with a2f-sd. A file of 400 bytes can declare an image that takes more.
+"""
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 # Candidate tile sides. On a CPU, the intermediate values of a tile should fit into the cache; accelerators are only
@@ -104,6 +110,7 @@ def make_plan(
     width: int,
     *,
     memory: int,
+    disk: int | None = None,
     platform: str,
     side: int | None = None,
     reserved: int = 0,
@@ -116,6 +123,8 @@ def make_plan(
       height: height of the input image in pixels.
       width: width of the input image in pixels.
       memory: memory budget in bytes. It covers the device's memory; on a CPU, it covers the whole process.
+      disk: largest size in bytes of a temporary file with the states. None: `DISK_LIMIT`, but at most half of the free
+        space.
       platform: platform of the device, such as `"cpu"` or `"gpu"`.
       side: side of a tile in pixels, rounded up to a multiple of 8; None chooses the best fit for memory and device.
       reserved: bytes of host memory that hold input and output during the computation.
@@ -125,7 +134,7 @@ def make_plan(
       The plan.
 
     Raises:
-      UserError: the memory budget, or the free disk space for the states, is too small.
+      UserError: the memory budget, the disk limit or the free disk space for the states is too small.
     """
     on_cpu = platform == "cpu"
     room = memory - (RUNTIME + reserved if on_cpu else 0)
@@ -149,10 +158,18 @@ def make_plan(
     if not on_cpu and states + reserved <= free_memory() // 2:
         return Plan(side, "host")
     folder = pathlib.Path(tempfile.gettempdir())
-    if states > shutil.disk_usage(folder).free:
+    free = shutil.disk_usage(folder).free
+    if states > free:
         raise UserError(
             f"{folder} has no room for {states / 2**30:.1f} GB of intermediate values: set TMPDIR to a folder on a "
             "larger disk, or allow more memory",
             parameter="memory",
+        )
+    limit = min(DISK_LIMIT, free // 2) if disk is None else disk
+    if states > limit:
+        raise UserError(
+            f"{width}×{height} pixels need {-(-states // 2**30)}GB of temporary disk space in {folder}, which has "
+            f"{free >> 30}GB free, but the limit is {limit / 2**30:.1f}GB: allow more disk space, or more memory",
+            parameter="disk",
         )
     return Plan(side, "disk", folder)

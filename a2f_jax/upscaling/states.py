@@ -2,6 +2,7 @@
 
 import math
 import mmap
+import os
 import pathlib
 import tempfile
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from a2f_jax.errors import UserError
 from a2f_jax.upscaling.programs import BLOCK_HALO, Programs, surround
 
 Tile = tuple[int, int]
@@ -58,6 +60,21 @@ class DeviceStates:
         return self._surround([[self._tiles.get((index, t), self._zero) for t in row] for row in _around(tile)])
 
 
+def _allocate(file: int, size: int, folder: pathlib.Path) -> None:
+    # In a file that only has the size, the process would be killed when it writes to a page for which there is no room.
+    if not hasattr(os, "posix_fallocate"):
+        os.truncate(file, size)
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise UserError(
+            f"cannot reserve {size / 2**30:.1f} GB of temporary disk space in {folder} ({error.strerror}): set TMPDIR "
+            "to a folder on a larger disk, or allow more memory",
+            parameter="memory",
+        ) from error
+
+
 class HostStates:
     """States in host memory, or in a memory-mapped temporary file that the system deletes when it is closed."""
 
@@ -71,7 +88,7 @@ class HostStates:
             self._values = np.empty(shape, dtype)
         else:
             with tempfile.TemporaryFile(dir=folder, prefix="a2f_states_") as file:
-                file.truncate(math.prod(shape) * dtype.itemsize)
+                _allocate(file.fileno(), math.prod(shape) * dtype.itemsize, folder)
                 self._values = np.memmap(file, dtype, "r+", shape=shape)
 
     def put(self, index: int, tile: Tile, values: jax.Array) -> None:

@@ -53,6 +53,7 @@ class Upscaler:
         folded: Params,
         *,
         memory: int | None = None,
+        disk: int | None = None,
         tile: int | None = None,
         ensemble: bool = False,
         edge: Edge = "zero",
@@ -66,6 +67,8 @@ class Upscaler:
           folded: its parameters, such as `Model.folded`.
           memory: memory budget in bytes. It covers the device's memory; on a CPU, it covers the whole process. The
             default is three quarters of what is free.
+          disk: largest size in bytes of the temporary file that is used when the memory is not sufficient. The default
+            is 16 GB, or half of the free space if that is less.
           tile: side of a tile in pixels. The default depends on the memory budget and the device.
           ensemble: whether to average the results of the 8 flips and transpositions of the image ("A2F+" in papers),
             which takes 8 times as long.
@@ -83,6 +86,7 @@ class Upscaler:
         self.network = network
         self.device = device or jax.local_devices()[0]
         self.memory = memory
+        self.disk = disk
         self.tile = tile
         self.ensemble = ensemble
         self.edge = edge
@@ -183,6 +187,7 @@ class Upscaler:
             height + 2 * self._margin,
             width + 2 * self._margin,
             memory=default_memory(self.device) if self.memory is None else self.memory,
+            disk=self.disk,
             platform=self.device.platform,
             side=self.tile,
             reserved=reserved + images * total,

@@ -1,5 +1,6 @@
 """The command `a2f upscale`."""
 
+import io
 import json
 import os
 import pathlib
@@ -7,9 +8,11 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import a2f_jax
 from a2f_jax import cli
 from a2f_jax.upscaling import batch
 
@@ -81,6 +84,7 @@ def test_verbose_prints_how_an_image_is_computed(weights, photo, tmp_path, capsy
         ["--size", "100"],
         ["--pixel-limit", "-1"],
         ["--memory", "much"],
+        ["--disk", "1 cup"],
     ],
 )
 def test_invalid_numbers_are_refused(photo, argv, capsys):
@@ -145,6 +149,14 @@ def test_images_that_fill_the_box_are_skipped_without_failing(weights, photo, tm
     assert "1 image skipped because the image already has the requested size" in capsys.readouterr().err
 
 
+def test_borders_can_be_reflected(weights, photo, tmp_path):
+    assert cli.main(["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights, "--edge", "reflect"]) == 0
+    image, model = np.asarray(Image.open(photo)), a2f_jax.load(weights)
+    want = model.upscaler(edge="reflect").upscale(image)
+    assert not np.array_equal(want, model.upscale(image))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), want)
+
+
 def test_errors_name_the_flag_that_remedies_them(weights, photo, fails, tmp_path):
     argv = ["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights]
     assert fails(*argv, "--pixel-limit", "99").endswith("(--pixel-limit)")
@@ -187,3 +199,16 @@ def test_a_signal_ends_the_command_and_leaves_no_incomplete_file(number, weights
     assert cli.main(["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights]) == 130
     assert capsys.readouterr().err.splitlines() == ["a2f: stopped"]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_image_that_would_fill_the_disk_must_be_confirmed(weights, fails, tmp_path):
+    content = io.BytesIO()
+    Image.new("1", (10000, 10000)).save(content, "PNG")
+    small = tmp_path / "small-file.png"
+    small.write_bytes(content.getvalue())
+    assert small.stat().st_size < 20_000
+    argv = ["upscale", str(small), "-o", str(tmp_path / "o.png"), "--weights", weights]
+    line = fails(*argv, "--memory", "1300MB", "--disk", "1GB")
+    assert "10000×10000 pixels need " in line
+    assert line.endswith("allow more disk space, or more memory (--disk)")
+    assert not (tmp_path / "o.png").exists()

@@ -15,6 +15,7 @@ from PIL import Image
 from a2f_jax.errors import UserError
 from a2f_jax.images.reading import read_picture
 from a2f_jax.upscaling.batch import Job, Options, Worklist, _Pipeline, list_jobs, summarize, upscale_files
+from a2f_jax.upscaling.enlarge import enlarge
 
 DEFAULT = Options()
 
@@ -249,6 +250,20 @@ def test_large_results_are_written_strip_by_strip(model, photo, tmp_path, monkey
     np.testing.assert_allclose(images[0].astype(int), images[1], atol=1)
     with pytest.raises(UserError, match="choose PNG or TIFF, which are written strip by strip"):
         upscale(model, [photo], tmp_path / "out.jpg")
+
+
+def test_the_memory_of_a_result_that_is_kept_is_reserved(model, photo, tmp_path, monkeypatch):
+    reserved = []
+
+    def spy(*args, **options):
+        reserved.append(options["reserved"])
+        return enlarge(*args, **options)
+
+    monkeypatch.setattr("a2f_jax.upscaling.batch.enlarge", spy)
+    upscale(model, [photo], tmp_path / "kept.png")
+    monkeypatch.setattr("a2f_jax.upscaling.batch.free_memory", lambda: 100)
+    upscale(model, [photo], tmp_path / "strips.png")
+    assert reserved == [18 * 24 * 3, 0]
 
 
 def test_images_are_distributed_over_all_local_devices(tmp_path):

@@ -52,10 +52,23 @@ def test_too_little_memory_says_how_much_is_needed():
 
 
 def test_a_full_disk_is_noticed_before_the_work(monkeypatch):
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 14 << 30}))
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 27 << 30}))
     make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
-    with pytest.raises(UserError, match=r"no room for 26\.0 GB"):
-        make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu", images=2)
+    with pytest.raises(UserError, match=r"no room for 39\.0 GB"):
+        make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu", images=3)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 30}))
     with pytest.raises(UserError, match=r"no room for 13\.0 GB of intermediate values: set TMPDIR"):
         make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
+
+
+@pytest.mark.parametrize(("free", "limit"), [(1000, "16.0"), (24, "12.0")])
+def test_a_disk_is_filled_only_as_far_as_allowed(free, limit, monkeypatch):
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free << 30}))
+    size = {"memory": 1 << 30, "platform": "cpu"}
+    message = rf"11808×3072 pixels need 20GB of temporary disk space in .*, which has {free}GB free, .* is {limit}GB"
+    with pytest.raises(UserError, match=message) as caught:
+        make_plan(NETWORK, 3072, 11808, **size)
+    assert caught.value.parameter == "disk"
+    assert make_plan(NETWORK, 3072, 11808, **size, disk=20 << 30).place == "disk"
+    with pytest.raises(UserError, match=r"the limit is 1\.0GB"):
+        make_plan(NETWORK, 3072, 11808, **size, disk=1 << 30)
