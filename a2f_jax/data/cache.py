@@ -13,6 +13,7 @@ import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 
 from a2f_jax.data.datasets import dataset_folder, open_pairs
 from a2f_jax.data.parallel import in_order
@@ -146,6 +147,7 @@ def open_cache(
                     # Anything else was left by a process that died, or belongs to an earlier preparation.
                     for old in decoded.glob(f"{split}-*"):
                         shutil.rmtree(old)
+                    _check_space(dataset, split, decoded)
                     partial = decoded / f"{split}-partial"
                     partial.mkdir()
                     try:

@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,14 @@ sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.std
     )
     output = process.communicate()[1]
     assert "UserError cannot write decoded images to" in output and "File too large" in output, output
+    assert not list(_decoded(data_dir).glob("train-*"))
+
+
+def test_a_disk_that_is_too_small_is_found_before_decoding(data_dir, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 10_000))
+    monkeypatch.setattr(cache, "_build", None)
+    with pytest.raises(UserError, match=r"decoded has 10\.0kB of free space, and the decoded images take more than"):
+        open_cache("photos", scale=2, data_dir=data_dir)
     assert not list(_decoded(data_dir).glob("train-*"))
 
 
