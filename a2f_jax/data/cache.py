@@ -78,6 +78,17 @@ def _fingerprint(folder: pathlib.Path, split: str) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
+def _check_space(dataset: pathlib.Path, split: str, decoded: pathlib.Path) -> None:
+    # A lower bound, since pixels are larger than the compressed images they are decoded from.
+    needed = sum(file.stat().st_size for file in dataset.glob(f"*-{split}.*record*"))
+    free = shutil.disk_usage(decoded).free
+    if needed > free:
+        raise UserError(
+            f"{decoded} has {tqdm.tqdm.format_sizeof(free, 'B')} of free space, and the decoded images take more than "
+            f"{tqdm.tqdm.format_sizeof(needed, 'B')}: free some space, or prepare the dataset in another data_dir"
+        )
+
+
 def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pathlib.Path, progress: bool) -> None:
     pairs = open_pairs(name, scale=scale, split=split, data_dir=data_dir)
     names, sizes = [], []
