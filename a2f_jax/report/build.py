@@ -12,6 +12,7 @@ from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.paper import SETS
 from a2f_jax.evaluation.tables import json_text, write_files
+from a2f_jax.files import check_writable, local_path
 from a2f_jax.model import load_labeled
 from a2f_jax.report import measure
 from a2f_jax.report.page import PageFigure, Section, markdown, page
@@ -24,6 +25,7 @@ def report(
     data_dir: str | os.PathLike[str] | None = None,
     datasets: Sequence[str] = SETS,
     comparisons: Mapping[str | os.PathLike[str], tuple[int, ...]] | None = None,
+    progress: bool = True,
 ) -> pathlib.Path:
     """Writes the tables and figures of the paper, and adds rows for the models that are measured here.
 
@@ -35,6 +37,7 @@ def report(
       datasets: the benchmark sets to measure. Sets that `data_dir` lacks at the scale of a model are skipped.
       comparisons: images for the visual comparison, and the crop to enlarge of each: left, top, width and height in
         pixels (default: "barbara" and a façade from the benchmark sets, or photographs from scikit-image).
+      progress: whether to show progress bars on standard error.
 
     Returns:
       The path of the HTML file.
@@ -44,53 +47,51 @@ def report(
         written.
     """
     try:
-        import matplotlib  # noqa: F401 - an extra
+        import adjustText  # noqa: F401 - an extra, as is matplotlib
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError("the report requires optional packages: pip install 'a2f_jax[report]'") from error
     from a2f_jax.report import sections
 
     if unknown := [name for name in datasets if name not in SETS]:
         raise UserError(f"{unknown[0]} is not a benchmark set of the report: choose from {', '.join(SETS)}")
-    if data_dir is not None and not pathlib.Path(data_dir).is_dir():
-        raise UserError(f"no folder {data_dir}: name the folder that contains the benchmark sets")
+    if data_dir is not None:
+        data_dir = local_path(data_dir)
+        if not data_dir.is_dir():
+            raise UserError(f"no folder {data_dir}: name the folder that contains the benchmark sets")
+    output = local_path(output)
+    check_writable(output)
     models = load_labeled(weights)
     examples = {}
     for scale in sorted({model.scale for model in models.values()}):
         if comparisons:
             examples[scale] = [
-                sections.example_from_file(Source(pathlib.Path(path).stem, pathlib.Path(path)), crop, scale)
-                for path, crop in comparisons.items()
+                sections.example_from_file(Source(path.stem, path), crop, scale)
+                for path, crop in ((local_path(path), crop) for path, crop in comparisons.items())
             ]
         else:
             examples[scale] = sections.default_examples(scale, data_dir)
 
-    try:  # before minutes of measuring
-        pathlib.Path(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {output}: {error.strerror or error}") from error
-
-    measured = sections.measure_weights(models, datasets, data_dir)
+    measured = sections.measure_weights(models, datasets, data_dir, progress)
     made: dict[str, tuple[Section, Any]] = {}
     steps: dict[str, Callable[[], tuple[Section, Any]]] = {
-        "model_sizes": sections.model_sizes,
+        "model_sizes": lambda: sections.model_sizes(progress),
         "ablation": lambda: sections.ablation(measured),
         "head_kernels": lambda: sections.head_kernels(measured),
-        "component_weights": lambda: sections.component_weights(measured),
+        "component_weights": lambda: sections.component_weights(measured, progress),
         "comparison": lambda: sections.comparison(measured),
         "lpips": lambda: sections.lpips(measured),
-        "running_time": lambda: sections.running_time(measured),
+        "running_time": lambda: sections.running_time(measured, progress),
         "visual_comparison": lambda: sections.visual_comparison(measured, examples),
     }
     for name, make in steps.items():
         made[name] = make()
         # After each section, so that finished measurements are kept if a later section fails.
         _write(output, {m.label: m.datasets for m in measured}, made)
-    return pathlib.Path(output) / "report.html"
+    return output / "report.html"
 
 
-def _write(
-    output: str | os.PathLike[str], benchmarks: Mapping[str, Any], made: Mapping[str, tuple[Section, Any]]
-) -> None:
+def _write(output: pathlib.Path, benchmarks: Mapping[str, Any], made: Mapping[str, tuple[Section, Any]]) -> None:
     device = measure.device_name()
     about = {"a2f_jax": a2f_jax.__version__, "jax": jax.__version__, "device": device}
     title = "A2F: tables and figures of the paper, and measured results"

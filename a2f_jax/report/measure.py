@@ -13,6 +13,7 @@ import numpy as np
 from a2f_jax.data.sources import sample
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F, HIDDEN
+from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.counts import PAPER_OUTPUT, count
 
 _PATCH = 240
@@ -47,15 +48,16 @@ def xla_flops(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> float | N
     """Returns XLA's cost estimate of the compiled network, without running it.
 
     Args:
-      network: the network, which is compiled for inference, with weight normalization folded into the kernels.
+      network: the network, which is compiled for inference with direct convolutions, in its own dtype, and with weight
+        normalization folded into the kernels.
       output: height and width of the output, in pixels.
 
     Returns:
       The number of floating-point operations for one image, where a multi-add counts as two; None if the backend
       provides no estimate.
     """
-    # In bfloat16 the program has the convolutions as they are defined, on a CPU too, see `models.convolution`.
-    network = network.clone(weight_norm=False, dtype=jnp.bfloat16)
+    # Winograd's form takes fewer operations than the convolution that it computes, and than papers count.
+    network = network.clone(weight_norm=False, winograd=False)
     height, width = (size // network.scale for size in output)
     lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), lr)
@@ -174,20 +176,22 @@ def running_time(network: A2F, output: tuple[int, int] = TIMED_OUTPUT) -> float:
     The time depends only on the shapes, so the weights are random and the image is noise.
 
     Args:
-      network: the network.
+      network: the network, which computes in its own dtype, with weight normalization folded into the kernels and with
+        the form of the convolutions that upscaling uses on the default device.
       output: height and width of the output, in pixels.
 
     Returns:
       The median in seconds over at least 5 runs, and up to 50 while the total stays below 2 seconds.
     """
-    # In bfloat16 the program has the convolutions as they are defined, on a CPU too, see `models.convolution`.
-    network = network.clone(weight_norm=False, dtype=jnp.bfloat16)
+    winograd = prefers_winograd(jax.default_backend(), network.dtype)
+    network = network.clone(weight_norm=False, winograd=winograd)
     height, width = (size // network.scale for size in output)
     lr = jax.random.uniform(jax.random.key(0), (1, height, width, 3), maxval=255.0)
     shapes = jax.eval_shape(network.init, jax.random.key(0), lr)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), x.dtype), shapes)
-    run = jax.jit(network.apply).lower(params, lr).compile()
+    with jax.default_matmul_precision("highest"):  # as in upscaling: accelerators round float32 products otherwise
+        run = jax.jit(network.apply).lower(params, lr).compile()
     for _ in range(2):
         run(params, lr).block_until_ready()
     seconds: list[float] = []

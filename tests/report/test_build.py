@@ -68,8 +68,10 @@ def test_report_has_all_its_files_and_highlights_measured_rows(folders):
     assert str(folders) not in text + page.read_text() + json.dumps(numbers)
 
 
-def test_without_weights_the_report_shows_published_results(folders):
-    report(folders / "out")
+def test_without_weights_the_report_shows_published_results(folders, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    report(folders / "out", progress=False)
+    assert capsys.readouterr().err == ""
     numbers = json.loads((folders / "out/report.json").read_text())
     assert not numbers["benchmarks"]
     assert not any(row["weights"] for row in numbers["comparison"])
@@ -88,19 +90,29 @@ def test_without_weights_the_report_shows_published_results(folders):
 )
 def test_invalid_arguments_are_errors_before_any_measurement(folders, monkeypatch, wrong, message):
     monkeypatch.chdir(folders)
-    monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda: pytest.fail("started to measure"))
+    monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda *_: pytest.fail("started to measure"))
     with pytest.raises(UserError, match=message):
         report("out", **wrong)
     assert not (folders / "out").exists()
 
 
 def test_unwritable_folder_is_an_error_before_any_measurement(folders, monkeypatch):
-    monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda: pytest.fail("started to measure"))
-    with pytest.raises(UserError, match=r"cannot write the report to .*photo\.png"):
+    monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda *_: pytest.fail("started to measure"))
+    with pytest.raises(UserError, match=r"cannot write to .*photo\.png"):
         report(folders / "photo.png" / "out")
 
 
-def test_error_names_the_extra_if_matplotlib_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+@pytest.mark.parametrize("package", ["matplotlib", "adjustText"])
+def test_error_names_the_extra_if_a_package_is_missing(monkeypatch, tmp_path, package):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=re.escape("pip install 'a2f_jax[report]'")):
         report(tmp_path / "out")
+
+
+def test_a_tilde_stands_for_the_home_folder(folders, monkeypatch):
+    monkeypatch.setenv("HOME", str(folders))
+    page = report("~/out", data_dir="~/benchmark", comparisons={"~/photo.png": (8, 8, 30, 20)}, progress=False)
+    assert page == folders / "out/report.html"
+    assert page.exists()
+    with pytest.raises(UserError, match=rf"no folder {folders}/nowhere"):
+        report("~/out", data_dir="~/nowhere")

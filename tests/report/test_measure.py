@@ -47,6 +47,18 @@ def test_xla_counts_a_multiply_add_as_two_operations():
     assert flops == pytest.approx(2 * measure.count(network, (256, 256)).multiply_adds, rel=0.05)
 
 
+@pytest.mark.parametrize(("measurement", "winograd"), [(measure.xla_flops, False), (measure.running_time, True)])
+def test_measured_programs_compute_in_float32_in_the_form_that_the_report_states(monkeypatch, measurement, winograd):
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    networks = []
+    compiled = jax.jit
+    monkeypatch.setattr(jax, "jit", lambda function, **options: (networks.append(function), compiled(function))[1])
+    measurement(A2F(scale=2, features=16, blocks=1), (16, 16))
+    (network,) = [function.__self__ for function in networks if isinstance(getattr(function, "__self__", None), A2F)]
+    assert (network.dtype, network.weight_norm, network.winograd) == (jnp.float32, False, winograd)  # on a CPU
+
+
 def convolve(x, p):
     kernel = p["v"] * p["g"] / np.sqrt((p["v"] ** 2).sum((0, 1, 2)))
     return (

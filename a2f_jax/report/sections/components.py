@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 
-import tqdm
-
 from a2f_jax.models.a2f import SCALES, VARIANTS
+from a2f_jax.progress import progress_bar
 from a2f_jax.report import measure
 from a2f_jax.report.figures import block_weights_figure
 from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
 from a2f_jax.report.sections.common import NONE, Measured, Numbers
 
 
-def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
-    """Plots and tabulates the weights of the three components in every block of each model."""
+def component_weights(measured: Sequence[Measured], progress: bool = True) -> tuple[Section, Numbers]:
+    """Plots and tabulates the weights of the three components in every block of each model.
+
+    Args:
+      measured: the models.
+      progress: whether to show a progress bar.
+    """
     numbers: Numbers = []
     parts: list[Part] = [
         "The output of a block is the sum of three components, each with a learned scalar: λx times its input, λres "
@@ -22,44 +26,48 @@ def component_weights(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
         "each, downscaled)."
     ]
     order = [*VARIANTS]
-    for scale in SCALES:
-        of_scale = [m for m in measured if m.model.scale == scale]
-        of_scale.sort(key=lambda m: order.index(m.model.variant) if m.model.variant in order else len(order))
-        if not of_scale:
-            continue
-        images = measure.sample_patches(scale)
-        panels, rows = {}, []
-        for m in tqdm.tqdm(of_scale, unit="model", desc=f"block weights ×{scale}"):
-            found = measure.block_weights(m.model, images)
-            title = f"{m.model.variant.upper()} ×{scale}"
-            panels[title if title not in panels else f"{title}\n{m.label}"] = found
-            numbers.append(
-                {
-                    "weights": m.label,
-                    "variant": m.model.variant,
-                    "scale": scale,
-                    "components": found.weights,
-                    "magnitudes": found.magnitudes,
-                }
+    with progress_bar(total=len(measured), unit="model", description="block weights", visible=progress) as bar:
+        for scale in SCALES:
+            of_scale = [m for m in measured if m.model.scale == scale]
+            of_scale.sort(key=lambda m: order.index(m.model.variant) if m.model.variant in order else len(order))
+            if not of_scale:
+                continue
+            images = measure.sample_patches(scale)
+            panels, rows = {}, []
+            for m in of_scale:
+                found = measure.block_weights(m.model, images)
+                title = f"{m.model.variant.upper()} ×{scale}"
+                panels[title if title not in panels else f"{title}\n{m.label}"] = found
+                numbers.append(
+                    {
+                        "weights": m.label,
+                        "variant": m.model.variant,
+                        "scale": scale,
+                        "components": found.weights,
+                        "magnitudes": found.magnitudes,
+                    }
+                )
+                totals = [sum(values) for values in zip(*found.magnitudes.values(), strict=True)]
+                cells = [title, m.label]
+                for name in ("x", "res", "aux"):
+                    if name not in found.weights:
+                        cells += [NONE, NONE]
+                        continue
+                    share = sum(v / t for v, t in zip(found.magnitudes[name], totals, strict=True)) / len(totals)
+                    cells += [f"{sum(found.weights[name]) / len(totals):.2f}", f"{share:.0%}"]
+                rows.append(Cells(cells, measured=True))
+                bar.update()
+            names = ", ".join(panels)
+            caption = f"Weights of the three components in each block, and their magnitudes: {names}."
+            parts.append(
+                PageFigure(f"block-weights-x{scale}", caption.replace("\n", " "), block_weights_figure(panels))
             )
-            totals = [sum(values) for values in zip(*found.magnitudes.values(), strict=True)]
-            cells = [title, m.label]
-            for name in ("x", "res", "aux"):
-                if name not in found.weights:
-                    cells += [NONE, NONE]
-                    continue
-                share = sum(v / t for v, t in zip(found.magnitudes[name], totals, strict=True)) / len(totals)
-                cells += [f"{sum(found.weights[name]) / len(totals):.2f}", f"{share:.0%}"]
-            rows.append(Cells(cells, measured=True))
-        names = ", ".join(panels)
-        caption = f"Weights of the three components in each block, and their magnitudes: {names}."
-        parts.append(PageFigure(f"block-weights-x{scale}", caption.replace("\n", " "), block_weights_figure(panels)))
-        heading = [
-            "Model",
-            "Weights",
-            *(f"{what} {c}" for c in ("λx", "λres", "λaux") for what in ("mean", "share of")),
-        ]
-        parts.append(Table(heading, rows, text_columns=2))
+            heading = [
+                "Model",
+                "Weights",
+                *(f"{what} {c}" for c in ("λx", "λres", "λaux") for what in ("mean", "share of")),
+            ]
+            parts.append(Table(heading, rows, text_columns=2))
     if numbers:
         parts.append(
             "Shares are fractions of the sum of the three magnitudes. Means and shares are averaged over the blocks."

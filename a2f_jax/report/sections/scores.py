@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import jax
-import tqdm
 
 from a2f_jax.catalogue import BENCHMARK_SETS
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.paper import SETS, Row
 from a2f_jax.models.a2f import SCALES, VARIANTS, build
+from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.counts import count
+from a2f_jax.progress import progress_bar
 from a2f_jax.report import measure
 from a2f_jax.report.figures import Point, tradeoff_figure
 from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
@@ -116,8 +117,13 @@ def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
     return Section("LPIPS and GFLOPs (×4)", parts), numbers
 
 
-def running_time(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
-    """Tabulates the seconds per image of the size of Urban100, ×4."""
+def running_time(measured: Sequence[Measured], progress: bool = True) -> tuple[Section, Numbers]:
+    """Tabulates the seconds per image of the size of Urban100, ×4.
+
+    Args:
+      measured: the models, for their PSNR on Urban100.
+      progress: whether to show a progress bar.
+    """
     device = measure.device_name()
     rows = [
         Cells(
@@ -133,25 +139,31 @@ def running_time(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
         for t in paper.RUNNING_TIME
     ]
     numbers: Numbers = []
-    for variant in tqdm.tqdm(VARIANTS, unit="variant", desc="running time"):
-        network = build(variant, 4)
-        size = measure.sizes(network)
-        seconds = measure.running_time(network)
-        numbers.append({"variant": variant, "seconds": seconds, "device": device, "output": measure.TIMED_OUTPUT})
-        psnr = [
-            f"{m.datasets['urban100']['psnr']:.2f}"
-            for m in measured
-            if m.model.scale == 4 and m.model.variant == variant and "urban100" in m.datasets
-        ]
-        sizes = [thousands(size["parameters"] / 1e3), billions(size["with_elementwise"] / 1e9)]
-        cells = [variant.upper(), "measured here", *sizes, f"{seconds:.4f}", " ".join(psnr) or NONE]
-        rows.append(Cells(cells, measured=True))
+    with progress_bar(total=len(VARIANTS), unit="variant", description="running time", visible=progress) as bar:
+        for variant in VARIANTS:
+            network = build(variant, 4)
+            size = measure.sizes(network)
+            seconds = measure.running_time(network)
+            numbers.append({"variant": variant, "seconds": seconds, "device": device, "output": measure.TIMED_OUTPUT})
+            psnr = [
+                f"{m.datasets['urban100']['psnr']:.2f}"
+                for m in measured
+                if m.model.scale == 4 and m.model.variant == variant and "urban100" in m.datasets
+            ]
+            sizes = [thousands(size["parameters"] / 1e3), billions(size["with_elementwise"] / 1e9)]
+            cells = [variant.upper(), "measured here", *sizes, f"{seconds:.4f}", " ".join(psnr) or NONE]
+            rows.append(Cells(cells, measured=True))
+            bar.update()
     height, width = measure.TIMED_OUTPUT
+    platform = jax.devices()[0].platform
     parts: list[Part] = [
-        f"Measured on {device} ({jax.devices()[0].platform}) with JAX {jax.__version__} in float32: the median time of "
-        f"repeated forward passes on one image of noise, {width // 4}×{height // 4} → {width}×{height}, a typical size "
-        "in Urban100, after compilation and warm-up, without transfers between host and device. PSNR is that on "
-        "Urban100. The slides do not name their device, so their times cannot be compared with these.",
+        f"Measured on {device} ({platform}) with JAX {jax.__version__}: the median time of repeated forward passes on "
+        f"one image of noise, {width // 4}×{height // 4} → {width}×{height}, a typical size in Urban100, after "
+        "compilation and warm-up, without transfers between host and device. The whole network is one compiled "
+        "program, which computes in float32 and evaluates the wide 3×3 convolutions "
+        f"{'by the Winograd algorithm' if prefers_winograd(platform, jax.numpy.float32) else 'directly'}, as in "
+        "upscaling on this device. PSNR is that on Urban100. The slides do not name their device, so their times "
+        "cannot be compared with these.",
         Table(["Model", "Source", "Parameters", "Multi-adds", "Seconds", "PSNR (dB)"], rows, text_columns=2),
     ]
     return Section("Running time (×4)", parts), numbers

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import tqdm
-
 from a2f_jax.catalogue import BENCHMARK_SETS
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.paper import SETS
 from a2f_jax.model import variant_of
 from a2f_jax.models.a2f import ABLATIONS, SCALES, VARIANTS, build
+from a2f_jax.progress import progress_bar
 from a2f_jax.report import measure
 from a2f_jax.report.page import Cells, Part, Section, Table
 from a2f_jax.report.sections.common import (
@@ -22,12 +21,17 @@ from a2f_jax.report.sections.common import (
 )
 
 
-def model_sizes() -> tuple[Section, Numbers]:
-    """Tabulates parameters, multi-adds and XLA's cost estimate of every variant and scale."""
+def model_sizes(progress: bool = True) -> tuple[Section, Numbers]:
+    """Tabulates parameters, multi-adds and XLA's cost estimate of every variant and scale.
+
+    Args:
+      progress: whether to show a progress bar.
+    """
     numbers: Numbers = []
     rows = []
-    for variant in tqdm.tqdm(VARIANTS, unit="variant", desc="sizes"):
-        for scale in SCALES:
+    networks = [(variant, scale) for variant in VARIANTS for scale in SCALES]
+    with progress_bar(total=len(networks), unit="network", description="sizes", visible=progress) as bar:
+        for variant, scale in networks:
             network = build(variant, scale)
             size = measure.sizes(network)
             flops = measure.xla_flops(network)
@@ -48,6 +52,7 @@ def model_sizes() -> tuple[Section, Numbers]:
                     ]
                 )
             )
+            bar.update()
     heading = [
         *("Model", "Scale", "Parameters", "slides"),
         *("Multi-adds", "with biases, ReLU, mean", "slides", "XLA: GFLOPs", "÷ 2 multi-adds"),
@@ -58,7 +63,8 @@ def model_sizes() -> tuple[Section, Numbers]:
         "and every value that channel attention averages reproduces their figures. The slides contain no results for "
         "×3.",
         "As an independent check, the last columns show XLA's cost analysis of the network compiled for "
-        f"{measure.device_name()}, in which a multi-add is two operations and all elementwise operations count.",
+        f"{measure.device_name()} in float32 with direct convolutions, in which a multi-add is two operations and all "
+        "elementwise operations count.",
         Table(heading, rows, text_columns=2),
     ]
     return Section("Size of the models", parts), numbers
