@@ -195,10 +195,10 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     if name in VARIANTS:
         name = f"{name}-x{scale or DEFAULT_SCALE}"
     path = shipped_weights().get(name) or local_path(name)
-    if not os.path.exists(path):
+    if not name or not os.path.exists(path):
         raise UserError(
-            f"no weights at {name}: pass a .safetensors or .pt file, the work folder of a training run, or one of "
-            f"{', '.join(shipped_weights())}"
+            f"no weights at {name or repr(name)}: pass a .safetensors or .pt file, the work folder of a training run, or "
+            f"one of {', '.join(shipped_weights())}"
         )
     try:
         model = Model.from_params(*read_weights(path))

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Prints a description of the weights, or the table of variants."""
-    if args.weights:
+    if args.weights is not None:
         from a2f_jax.model import load
 
         print(_describe(load(args.weights)))
