@@ -197,8 +197,8 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     path = shipped_weights().get(name) or local_path(name)
     if not name or not os.path.exists(path):
         raise UserError(
-            f"no weights at {name or repr(name)}: pass a .safetensors or .pt file, the work folder of a training run, or "
-            f"one of {', '.join(shipped_weights())}"
+            f"no weights at {name or repr(name)}: pass a .safetensors or .pt file, the work folder of a training run, "
+            f"or one of {', '.join(shipped_weights())}"
         )
     try:
         model = Model.from_params(*read_weights(path))
