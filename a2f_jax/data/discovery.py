@@ -22,7 +22,10 @@ def has_own_splits(name: str) -> bool:
 
 
 def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    try:
+        return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    except PermissionError:  # somewhere below the folder that was passed, which need not be readable
+        return []
 
 
 def _set_folders(folder: pathlib.Path, name: str) -> list[pathlib.Path]:

@@ -1,3 +1,4 @@
+import pathlib
 import shutil
 
 import numpy as np
@@ -201,3 +202,17 @@ def test_lr_images_are_not_taken_for_photographs(photos, picture, folder):
     write_rgb(photos / folder / "0.png", picture(0))
     with pytest.raises(UserError, match=f"{folder} appears to contain LR images"):
         find("photos", photos, 4)
+
+
+def test_folders_without_permission_are_passed_over_in_the_search(edsr, monkeypatch):
+    forbidden = edsr.parent.parent / "forbidden"
+    forbidden.mkdir()
+    iterdir = pathlib.Path.iterdir
+
+    def refuse(folder):  # instead of chmod, which does not bind root
+        if folder == forbidden:
+            raise PermissionError
+        return iterdir(folder)
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    assert len(benchmark(edsr.parent.parent, "b100", 4)["test"]) == 2
