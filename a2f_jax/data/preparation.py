@@ -144,6 +144,8 @@ def prepare(
                 f"{parameter} applies to folders of photographs only, and {name} has its own splits: omit it",
                 parameter=parameter,
             )
+    if has_own_splits(name):
+        validation = None
     if min_size < 1:
         raise UserError(f"a smallest size of {min_size} pixels is impossible: use 1 or more", parameter="min_size")
     target = root / name / f"x{scale}" / VERSION
@@ -162,6 +164,8 @@ def prepare(
             check_count(validation, len(splits["train"]))
         elif validation:
             raise UserError(f"{folder} has a validation split of its own: omit the number", parameter="validation")
+        else:
+            validation = None
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / "prepare.lock"):
             if overwrite or not target.exists():
@@ -186,7 +190,7 @@ def _divisible(splits: Splits) -> bool:
 
 def _refuse_other_validation(target: pathlib.Path, validation: int | None) -> None:
     there = split_sizes(target).get("validation", 0)
-    if validation and validation != there:
+    if validation is not None and validation != there:
         raise UserError(
             f"{target} was prepared with {there} validation images instead of {validation}: overwrite it, or choose "
             "another name",

@@ -10,6 +10,7 @@ from PIL import Image
 from a2f_jax.configs.a2f import get_config
 from a2f_jax.data import open_cache, open_pairs, prepare
 from a2f_jax.data.discovery import find
+from a2f_jax.data.locations import split_sizes
 from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
@@ -206,6 +207,31 @@ def test_adding_photographs_moves_none_between_training_and_validation(photos, d
     # Weights for one scale are often trained from those for another.
     prepare("photos", scale=4, **options)
     assert _names(data_dir, "validation", scale=4) == validation
+
+
+@pytest.mark.parametrize("other", [0, 3])
+def test_another_number_of_validation_images_requires_overwrite(photos, data_dir, other):
+    options = {"scale": 2, "data_dir": data_dir, "source": photos, "min_size": 1}
+    prepare("photos", **options, validation=2)
+    for source in ({}, {"source": None}):
+        with pytest.raises(UserError, match=f"was prepared with 2 validation images instead of {other}: overwrite it"):
+            prepare("photos", **{**options, **source}, validation=other)
+    prepare("photos", **options, validation=other, overwrite=True)
+    sizes = split_sizes(data_dir / "photos/x2/1.0.0")
+    assert sizes.get("validation", 0) == other
+
+
+def test_a_validation_split_of_its_own_is_kept(tmp_path, data_dir, picture):
+    for split in ("train", "val"):
+        for kind in ("HR", "LR"):
+            write_rgb(
+                tmp_path / "pairs" / split / kind / "a.png", picture(0, *((24, 36) if kind == "HR" else (12, 18)))
+            )
+    options = {"scale": 2, "data_dir": data_dir, "source": tmp_path / "pairs", "min_size": 1}
+    for _ in range(2):
+        assert split_sizes(prepare("pairs", **options, validation=0)) == {"train": 1, "validation": 1}
+    with pytest.raises(UserError, match="pairs has a validation split of its own"):
+        prepare("pairs", **options, validation=1)
 
 
 def test_a_tenth_of_the_photographs_is_held_out_by_default(photos, data_dir):
