@@ -1,11 +1,12 @@
 """What a progress bar writes to a log file and to a terminal."""
 
+import re
 import sys
 
 import pytest
 
 from a2f_jax import progress
-from a2f_jax.progress import progress_bar
+from a2f_jax.progress import progress_bar, say
 
 
 @pytest.fixture
@@ -50,3 +51,12 @@ def test_a_terminal_shows_a_bar(monkeypatch, capsys):
     with progress_bar(total=3, unit="image", description="upscaling") as bar:
         bar.update(3)
     assert "upscaling: 100%" in capsys.readouterr().err
+
+
+def test_a_message_does_not_break_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress_bar(total=3, unit="image", mininterval=0) as bar:
+        bar.update(1)
+        say("one image failed")
+    # The bar is erased before the message and drawn again after it.
+    assert re.search(r"1/3.*\r *\ra2f: one image failed\n.*1/3", capsys.readouterr().err, re.DOTALL)

@@ -188,9 +188,8 @@ def list_jobs(
     elif PIPE in (target, *paths):
         raise UserError("standard input and output (-) carry one image: name one input and one output")
     elif not names_folder and target.suffix.lower() in WRITABLE_SUFFIXES:
-        raise UserError(
-            f"{target} is the name of one file, but the input is not one image: name a folder for the output"
-        )
+        several = "a folder" if len(paths) == 1 else f"{len(paths)} files or folders"
+        raise UserError(f"{target} is the name of one file, but the input is {several}: name a folder for the output")
     else:
         jobs, ignored = _jobs_in_folder(paths, target, form)
     if not jobs:

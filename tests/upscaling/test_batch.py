@@ -394,8 +394,8 @@ def test_an_output_with_an_unknown_suffix_is_refused(photo, tmp_path):
 
 
 def test_the_name_of_an_image_file_is_refused_as_output_of_several_images(photo, tmp_path):
-    for images in ([photo, tmp_path / "b.png"], [tmp_path]):
-        with pytest.raises(UserError, match=r"two\.png is the name of one file, but the input is not one image"):
+    for images, several in (([photo, tmp_path / "b.png"], "2 files or folders"), ([tmp_path], "a folder")):
+        with pytest.raises(UserError, match=rf"two\.png is the name of one file, but the input is {several}: name a"):
             list_jobs(images, tmp_path / "two.png")
     (tmp_path / "two.png").mkdir()
     (job,) = list_jobs([photo, photo], tmp_path / "two.png").jobs
