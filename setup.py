@@ -50,7 +50,7 @@ setuptools.setup(
         # More input formats: HEIC, JPEG XL, and compressions of TIFF (LZW, JPEG) where Pillow cannot read the samples.
         "formats": ["pillow-heif>=1.1", "pillow-jxl-plugin>=1.3.4", "imagecodecs>=2024.9.22"],
         "beam": ["apache-beam>=2.70,<3"],
-        "report": ["matplotlib>=3.10,<4", "adjustText>=1.3,<2"],
+        "report": ["matplotlib>=3.10,<4"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
         "torch": ["torch>=2.6"],
         # Ruff formats the signatures.

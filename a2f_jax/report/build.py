@@ -47,10 +47,9 @@ def report(
         written.
     """
     try:
-        import adjustText  # noqa: F401 - an extra, as is matplotlib
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401 - an extra
     except ImportError as error:
-        raise UserError("the report requires optional packages: pip install 'a2f_jax[report]'") from error
+        raise UserError("the report requires an optional package: pip install 'a2f_jax[report]'") from error
     from a2f_jax.report import sections
 
     if unknown := [name for name in datasets if name not in SETS]:

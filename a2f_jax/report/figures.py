@@ -122,48 +122,49 @@ _HORIZONTAL = {-1: "right", 0: "center", 1: "left"}
 _VERTICAL = {-1: "top", 0: "center", 1: "bottom"}
 
 
-def _box(centre: np.ndarray, size: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
-    """The corners `[[x0, y0], [x1, y1]]` of a text of some size, at a distance from a point."""
-    corner = centre + direction * distance + (direction - 1) / 2 * size
+def _box(center: np.ndarray, size: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
+    # The corners `[[x0, y0], [x1, y1]]` of a text of this size, at this distance from a point.
+    corner = center + direction * distance + (direction - 1) / 2 * size
     return np.array([corner, corner + size])
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """The area that two boxes share."""
     return float(np.prod(np.maximum(0, np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]))))
 
 
 def _label(axes: Axes, points: Sequence[tuple[float, float, str, dict[str, Any]]]) -> None:
-    """Writes the name of each point, given as x, y, name and style, where it covers least of what is there."""
+    # Each point is x, y, name and style. A name takes the place, of those near its point, where it covers least of the
+    # markers and names that are there already. The iterative placement of adjustText was tried: in the dense groups of
+    # these figures it leaves names on top of each other and of markers.
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     frame = axes.get_window_extent().get_points()
     point = figure.dpi / 72  # pixels
-    centres = axes.transData.transform([(x, y) for x, y, _, _ in points])
-    taken = [np.array([centre - 4 * point, centre + 4 * point]) for centre in centres]
+    centers = axes.transData.transform([(x, y) for x, y, _, _ in points])
+    taken = [np.array([center - 4 * point, center + 4 * point]) for center in centers]
     directions = [np.array([x, y]) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
     places = [(direction, distance) for distance in (7, 12, 24) for direction in directions]
-    for (x, y, name, style), centre in zip(points, centres, strict=True):
+    for (x, y, name, style), center in zip(points, centers, strict=True):
         note = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=7.5, **style)
         note.set_path_effects([withStroke(linewidth=2, foreground="white")])
         size = np.array(note.get_window_extent().size) + 1.4 * point
 
-        def cost(place: tuple[np.ndarray, float], centre: np.ndarray = centre, size: np.ndarray = size) -> float:
-            box = _box(centre, size, place[0], place[1] * point)
+        def cost(place: tuple[np.ndarray, float], center: np.ndarray = center, size: np.ndarray = size) -> float:
+            box = _box(center, size, place[0], place[1] * point)
             outside = np.prod(size) - _overlap(box, frame)
-            # Of places that are equally free, the nearest.
+            # Among equally free places, the closest wins.
             away = np.hypot(*place[0]) * place[1] * point
             return sum(_overlap(box, other) for other in taken) + 3 * outside + 0.02 * size[1] * away
 
         direction, distance = min(places, key=cost)
         note.set_position(tuple(direction * distance))
         note.set(ha=_HORIZONTAL[direction[0]], va=_VERTICAL[direction[1]])
-        box = _box(centre, size, direction, distance * point)
+        box = _box(center, size, direction, distance * point)
         taken.append(box)
-        nearest = np.clip(centre, *box)
-        if np.hypot(*(nearest - centre)) > 8 * point:
-            ends = axes.transData.inverted().transform([centre, nearest])
+        nearest = np.clip(center, *box)
+        if np.hypot(*(nearest - center)) > 8 * point:
+            ends = axes.transData.inverted().transform([center, nearest])
             axes.plot(*ends.T, color="#B0B0B0", linewidth=0.5, zorder=1)
 
 
