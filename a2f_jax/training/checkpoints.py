@@ -1,8 +1,11 @@
 """Checkpoints of a training run, written asynchronously by Orbax."""
 
+import json
 import pathlib
+import re
 import shutil
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,14 +18,39 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 import a2f_jax
 from a2f_jax.errors import UserError
-from a2f_jax.training.settings import changed_settings
+from a2f_jax.files import replacing
+from a2f_jax.training.settings import check_resume
 from a2f_jax.training.state import TrainState
 from a2f_jax.weights import training_run as layout
+
+# What TensorStore reports for files that are missing, truncated or corrupt.
+_DAMAGE = re.compile(r"(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): Error|(FAILED_PRECONDITION): Error reading")
 
 
 def state_bytes(state: TrainState) -> int:
     """Returns the size of a state in bytes."""
     return sum(x.nbytes for x in jax.tree.leaves(state))
+
+
+class _BestScore:
+    """The Orbax policy that keeps the checkpoint with the best validation PSNR.
+
+    Orbax's own `BestN` needs the score when a checkpoint is saved, but validation follows the saving.
+    """
+
+    def __init__(self, scores: Mapping[int, Mapping[str, float]]):
+        self._scores = scores
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        scored = [checkpoint.step for checkpoint in checkpoints if checkpoint.step in self._scores]
+        best = max(scored, key=lambda step: (self._scores[step]["psnr"], step), default=None)
+        return [checkpoint.step == best for checkpoint in checkpoints]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 class Checkpoints:
@@ -39,13 +67,11 @@ class Checkpoints:
       UserError: the work folder cannot be written.
     """
 
-    def __init__(self, workdir: pathlib.Path, config: ConfigDict, say):
+    def __init__(self, workdir: pathlib.Path, config: ConfigDict, say: Callable[[str], None]):
         self._config, self._say = config, say
         self._folder = workdir.resolve() / layout.FOLDER
-        keep = [
-            managers.LatestN(config.keep_checkpoints),
-            managers.BestN(get_metric_fn=lambda m: m["psnr"], n=1, keep_checkpoints_without_metrics=False),
-        ]
+        self._scores: dict[int, dict[str, float]] = {}
+        keep = [managers.LatestN(config.keep_checkpoints), _BestScore(self._scores)]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
@@ -56,19 +82,68 @@ class Checkpoints:
             )
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {self._folder}: {error.strerror or error}") from error
+        for step in self.steps:
+            if "psnr" in (about := self._about(step)):
+                self._scores[step] = {name: about[name] for name in ("psnr", "ssim")}
 
-    def save(self, state: TrainState, scores: dict[str, float] | None) -> None:
+    @property
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, in ascending order."""
+        return sorted(self._manager.all_steps())
+
+    def _about(self, step: int) -> dict[str, Any]:
+        try:
+            return layout.read_about(self._folder / str(step))
+        except (FileNotFoundError, ValueError):  # `restore` reports the damage
+            return {}
+
+    def check_settings(self, accept_changes: bool) -> None:
+        """Checks that the run may resume with the settings of this config.
+
+        Args:
+          accept_changes: whether to resume although settings that affect the result have changed.
+
+        Raises:
+          UserError: the settings do not fit the newest checkpoint.
+        """
+        for about in filter(None, map(self._about, reversed(self.steps))):
+            check_resume(about["config"], self._config, self._folder.parent, accept_changes)
+            return
+
+    def check_space(self, state: TrainState) -> None:
+        """Checks that the disk has room for the checkpoints that the run will keep.
+
+        Args:
+          state: a state of the size of those to be saved.
+
+        Raises:
+          UserError: the disk is too full.
+        """
+        there = len(self.steps)
+        every = min(self._config.checkpoint_every, self._config.validate_every)
+        to_come = -(-(self._config.steps - max(self.steps, default=0)) // every)
+        # The run keeps the last ones and the best one, and writes a new one before it deletes an old one.
+        count = min(self._config.keep_checkpoints + 2, there + to_come) - there
+        if to_come > 0:
+            self._require_space(state, max(count, 1))
+
+    def _require_space(self, state: TrainState, count: int) -> None:
+        needed, free = count * state_bytes(state) * 5 // 4, shutil.disk_usage(self._folder).free
+        if free < needed:
+            what = "it needs" if count == 1 else f"the {count} checkpoints to come need"
+            raise self._unwritable(f"{what} {needed / 1e6:.1f} MB, but the disk has only {free / 1e6:.1f} MB left")
+
+    def save(self, state: TrainState) -> None:
         """Starts writing a checkpoint, after waiting for the previous one.
 
         Args:
           state: global arrays that will not be donated, as returned by `Spmd.get_state`.
-          scores: `psnr` and `ssim` of the validation at this step, or None if there was none.
 
         Raises:
           UserError: this checkpoint or the previous one could not be written.
         """
         step = int(state.step)
-        about = {"step": step, "version": a2f_jax.__version__, "config": self._config.to_dict(), **(scores or {})}
+        about = {"step": step, "version": a2f_jax.__version__, "config": self._config.to_dict()}
         items: dict[str, Any] = {
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave(state.opt_state),
@@ -77,67 +152,92 @@ class Checkpoints:
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
         # Checked before Orbax begins, because it does not stop cleanly in the middle of a checkpoint.
-        needed, free = state_bytes(state) * 5 // 4, shutil.disk_usage(self._folder).free
-        if free < needed:
-            raise self._unwritable(f"it needs {needed >> 20} MB, but the disk has only {free >> 20} MB left")
+        self._require_space(state, 1)
         try:
-            self._manager.save(step, args=ocp.args.Composite(**items), metrics=scores, force=True)
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         except Exception as error:  # Orbax and TensorStore wrap the error of the operating system
             raise self._unwritable(error) from error
+
+    def is_scored(self, step: int) -> bool:
+        """Returns whether the checkpoint of a step has validation scores."""
+        return step in self._scores
+
+    def record(self, step: int, scores: Mapping[str, float]) -> None:
+        """Adds validation scores to a checkpoint, after waiting until it is written.
+
+        Args:
+          step: the step of the checkpoint.
+          scores: `psnr` in dB and `ssim`.
+
+        Raises:
+          UserError: the checkpoint or the scores could not be written.
+        """
+        self.wait()
+        if jax.process_index() == 0:
+            with replacing(self._folder / str(step) / layout.SCORES) as file:
+                file.write(json.dumps(dict(scores)).encode())
+        self._scores[step] = dict(scores)
 
     def _unwritable(self, error: Exception | str) -> UserError:
         # The error of the operating system is at the end of the message that wraps it.
         reason = " ".join(str(error).split())[-200:]
-        steps = self._manager.all_steps()
-        safe = f"step {max(steps)} is safe" if steps else "no checkpoint is saved yet"
+        safe = f"step {self.steps[-1]} is safe" if self.steps else "no checkpoint is saved yet"
         return UserError(f"cannot write a checkpoint to {self._folder}: {reason}; {safe}. Free some space, then resume")
 
-    def restore(self, like: TrainState, accept_changes: bool = False) -> TrainState | None:
+    def restore(self, like: TrainState) -> TrainState | None:
         """Restores the newest checkpoint; a damaged one is moved aside and the previous one used.
+
+        Only missing, truncated and corrupt files count as damage. Any other error is raised, and no file is touched.
 
         Args:
           like: a state with the expected structure and shardings.
-          accept_changes: whether to resume although settings that affect the result have changed.
 
         Returns:
           The state, or None if there is no checkpoint.
 
         Raises:
-          UserError: there are checkpoints, but none can be read, or they were written with other settings.
+          UserError: there are checkpoints, but all of them are damaged.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = self.steps[::-1]
         for step in steps:
             try:
-                about = layout.read_about(self._folder / str(step))
-                changes = list(changed_settings(about["config"], self._config.to_dict()))
-                if changes and not accept_changes:
-                    raise UserError(
-                        f"{self._folder.parent} holds a run with other settings ({'; '.join(changes)}): choose another "
-                        "work folder, or accept the new settings with accept_changes"
-                    )
-                if network := [c for c in changes if c.startswith("model.") and not c.startswith("model.dtype")]:
-                    raise UserError(
-                        f"{self._folder.parent} holds another network ({'; '.join(network)}): choose another work "
-                        f"folder; config.init={self._folder.parent} starts a new run from the weights that match"
-                    )
+                layout.read_about(self._folder / str(step))
                 return self._restore(step, like)
-            except UserError:
-                raise
-            except Exception as error:  # a damaged file can raise anything
-                reason = " ".join(str(error).split())[:200]
-                self._say(f"The checkpoint of step {step} is damaged and was moved aside: {reason}")
-                self._set_aside(step)
+            except Exception as error:
+                reason = self._damage(step, like, error)
+                if reason is None:
+                    raise
+                aside = self._move_aside(step)
+                self._say(f"The checkpoint of step {step} is damaged and was moved to {aside}: {reason}")
         if steps:
-            raise UserError(f"none of the checkpoints in {self._folder} can be read: choose another work folder")
+            raise UserError(f"all checkpoints in {self._folder.parent} are damaged: use another work folder")
         return None
 
-    def _set_aside(self, step: int) -> None:
+    def _damage(self, step: int, like: TrainState, error: Exception) -> str | None:
+        folder = self._folder / str(step)
+        for item in ("params", "optimizer", *(("ema",) if like.ema is not None and (folder / "ema").exists() else ())):
+            for name in ("_METADATA", "manifest.ocdbt"):
+                if not (folder / item / name).is_file():
+                    return f"{item}/{name} is missing"
+        for cause in _causes(error):
+            match cause:
+                case FileNotFoundError():
+                    return f"{cause.filename or cause} is missing"
+                case json.JSONDecodeError() | UnicodeDecodeError():
+                    return "a JSON file in it is not valid"
+                case _ if found := _DAMAGE.search(str(cause)):
+                    return f"its arrays cannot be read ({found[1] or found[2]})"
+        return None
+
+    def _move_aside(self, step: int) -> pathlib.Path:
+        aside = self._folder.parent / "damaged" / f"{step}-{time.time():.0f}"
         if jax.process_index() == 0:
-            aside = self._folder.parent / "damaged"
-            aside.mkdir(exist_ok=True)
-            (self._folder / str(step)).replace(aside / f"{step}-{time.time():.0f}")
+            aside.parent.mkdir(exist_ok=True)
+            (self._folder / str(step)).replace(aside)
         multihost_utils.sync_global_devices("damaged checkpoint moved aside")
         self._manager.reload()
+        self._scores.pop(step, None)
+        return aside
 
     def _restore(self, step: int, like: TrainState) -> TrainState:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)

@@ -33,13 +33,14 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
     """
     name, data_dir = config.data.name, config.data.dir or None
     primary, index, count = jax.process_index() == 0, jax.process_index(), jax.process_count()
-    # Locks do not work on every shared file system, so only the first process decodes.
+    # Locks do not work on every shared file system, so only the first process prepares and decodes.
     if not primary:
         multihost_utils.sync_global_devices("decoded")
+    # Before the training images are decoded, because this fails if there are no validation images.
+    held_out = open_pairs(name, scale=scale, split="validation", data_dir=data_dir)
     cache = open_cache(name, scale=scale, split="train", data_dir=data_dir)
     if primary:
         multihost_utils.sync_global_devices("decoded")
-    held_out = open_pairs(name, scale=scale, split="validation", data_dir=data_dir)
     images = [middle(held_out[i], scale) for i in range(min(len(held_out), config.validation_images))[index::count]]
     patches = Patches(
         cache,

@@ -14,11 +14,11 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked
+from a2f_jax.files import local_path, locked
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.training.checkpoints import Checkpoints
-from a2f_jax.training.debugging import checked, explain_divergence, tracing
+from a2f_jax.training.debugging import checked_step, explain_divergence, tracing
 from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import learning_rate, make_optimizer
@@ -41,6 +41,8 @@ def train(
 ) -> None:
     """Trains a network. If the work folder contains checkpoints, resumes from the newest one.
 
+    SIGTERM and Ctrl-C save a checkpoint after the current step and stop the run. A second Ctrl-C stops it at once.
+
     Args:
       config: the settings, with the structure of `configs/a2f.py`.
       workdir: the folder for checkpoints, logs and sample images; created if it does not exist.
@@ -49,9 +51,10 @@ def train(
         TensorBoard or Perfetto.
 
     Raises:
+      KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
       UserError: a setting is invalid, the dataset is missing, the work folder cannot be written, or training diverged.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = local_path(workdir)
     check(config, jax.device_count())
     network = make_network(config, jax.default_backend())
     optimizer, rate = make_optimizer(config), learning_rate(config)
@@ -63,18 +66,24 @@ def train(
         if not jax.config.values["jax_compilation_cache_dir"]:  # users may have set a cache of their own
             jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
 
-        patches, images = open_training_data(config, network.scale)
-        step_fn = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
-        resident = resident_images(config, patches.cache)
-        spmd = parallelize(step_fn, config.spmd, resident=resident, donate=not config.checks)
-
+        # Whatever can be wrong with the run is found before its dataset is decoded.
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
+        checkpoints.check_settings(accept_changes)
         start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
-        if restored := checkpoints.restore(spmd.get_state(spmd.put_state(start)), accept_changes):
-            start = restored
-        elif config.init:
+        checkpoints.check_space(start)
+        if config.init and not checkpoints.steps:
             start = start_from(config.init, start, monitor.say)
+
+        patches, images = open_training_data(config, network.scale)
+        train_step = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
+        resident = resident_images(config, patches.cache)
+        spmd = parallelize(train_step, config.spmd, resident=resident, donate=not config.checks)
+        start = checkpoints.restore(spmd.get_state(spmd.put_state(start))) or start
         step = int(start.step)
+        monitor.start(step, config.steps, config.batch_size)
+        if step and _is_due(step, config.validate_every, config) and not checkpoints.is_scored(step):
+            with monitor.pause():  # validation failed, or the run was stopped before it
+                checkpoints.record(step, _validate(network, start.weights, images, monitor))
         if step >= config.steps:
             monitor.say(
                 f"Done: the run in {workdir} is at step {step} of {config.steps}. Increase config.steps to train longer"
@@ -84,13 +93,12 @@ def train(
             raise UserError(f"profile={profile} is not a remaining step: use one from {step} to {config.steps - 1}")
         state = spmd.put_state(start)
 
-        monitor.start(step, config.steps, config.batch_size)
         monitor.log(parameter_overview.get_parameter_overview(start.params))
         monitor.say(
             f"{'Resuming' if step else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
             f"{jax.devices()[0].device_kind} ({config.spmd}), in {workdir}"
         )
-        del start, restored  # frees their memory on every device
+        del start  # frees its memory on every device
         measured = StepMetrics()
         preemption = stack.enter_context(Preemption())
         counts = list(dispatch_sizes(config, step))
@@ -99,16 +107,19 @@ def train(
             with monitor.waiting_for_data():
                 batches = spmd.put_inputs(next(inputs))
             with tracing(workdir, profile, step, count) as traced:
-                state, metrics = (checked(spmd.step, step) if config.checks else spmd.step)(state, batches)
+                if config.checks:
+                    state, metrics = checked_step(spmd, train_step, patches, step, state, batches)
+                else:
+                    state, metrics = spmd.step(state, batches)
                 if traced:
                     jax.block_until_ready(metrics)
             measured.add(step, metrics)
             step += count
             monitor.advance(step)
 
-            last, stop = step == config.steps, preemption.requested()
-            due_log = step % config.log_every == 0 or last
-            due_validation = step % config.validate_every == 0 or last
+            stop = preemption.requested()
+            due_log = _is_due(step, config.log_every, config)
+            due_validation = _is_due(step, config.validate_every, config)
             due_save = due_validation or step % config.checkpoint_every == 0 or stop
             if due_log or due_save:
                 means, bad = measured.take()
@@ -123,16 +134,23 @@ def train(
                     # The metrics were computed before the last update, so they say nothing about its result.
                     if not np.isfinite(optax.tree.norm(whole.params)):
                         explain_divergence(patches, workdir, step - 1, config.seed, float(rate(step - 1)))
-                    scores = _validate(network, whole.weights, images, monitor) if due_validation else None
-                    checkpoints.save(whole, scores)
-            if stop and not last:
+                    checkpoints.save(whole)
+                    if due_validation and (not stop or step == config.steps):
+                        checkpoints.record(step, _validate(network, whole.weights, images, monitor))
+            if stop and step < config.steps:
                 checkpoints.wait()
                 monitor.say(
                     f"Stopped by a signal after step {step}; the state is saved. To resume, run the same command"
                 )
+                if preemption.interrupted:
+                    raise KeyboardInterrupt
                 return
         checkpoints.wait()
         monitor.say(f"Done: {config.steps} steps. To measure the best checkpoint: a2f evaluate --weights {workdir}")
+
+
+def _is_due(step: int, every: int, config: ConfigDict) -> bool:
+    return step % every == 0 or step == config.steps
 
 
 def _validate(

@@ -5,7 +5,6 @@ import optax
 from ml_collections import ConfigDict
 from optax.contrib import MuonDimensionNumbers, muon
 
-from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import Params
 
 
@@ -13,19 +12,13 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
     Args:
-      config: the settings of the run; only `optimizer` and `steps` are used.
-
-    Raises:
-      UserError: `optimizer.schedule` is unknown.
+      config: the settings of the run, which `settings.check` accepts; only `optimizer` and `steps` are used.
     """
     o = config.optimizer
-    match o.schedule:
-        case "halving":
-            decay = optax.exponential_decay(o.learning_rate, o.halve_every, 0.5, staircase=True)
-        case "cosine":
-            decay = optax.cosine_decay_schedule(o.learning_rate, max(1, config.steps - o.warmup))
-        case _:
-            raise UserError(f"config.optimizer.schedule={o.schedule!r} is unknown: choose 'halving' or 'cosine'")
+    decay = {
+        "halving": lambda: optax.exponential_decay(o.learning_rate, o.halve_every, 0.5, staircase=True),
+        "cosine": lambda: optax.cosine_decay_schedule(o.learning_rate, max(1, config.steps - o.warmup)),
+    }[o.schedule]()
     if not o.warmup:
         return decay
     return optax.join_schedules([optax.linear_schedule(0.0, o.learning_rate, o.warmup), decay], [o.warmup])
@@ -52,22 +45,19 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     The state has the same structure with and without clipping, so that clipping can be switched on or off when a run
     resumes.
 
-    Raises:
-      UserError: `optimizer.name` is unknown.
+    Args:
+      config: the settings of the run, which `settings.check` accepts; only `optimizer` and `steps` are used.
     """
     o = config.optimizer
-    match o.name:
-        case "adam":
-            rule = optax.adam(learning_rate(config), b1=o.b1, b2=o.b2, eps=o.eps)
-        case "muon":
-            rule = muon(
-                learning_rate(config),
-                beta=o.momentum,
-                eps=o.eps,
-                adam_b1=o.b1,
-                adam_b2=o.b2,
-                muon_weight_dimension_numbers=_matrices,
-            )
-        case _:
-            raise UserError(f"config.optimizer.name={o.name!r} is unknown: choose 'adam' or 'muon'")
+    rule = {
+        "adam": lambda: optax.adam(learning_rate(config), b1=o.b1, b2=o.b2, eps=o.eps),
+        "muon": lambda: muon(
+            learning_rate(config),
+            beta=o.momentum,
+            eps=o.eps,
+            adam_b1=o.b1,
+            adam_b2=o.b2,
+            muon_weight_dimension_numbers=_matrices,
+        ),
+    }[o.name]()
     return optax.chain(optax.clip_by_global_norm(o.clip_norm) if o.clip_norm else optax.identity(), rule)

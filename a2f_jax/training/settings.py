@@ -1,98 +1,217 @@
-"""The settings of a training run: all checks of a config, and which settings may change when a run resumes."""
+"""The settings of a training run: which values are valid, and which may change when the run resumes.
 
-from collections.abc import Iterator
-from typing import Any
+Every setting has one row in `_SETTINGS`. A config may have further entries of its own, which are ignored.
+"""
+
+import difflib
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import flax.traverse_util
+import numpy as np
 from ml_collections import ConfigDict
 
+from a2f_jax.catalogue import SCALES
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
 
-# Settings that do not affect the result, and so may change when a run resumes.
-FREE = {
-    "steps",
-    "spmd",
-    "steps_per_dispatch",
-    "checks",
-    "log_every",
-    "checkpoint_every",
-    "validate_every",
-    "validation_images",
-    "keep_checkpoints",
-    "data.dir",
-    "data.placement",
-    "model.remat",
-    "init",
+
+class _Change(enum.Enum):
+    """What a change of a setting means for a run that resumes."""
+
+    FREE = enum.auto()  # does not affect the result
+    ACCEPTED = enum.auto()  # affects the result: the user has to accept it
+    IMPOSSIBLE = enum.auto()  # makes it another run
+
+
+class _Setting(NamedTuple):
+    valid: Callable[[Any], bool]
+    rule: str  # what `valid` checks, as in "must be ..."
+    change: _Change
+    used: Callable[[Mapping[str, Any]], bool] = lambda _: True  # whether it has an effect, given the other settings
+    default: Any = None  # of a setting that a config may leave out; all others are required
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    number = _is_integer(value) or isinstance(value, float | np.floating)
+    return number and bool(abs(value) <= np.finfo(np.float32).max)  # which a NaN is not
+
+
+_AT_LEAST_1 = (lambda value: _is_integer(value) and value >= 1, "an integer of at least 1")
+_NOT_NEGATIVE = (lambda value: _is_number(value) and value >= 0, "a finite number of at least 0")
+_BELOW_1 = (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
+_BOOLEAN = (lambda value: isinstance(value, bool), "true or false")
+_TEXT = (lambda value: isinstance(value, str), "a string")
+
+
+def _choice(*names: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in names, f"one of {', '.join(map(str, names))}"
+
+
+def _with(name: str, value: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda settings: settings[name] == value
+
+
+_FREE, _ACCEPTED, _IMPOSSIBLE = _Change
+_COSINE, _HALVING = (_with("optimizer.schedule", name) for name in ("cosine", "halving"))
+
+_SETTINGS = {
+    "seed": _Setting(lambda x: _is_integer(x) and 0 <= x < 2**32, "an integer from 0 to 2³² − 1", _ACCEPTED),
+    "steps": _Setting(*_AT_LEAST_1, _ACCEPTED, _COSINE),  # the cosine schedule depends on the length of the run
+    "batch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
+    "init": _Setting(*_TEXT, _IMPOSSIBLE),
+    "model.variant": _Setting(*_choice(*VARIANTS), _FREE),  # stands for `features` and `blocks`
+    "model.scale": _Setting(*_choice(*SCALES), _IMPOSSIBLE),
+    "model.features": _Setting(*_AT_LEAST_1, _IMPOSSIBLE, default=lambda variant: variant.features),
+    "model.blocks": _Setting(*_AT_LEAST_1, _IMPOSSIBLE, default=lambda variant: variant.blocks),
+    "model.head_kernel": _Setting(
+        lambda x: _is_integer(x) and x >= 1 and x % 2 == 1, "an odd integer of at least 1", _IMPOSSIBLE
+    ),
+    "model.attention": _Setting(*_BOOLEAN, _IMPOSSIBLE),
+    "model.auxiliary": _Setting(*_BOOLEAN, _IMPOSSIBLE),
+    "model.depthwise": _Setting(*_BOOLEAN, _IMPOSSIBLE, default=lambda _: False),
+    "model.dtype": _Setting(*_choice("float32", "bfloat16"), _ACCEPTED),
+    "model.remat": _Setting(*_BOOLEAN, _FREE),
+    "data.name": _Setting(*_TEXT, _ACCEPTED),
+    "data.dir": _Setting(*_TEXT, _FREE),
+    "data.patch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
+    "data.placement": _Setting(*_choice("host", "device"), _FREE),
+    "optimizer.name": _Setting(*_choice("adam", "muon"), _IMPOSSIBLE),  # their states differ
+    "optimizer.schedule": _Setting(*_choice("halving", "cosine"), _ACCEPTED),
+    "optimizer.learning_rate": _Setting(*_NOT_NEGATIVE, _ACCEPTED),
+    "optimizer.halve_every": _Setting(*_AT_LEAST_1, _ACCEPTED, _HALVING),
+    "optimizer.warmup": _Setting(lambda x: _is_integer(x) and x >= 0, "an integer of at least 0", _ACCEPTED),
+    "optimizer.momentum": _Setting(*_BELOW_1, _ACCEPTED, _with("optimizer.name", "muon")),
+    "optimizer.b1": _Setting(*_BELOW_1, _ACCEPTED),
+    "optimizer.b2": _Setting(*_BELOW_1, _ACCEPTED),
+    "optimizer.eps": _Setting(lambda x: _is_number(x) and x > 0, "a finite number above 0", _ACCEPTED),
+    "optimizer.clip_norm": _Setting(*_NOT_NEGATIVE, _ACCEPTED),
+    "ema_decay": _Setting(*_BELOW_1, _ACCEPTED),
+    "spmd": _Setting(*_choice("shard_map", "pmap"), _FREE),
+    "accumulate": _Setting(*_AT_LEAST_1, _ACCEPTED),
+    "steps_per_dispatch": _Setting(*_AT_LEAST_1, _FREE),
+    "checks": _Setting(*_BOOLEAN, _FREE),
+    "log_every": _Setting(*_AT_LEAST_1, _FREE),
+    "checkpoint_every": _Setting(*_AT_LEAST_1, _FREE),
+    "validate_every": _Setting(*_AT_LEAST_1, _FREE),
+    "validation_images": _Setting(*_AT_LEAST_1, _FREE),
+    "keep_checkpoints": _Setting(*_AT_LEAST_1, _FREE),
 }
 
 
-def make_network(config: ConfigDict, platform: str) -> A2F:
-    """Returns the network that `config.model` describes.
+def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a config by dotted name, such as `"optimizer.learning_rate"`."""
+    return flax.traverse_util.flatten_dict(config.to_dict() if isinstance(config, ConfigDict) else config, sep=".")
+
+
+def missing_settings(config: ConfigDict) -> list[str]:
+    """Returns the dotted names of the required settings that a config lacks."""
+    there = flat(config)
+    return [name for name, setting in _SETTINGS.items() if setting.default is None and name not in there]
+
+
+def closest_settings(name: str, names: Iterable[str]) -> list[str]:
+    """Returns the settings that a misspelled or abbreviated name may stand for, the likeliest first.
 
     Args:
-      config: the settings of the run.
-      platform: the platform it will run on, such as `"cpu"`, which decides how convolutions are computed.
-
-    Raises:
-      UserError: the variant does not exist, or a setting is not an attribute of the network.
+      name: the name that does not exist, such as `"lr"` or `"optimiser.learning_rate"`.
+      names: the dotted names of all settings.
     """
-    settings = config.model.to_dict()
-    try:
-        size = VARIANTS[settings.pop("variant")]
-        # The ablations of the paper (configs/ablation.py) override the number of blocks.
-        network = A2F(**{"features": size.features, "blocks": size.blocks, **settings})
-    except KeyError as error:
-        raise UserError(f"config.model.variant={error} is unknown: choose one of {', '.join(VARIANTS)}") from None
-    except TypeError as error:
-        raise UserError(f"config.model: {error}") from None
-    return network.clone(winograd=prefers_winograd(platform, network.dtype))
+    last = {known: known.rpartition(".")[2] for known in names}
+    wanted = name.rpartition(".")[2]
+    initials = [known for known, leaf in last.items() if "".join(word[0] for word in leaf.split("_") if word) == wanted]
+    leaves = difflib.get_close_matches(wanted, {*last.values()}, n=3, cutoff=0.7)
+    similar = [known for leaf in leaves for known in last if last[known] == leaf]
+    return list(dict.fromkeys([*initials, *similar]))[:3]
 
 
 def check(config: ConfigDict, device_count: int) -> None:
-    """Checks the settings of a run.
+    """Checks all settings of a run, alone and together.
 
     Args:
       config: the settings of the run.
       device_count: the number of devices of all processes.
 
     Raises:
-      UserError: a setting is invalid.
+      UserError: a setting is missing or invalid.
     """
-    counts = {
-        **{name: config[name] for name in ("steps", "steps_per_dispatch", "log_every", "checkpoint_every")},
-        **{name: config[name] for name in ("validate_every", "validation_images", "keep_checkpoints", "accumulate")},
-        "data.patch_size": config.data.patch_size,
+    if missing := missing_settings(config):
+        raise UserError(f"the config lacks {', '.join(missing)}: start from a2f_jax.configs.a2f.get_config()")
+    settings = flat(config)
+    for name, setting in _SETTINGS.items():
+        if name in settings and not setting.valid(settings[name]):
+            raise UserError(f"config.{name}={settings[name]} is invalid: it must be {setting.rule}")
+    batch, parts = config.batch_size, device_count * config.accumulate
+    if batch % parts:
+        raise UserError(
+            f"config.batch_size={batch} cannot be split evenly among {device_count} devices with "
+            f"config.accumulate={config.accumulate}: use a multiple of {parts}"
+        )
+    if config.optimizer.warmup > config.steps:
+        raise UserError(
+            f"config.optimizer.warmup={config.optimizer.warmup} is longer than the run: use at most "
+            f"config.steps={config.steps}"
+        )
+
+
+def make_network(config: ConfigDict | Mapping[str, Any], platform: str) -> A2F:
+    """Returns the network that the settings `model.*` describe.
+
+    Args:
+      config: the settings of the run, which `check` accepts.
+      platform: the platform it will run on, such as `"cpu"`, which decides how convolutions are computed.
+    """
+    settings = _with_defaults(flat(config))
+    attributes = {
+        name.removeprefix("model."): settings[name]
+        for name in _SETTINGS
+        if name.startswith("model.") and name != "model.variant"
     }
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"config.{name}={value} must be at least 1")
-    if config.optimizer.clip_norm < 0:
-        raise UserError(
-            f"config.optimizer.clip_norm={config.optimizer.clip_norm} must not be negative: use 0 to disable clipping"
-        )
-    if not 0 <= config.ema_decay < 1:
-        raise UserError(
-            f"config.ema_decay={config.ema_decay} must be at least 0 and below 1: use 0 to disable averaging"
-        )
-    devices, batch = device_count, config.batch_size
-    if batch < 1 or batch % (devices * config.accumulate):
-        raise UserError(
-            f"config.batch_size={batch} cannot be split evenly among {devices} devices with "
-            f"config.accumulate={config.accumulate}: choose a multiple of {devices * config.accumulate}"
-        )
-    if config.data.placement not in ("host", "device"):
-        raise UserError(f"config.data.placement={config.data.placement!r} is unknown: choose 'host' or 'device'")
-    if config.model.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"config.model.dtype={config.model.dtype!r} is unknown: choose 'float32' or 'bfloat16'")
+    network = A2F(**attributes)
+    return network.clone(winograd=prefers_winograd(platform, network.dtype))
 
 
-def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yields the settings that affect the result and differ, as `key: before → now`."""
-    old, new = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (before, now))
-    # The cosine schedule depends on the total number of steps.
-    free = FREE - {"steps"} if new["optimizer.schedule"] == "cosine" else FREE
-    for key in sorted({*old, *new} - free):
-        if old.get(key) != new.get(key):
-            yield f"{key}: {old.get(key)} → {new.get(key)}"
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    variant = VARIANTS[settings["model.variant"]]
+    defaults = {name: setting.default(variant) for name, setting in _SETTINGS.items() if setting.default}
+    return {**defaults, **settings}
+
+
+def check_resume(before: Mapping[str, Any], config: ConfigDict, folder: object, accept_changes: bool) -> None:
+    """Checks that a run may resume with the given settings.
+
+    Args:
+      before: the settings that the run was started with, as nested dictionaries.
+      config: the settings to resume it with.
+      folder: the work folder, for messages.
+      accept_changes: whether the user accepts changes that affect the result.
+
+    Raises:
+      UserError: settings that must not change have changed, or others that affect the result and are not accepted.
+    """
+    old, new = _with_defaults(flat(before)), _with_defaults(flat(config))
+    changes: dict[_Change, list[str]] = {change: [] for change in _Change}
+    for name, setting in _SETTINGS.items():
+        # A checkpoint lacks the settings that were introduced after it was written.
+        if name in old and setting.used(new) and old[name] != new[name]:
+            changes[setting.change].append(f"{name}: {old[name]!r} → {new[name]!r}")
+    if impossible := changes[_IMPOSSIBLE]:
+        remedy = "use another work folder"
+        if any(change.startswith("model.") for change in impossible):
+            remedy += f"; with config.init={folder}, a new run starts from the weights that match"
+        raise UserError(
+            f"{folder} contains a run with settings that cannot change when it resumes ({'; '.join(impossible)}): "
+            f"{remedy}"
+        )
+    if changes[_ACCEPTED] and not accept_changes:
+        raise UserError(
+            f"{folder} contains a run with other settings ({'; '.join(changes[_ACCEPTED])}): use another work folder, "
+            "or accept the changes",
+            parameter="accept_changes",
+        )

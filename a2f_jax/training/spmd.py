@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from a2f_jax.errors import UserError
 from a2f_jax.training.state import TrainState
 from a2f_jax.training.step import AXIS, Batch, Metrics, TrainStep
 
@@ -165,11 +164,6 @@ def parallelize(train_step: TrainStep, mode: str, *, resident: Resident | None =
       mode: `"shard_map"` or `"pmap"`.
       resident: images in device memory, from which each device crops its own share of a batch.
       donate: whether a step may reuse the memory of the state it is given.
-
-    Raises:
-      UserError: the mode is unknown.
     """
     modes = {"shard_map": _shard_map, "pmap": _pmap}
-    if mode not in modes:
-        raise UserError(f"config.spmd={mode!r} is unknown: choose one of {', '.join(modes)}")
     return modes[mode](train_step, resident, (0,) if donate else ())

@@ -40,11 +40,13 @@ def start_from(weights: str, state: TrainState, say: Callable[[str], None]) -> T
     Raises:
       UserError: the weights cannot be loaded, or no parameter matches.
     """
-    params, left = warm_start(state.params, load(weights).params)
+    try:
+        loaded = load(weights).params
+    except UserError as error:
+        raise UserError(f"config.init: {error}") from error
+    params, left = warm_start(state.params, loaded)
     if len(left) == len(jax.tree.leaves(state.params)):
-        raise UserError(
-            f"config.init={weights} has no parameter that matches the network of this run: choose other weights"
-        )
+        raise UserError(f"config.init={weights} has no parameter that fits the network of this run: use other weights")
     say(f"Starting from {weights}" + (f"; randomly initialized: {', '.join(left)}" if left else ""))
     params = jax.tree.map(jnp.asarray, params)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)

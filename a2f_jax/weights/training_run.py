@@ -1,7 +1,7 @@
 """Reads the weights of a training run from its checkpoints.
 
 A work folder contains `checkpoints/<step>/`. Each checkpoint has the items `params`, `ema` (if the run averages its
-weights), `optimizer` and `about` (JSON: step, config, package version and validation scores).
+weights), `optimizer` and `about` (JSON: step, config and package version). A validated one also has `scores.json`.
 """
 
 import json
@@ -15,11 +15,17 @@ from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import Params
 
 FOLDER = "checkpoints"
+SCORES = "scores.json"
+"""Written after the checkpoint, because validation follows the saving."""
 
 
 def read_about(checkpoint: pathlib.Path) -> dict:
-    """Returns a checkpoint's `about`: `step`, `version`, `config` and, if it was validated, `psnr` and `ssim`."""
-    return json.loads((checkpoint / "about" / "metadata").read_text())
+    """Returns what is known of a checkpoint: `step`, `version`, `config` and, once validated, `psnr` and `ssim`."""
+    about = json.loads((checkpoint / "about" / "metadata").read_text())
+    try:
+        return {**about, **json.loads((checkpoint / SCORES).read_text())}
+    except (FileNotFoundError, ValueError):  # not validated, or damaged
+        return about
 
 
 def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:

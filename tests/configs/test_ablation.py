@@ -16,7 +16,7 @@ THOUSANDS = [row.parameters for row in ABLATION[:4]] + [HEAD_KERNELS[i].paramete
 
 @pytest.mark.parametrize(("name", "thousands"), zip(NAMES, THOUSANDS, strict=True))
 def test_the_network_has_the_published_number_of_parameters_and_is_recognized(name, thousands):
-    network = make_network(ablation.get_config(name), "cpu").clone(dtype=jnp.float32)
+    network = make_network(ablation.get_config(name), "gpu").clone(dtype=jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) / 1e3 == pytest.approx(thousands, abs=0.5)
     attention = network.attention and network.auxiliary

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.training.checkpoints import Checkpoints
+from a2f_jax.training.checkpoints import Checkpoints, state_bytes
 from a2f_jax.training.optimizer import make_optimizer
 from a2f_jax.training.state import TrainState
 from a2f_jax.weights.training_run import read_about, read_checkpoint
@@ -34,7 +34,8 @@ def checkpoints(config, tmp_path):
 
 def test_the_last_and_the_best_are_kept(checkpoints, state_at, tmp_path):
     for step, psnr in ((1, 30.0), (2, 32.0), (3, 31.0), (4, 30.5)):
-        checkpoints.save(state_at(step), {"psnr": psnr, "ssim": 0.9})
+        checkpoints.save(state_at(step))
+        checkpoints.record(step, {"psnr": psnr, "ssim": 0.9})
     checkpoints.wait()
     kept = sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir())
     assert kept == [2, 3, 4]
@@ -45,8 +46,24 @@ def test_the_last_and_the_best_are_kept(checkpoints, state_at, tmp_path):
     jax.tree.map(lambda a, b: (a == b).all() or pytest.fail("not the best"), params, state_at(2).params)
 
 
+def test_the_best_checkpoint_is_still_known_when_a_run_resumes(config, checkpoints, state_at, tmp_path):
+    for step, psnr in ((1, 32.0), (2, 30.0)):
+        checkpoints.save(state_at(step))
+        checkpoints.record(step, {"psnr": psnr, "ssim": 0.9})
+    checkpoints.close()
+    config.keep_checkpoints = 1
+    resumed = Checkpoints(tmp_path, config, lambda _: None)
+    assert resumed.is_scored(1)
+    for step in (3, 4):  # the former could not be validated
+        resumed.save(state_at(step))
+    resumed.wait()
+    assert resumed.steps == [1, 4]
+    assert read_checkpoint(tmp_path)[1] == {"step": "1", "data": "tiny", "validation_psnr": "32.000"}
+    resumed.close()
+
+
 def test_what_is_restored_is_what_was_saved(checkpoints, state_at):
-    checkpoints.save(state_at(7), None)
+    checkpoints.save(state_at(7))
     checkpoints.wait()
     restored = checkpoints.restore(state_at(1))
     for have, want in zip(jax.tree.leaves(restored), jax.tree.leaves(state_at(7)), strict=True):
@@ -54,10 +71,118 @@ def test_what_is_restored_is_what_was_saved(checkpoints, state_at):
 
 
 def test_a_full_disk_is_reported_before_anything_is_written(checkpoints, state_at, tmp_path, monkeypatch):
-    checkpoints.save(state_at(3), None)
+    checkpoints.save(state_at(3))
     checkpoints.wait()
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 10))
-    with pytest.raises(UserError, match=r"the disk has only 0 MB left; step 3 is safe"):
-        checkpoints.save(state_at(4), None)
+    with pytest.raises(UserError, match=r"the disk has only 0.0 MB left; step 3 is safe"):
+        checkpoints.save(state_at(4))
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_room_for_all_checkpoints_of_the_run_is_checked_at_the_start(config, checkpoints, state_at, monkeypatch):
+    config.steps, config.checkpoint_every, config.validate_every = 12, 3, 6
+    needed = 4 * state_bytes(state_at(0)) * 5 // 4  # two to keep, the best one, and one being written
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed - 1))
+    with pytest.raises(UserError, match=r"the 4 checkpoints to come need .* MB left; no checkpoint is saved yet"):
+        checkpoints.check_space(state_at(0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed))
+    checkpoints.check_space(state_at(0))
+    config.steps = 6  # only two will be written
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed // 2))
+    checkpoints.check_space(state_at(0))
+
+
+def files_of(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        TypeError("a bug"),
+        ValueError("FAILED_PRECONDITION: Error opening: the shapes differ"),
+        RuntimeError("RESOURCE_EXHAUSTED: Error allocating"),
+        PermissionError(13, "not allowed"),
+    ],
+)
+def test_an_error_that_is_not_damage_stops_and_touches_nothing(checkpoints, state_at, tmp_path, monkeypatch, error):
+    checkpoints.save(state_at(3))
+    checkpoints.wait()
+    before = files_of(tmp_path)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Checkpoints, "_restore", fail)
+    with pytest.raises(type(error)):
+        checkpoints.restore(state_at(1))
+    assert files_of(tmp_path) == before
+
+
+def arrays_of(step):
+    """The files that hold the values of the parameters, which Orbax names at random."""
+    return sorted((step / "params/ocdbt.process_0/d").iterdir()) + sorted((step / "params/d").iterdir())
+
+
+def empty(step):
+    for file in arrays_of(step):
+        file.write_bytes(b"")
+
+
+def cut(step):
+    for file in arrays_of(step):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def zero(step):
+    for file in arrays_of(step):
+        file.write_bytes(bytes(file.stat().st_size))
+
+
+def lose(step):
+    for file in arrays_of(step):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        empty,
+        cut,
+        zero,
+        lose,
+        lambda step: shutil.rmtree(step / "optimizer"),
+        lambda step: (step / "optimizer/_METADATA").unlink(),
+        lambda step: (step / "about/metadata").unlink(),
+        lambda step: (step / "about/metadata").write_text('{"step": 4, '),
+    ],
+)
+def test_a_damaged_checkpoint_is_moved_aside_and_the_previous_one_used(config, state_at, tmp_path, damage):
+    messages = []
+    checkpoints = Checkpoints(tmp_path, config, messages.append)
+    for step in (3, 4):
+        checkpoints.save(state_at(step))
+    checkpoints.wait()
+    damage(tmp_path / "checkpoints/4")
+    restored = checkpoints.restore(state_at(1))
+    assert int(restored.step) == 3
+    (message,) = messages
+    assert "checkpoint of step 4 is damaged and was moved to" in message
+    assert "<" not in message  # no representations of objects
+    assert [folder.name.split("-")[0] for folder in (tmp_path / "damaged").iterdir()] == ["4"]
+    assert checkpoints.steps == [3]
+    checkpoints.close()
+
+
+def test_damaged_scores_count_as_no_scores(config, checkpoints, state_at, tmp_path):
+    checkpoints.save(state_at(3))
+    checkpoints.record(3, {"psnr": 30.0, "ssim": 0.9})
+    checkpoints.close()
+    (tmp_path / "checkpoints/3/scores.json").write_text("{")
+    resumed = Checkpoints(tmp_path, config, lambda _: None)
+    assert not resumed.is_scored(3)
+    assert int(resumed.restore(state_at(1)).step) == 3
+    resumed.close()

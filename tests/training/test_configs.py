@@ -23,7 +23,7 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_trains(name, data_dir, tmp_path):
     config = CONFIGS[name]()
-    config.steps = 2
+    config.steps, config.optimizer.warmup = 2, 1
     config.batch_size = 8
     config.data.name, config.data.dir, config.data.patch_size = "tiny", str(data_dir), 8
     config.init, config.model.features, config.model.blocks = "", 8, 1

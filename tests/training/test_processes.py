@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,25 @@ def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_ctrl_c_saves_and_exits_with_130(data_dir, compiled, tmp_path):
+    process = subprocess.Popen(
+        command(data_dir, tmp_path, "--config.steps=100000", "--config.validate_every=100000"),
+        env=environment(compiled, devices=1),
+        stderr=subprocess.PIPE,
+        text=True,
+        # Otherwise it would ignore Ctrl-C if the tests run in the background of a script.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509, no threads matter
+    )
+    for line in process.stderr:
+        if line.startswith("step "):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=240)[1]
+    assert process.returncode == 130, rest
+    (step,) = re.findall(r"Stopped by a signal after step (\d+); the state is saved", rest)
+    assert (tmp_path / "checkpoints" / step / "params").is_dir()
 
 
 def free_port():

@@ -1,0 +1,210 @@
+"""Which settings are valid, and which may change when a run resumes."""
+
+import pytest
+
+from a2f_jax.configs import a2f
+from a2f_jax.errors import UserError
+from a2f_jax.training import settings
+from a2f_jax.training.settings import check, check_resume, closest_settings, flat, make_network
+
+OPTIONAL = {"model.features", "model.blocks", "model.depthwise"}
+
+
+@pytest.fixture
+def paper():
+    return a2f.get_config("sd_x4")
+
+
+def changed(config, **values):
+    """Returns a copy of a config with some settings replaced; `optimizer__b1` stands for `optimizer.b1`."""
+    copy = config.copy_and_resolve_references()
+    for name, value in values.items():
+        *sections, key = name.split("__")
+        section = copy
+        for part in sections:
+            section = section[part]
+        with section.unlocked(), section.ignore_type():
+            section[key] = value
+    return copy
+
+
+def test_every_setting_of_the_configs_has_a_rule_and_every_rule_a_setting(paper):
+    assert settings._SETTINGS.keys() - OPTIONAL == flat(paper).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("seed", -1, "an integer from 0"),
+        ("seed", 2**32, "an integer from 0"),
+        ("seed", 0.5, "an integer from 0"),
+        ("steps", 0, "at least 1"),
+        ("steps", 1e6, "an integer"),
+        ("steps", True, "an integer"),
+        ("batch_size", 0, "at least 1"),
+        ("init", None, "a string"),
+        ("model__variant", "a2f-xl", "one of a2f-s, a2f-sd"),
+        ("model__scale", 5, "one of 2, 3, 4"),
+        ("model__features", 0, "at least 1"),
+        ("model__blocks", 0, "at least 1"),
+        ("model__head_kernel", 4, "an odd integer"),
+        ("model__head_kernel", 0, "an odd integer"),
+        ("model__head_kernel", -1, "an odd integer"),
+        ("model__attention", "yes", "true or false"),
+        ("model__dtype", "float16", "one of float32, bfloat16"),
+        ("model__remat", 1, "true or false"),
+        ("data__patch_size", 0, "at least 1"),
+        ("data__placement", "disk", "one of host, device"),
+        ("optimizer__name", "sgd", "one of adam, muon"),
+        ("optimizer__schedule", "linear", "one of halving, cosine"),
+        ("optimizer__learning_rate", -1e-3, "a finite number of at least 0"),
+        ("optimizer__learning_rate", float("inf"), "a finite number"),
+        ("optimizer__learning_rate", float("nan"), "a finite number"),
+        ("optimizer__learning_rate", 1e39, "a finite number"),  # infinite in float32
+        ("optimizer__halve_every", 0, "at least 1"),
+        ("optimizer__warmup", -1, "at least 0"),
+        ("optimizer__momentum", 1.0, "below 1"),
+        ("optimizer__b1", 1.0, "below 1"),
+        ("optimizer__b2", -0.1, "at least 0"),
+        ("optimizer__eps", 0.0, "above 0"),
+        ("optimizer__clip_norm", -1.0, "at least 0"),
+        ("ema_decay", 1.0, "below 1"),
+        ("spmd", "dmap", "one of shard_map, pmap"),
+        ("accumulate", 0, "at least 1"),
+        ("steps_per_dispatch", 0, "at least 1"),
+        ("checks", "no", "true or false"),
+        ("log_every", 0, "at least 1"),
+        ("validation_images", 0, "at least 1"),
+        ("keep_checkpoints", 0, "at least 1"),
+    ],
+)
+def test_an_invalid_value_is_refused_with_its_rule(paper, name, value, rule):
+    with pytest.raises(UserError, match=f"config.{name.replace('__', '.')}=.* is invalid: it must be .*{rule}"):
+        check(changed(paper, **{name: value}), device_count=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 12}, "batch_size=12 cannot be split evenly among 8 devices with config.accumulate=1.*of 8$"),
+        ({"accumulate": 3}, "use a multiple of 24"),
+        ({"optimizer__warmup": 11, "steps": 10}, "warmup=11 is longer than the run: use at most config.steps=10"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_refused_with_a_remedy(paper, values, message):
+    with pytest.raises(UserError, match=message):
+        check(changed(paper, **values), device_count=8)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"optimizer__learning_rate": 0, "optimizer__warmup": 1_000_000, "seed": 2**32 - 1},
+        {"optimizer__name": "muon", "optimizer__schedule": "cosine", "spmd": "pmap", "model__dtype": "bfloat16"},
+        {"model__features": 1, "model__blocks": 1, "model__depthwise": True, "model__head_kernel": 1},
+        {"my_own_setting": "anything"},
+    ],
+)
+def test_valid_values_are_accepted(paper, values):
+    check(changed(paper, **values), device_count=8)
+
+
+def test_a_config_without_a_setting_is_refused_by_name(paper):
+    del paper.optimizer.b1
+    with pytest.raises(UserError, match=r"lacks optimizer\.b1"):
+        check(paper, device_count=1)
+
+
+def resume(before, now, accept_changes=False):
+    check_resume(before.to_dict(), now, "runs/x", accept_changes)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": 7},
+        {"log_every": 1, "keep_checkpoints": 9, "validate_every": 3, "checkpoint_every": 2, "validation_images": 1},
+        {"spmd": "pmap", "steps_per_dispatch": 5, "checks": True, "data__placement": "device", "model__remat": True},
+        {"data__dir": "/elsewhere"},
+        {"optimizer__momentum": 0.5},  # adam does not use it
+        {"model__features": 16, "model__blocks": 8, "model__depthwise": False},  # as in A2F-SD
+        {"my_own_setting": "anything"},
+    ],
+)
+def test_settings_that_do_not_affect_the_result_may_change(paper, values):
+    resume(paper, changed(paper, **values))
+    resume(changed(paper, **values), paper)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer__learning_rate": 5e-4}, "optimizer.learning_rate: 0.001 → 0.0005"),
+        ({"optimizer__halve_every": 7}, "optimizer.halve_every: 200000 → 7"),
+        ({"model__dtype": "bfloat16"}, "model.dtype: 'float32' → 'bfloat16'"),
+        ({"seed": 1, "data__name": "mine"}, "seed: 0 → 1; data.name: 'div2k' → 'mine'"),
+    ],
+)
+def test_settings_that_affect_the_result_may_change_only_if_accepted(paper, values, message):
+    now = changed(paper, **values)
+    with pytest.raises(UserError, match=message) as refused:
+        resume(paper, now)
+    assert refused.value.parameter == "accept_changes"
+    resume(paper, now, accept_changes=True)
+
+
+def test_the_number_of_steps_matters_only_to_the_cosine_schedule(paper):
+    cosine = changed(paper, optimizer__schedule="cosine")
+    with pytest.raises(UserError, match="steps: 1000000 → 7"):
+        resume(cosine, changed(cosine, steps=7))
+    resume(cosine, changed(cosine, optimizer__halve_every=7))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model__blocks": 3}, "model.blocks: 8 → 3.*with config.init=runs/x, a new run starts"),
+        ({"model__variant": "a2f-s"}, "model.features: 16 → 32; model.blocks: 8 → 4"),
+        ({"model__head_kernel": 5}, "model.head_kernel: 3 → 5"),
+        ({"optimizer__name": "muon"}, "optimizer.name: 'adam' → 'muon'"),
+        ({"init": "nowhere"}, "init: '' → 'nowhere'"),
+    ],
+)
+def test_settings_that_cannot_change_are_refused_without_offering_to_accept_them(paper, values, message):
+    for accept in (False, True):
+        with pytest.raises(UserError, match=message) as refused:
+            resume(paper, changed(paper, **values), accept)
+        assert refused.value.parameter is None
+        assert "accept" not in str(refused.value)
+
+
+def test_settings_that_a_checkpoint_does_not_know_yet_do_not_count_as_changed(paper):
+    before = paper.to_dict()
+    del before["optimizer"]["clip_norm"]
+    check_resume(before, changed(paper, optimizer__clip_norm=1.0), "runs/x", accept_changes=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("lr", "optimizer.learning_rate"),
+        ("learning_rate", "optimizer.learning_rate"),
+        ("optimiser.learning_rate", "optimizer.learning_rate"),
+        ("stps", "steps"),
+        ("model.batch_size", "batch_size"),
+    ],
+)
+def test_the_closest_setting_is_found(paper, name, closest):
+    assert closest_settings(name, flat(paper))[0] == closest
+
+
+def test_a_name_that_resembles_no_setting_has_no_closest_one(paper):
+    assert closest_settings("zzz", flat(paper)) == []
+
+
+def test_the_network_has_what_the_config_says_and_entries_of_its_own_are_ignored(paper):
+    network = make_network(changed(paper, model__blocks=3, model__head_kernel=5, model__own=1), "cpu")
+    assert (network.scale, network.features, network.blocks, network.head_kernel) == (4, 16, 3, 5)
+    assert network.winograd
+    assert not make_network(paper, "gpu").winograd
