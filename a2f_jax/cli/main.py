@@ -78,20 +78,6 @@ def _check_unrecognized(command: argparse.ArgumentParser, arguments: Sequence[st
     command.error(f"unrecognized argument{'s' if len(listed) > 1 else ''}: {', '.join(listed)}")
 
 
-def _without_overrides(arguments: Sequence[str]) -> list[str]:
-    # Drops `--config.key=value`, and both parts of `--config.key value`.
-    remaining = []
-    value_follows = False
-    for argument in arguments:
-        if argument.startswith("--config."):
-            value_follows = "=" not in argument
-            continue
-        if not value_follows or argument.startswith("--"):
-            remaining.append(argument)
-        value_follows = False
-    return remaining
-
-
 def _run(argv: Sequence[str] | None) -> int:
     from a2f_jax.cli import train
 
@@ -102,7 +88,7 @@ def _run(argv: Sequence[str] | None) -> int:
             _check_unrecognized(root, rest)
         root.print_help(sys.stderr)
         return 2
-    _check_unrecognized(args.parser, _without_overrides(rest) if args.run is train.run else rest)
+    _check_unrecognized(args.parser, train.split_overrides(rest)[1] if args.run is train.run else rest)
     quiet_libraries()
     args.run(args, rest)
     return 0

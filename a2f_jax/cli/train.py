@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2f_jax.cli.commands import add_command
 from a2f_jax.errors import UserError
+from a2f_jax.files import local_path
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -31,9 +32,7 @@ def add(commands: Any) -> None:
         metavar="FILE[:RUN]",
         help="Python file with the settings, see configs/; RUN selects one of its runs",
     )
-    parser.add_argument(
-        "--workdir", required=True, type=pathlib.Path, metavar="DIR", help="folder for checkpoints and logs"
-    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for checkpoints and logs")
     parser.add_argument("--accept-changes", action="store_true", help="resume with changed settings")
     parser.add_argument("--profile", type=int, metavar="STEP", help="write a trace of this step to DIR/profile")
     group = parser.add_argument_group(
@@ -44,8 +43,33 @@ def add(commands: Any) -> None:
     group.add_argument("--processes", type=int, metavar="N", help="number of processes")
     group.add_argument("--process-id", type=int, metavar="I", help="index of this process, starting at 0")
     parser.add_argument(
-        "--config.KEY", dest="_", metavar="VALUE", help="override a setting, for example --config.seed=1"
+        "--config.KEY", dest="_", metavar="VALUE", help="override a setting, for example --config.seed 1"
     )
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates the overrides of a config from arguments that do not exist.
+
+    Args:
+      arguments: those that the parser does not know, such as `["--config.seed", "1", "--verbose"]`.
+
+    Returns:
+      The overrides, each in one piece such as `"--config.seed=1"`, and the other arguments.
+    """
+    overrides, unrecognized = [], []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if not argument.startswith("--config."):
+            unrecognized.append(argument)
+        elif "=" not in argument and remaining and not remaining[0].startswith("--"):
+            overrides.append(f"{argument}={remaining.pop(0)}")
+        else:
+            overrides.append(argument)
+    return overrides, unrecognized
+
+
+_KINDS = {bool: "true or false", int: "an integer", float: "a number"}
 
 
 def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
@@ -58,56 +82,76 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
     Raises:
       UserError: the file, run or setting does not exist, or a value has the wrong type.
     """
-    import flax.traverse_util
-    from absl import flags
-    from ml_collections import config_flags
+    from ml_collections import ConfigDict
 
-    from a2f_jax.configs import a2f
+    from a2f_jax import configs
+    from a2f_jax.training import settings
 
     path, colon, name = argument.partition(":")
-    if not pathlib.Path(path).is_file():
-        from a2f_jax import configs
-
-        installed = pathlib.Path(configs.__file__).parent / pathlib.Path(path).name
-        if str(pathlib.Path(path).parent) not in (".", "configs") or not installed.is_file():
+    file = local_path(path)
+    if not file.is_file():
+        installed = pathlib.Path(configs.__file__).parent / file.name
+        if str(file.parent) not in (".", "configs") or not installed.is_file():
             raise UserError(f"config file {path} does not exist: use for example configs/a2f.py:sd_x4")
-        argument = f"{installed}{colon}{name}"
-    values = flags.FlagValues()
-    argv = ["a2f", f"--config={argument}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        file = installed
+    argument = f"{path}{colon}{name}"
+    location = f"{file}{colon}{name}"
     try:
-        values(argv)
-        config = values.config
+        config = _parse(location)
     except Exception as error:  # a config file is a program and can raise anything
         # For an error inside the config file, the message contains the whole traceback.
         reason = (str(error).strip().splitlines() or [""])[-1].removeprefix("ValueError: ")
         raise UserError(f"{argument}: {reason or type(error).__name__}") from error
-    needed = flax.traverse_util.flatten_dict(a2f.get_config().to_dict(), sep=".")
-    missing = needed.keys() - flax.traverse_util.flatten_dict(getattr(config, "to_dict", dict)(), sep=".").keys()
-    if missing:
-        raise UserError(
-            f"{argument} lacks {', '.join(sorted(missing))}: derive the config from a2f_jax.configs.a2f.get_config()"
-        )
-    return config
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{argument}: get_config() returns {type(config).__name__} instead of a ConfigDict")
+    if missing := settings.missing_settings(config):
+        raise UserError(f"{argument} lacks {', '.join(missing)}: start from a2f_jax.configs.a2f.get_config()")
+    there = settings.flat(config)
+    for override in overrides:
+        key, _, value = override.removeprefix("--config.").partition("=")
+        if key not in there:
+            closest = [f"--config.{name}" for name in settings.closest_settings(key, there)]
+            remedy = f"did you mean {' or '.join(closest)}?" if closest else "configs/a2f.py lists all settings"
+            raise UserError(f"--config.{key}: there is no such setting; {remedy}")
+        try:
+            _parse(location, override)
+        except Exception as error:  # absl and ml_collections raise many kinds
+            kind = _KINDS.get(type(there[key]), f"a value of type {type(there[key]).__name__}")
+            raise UserError(f"--config.{key}={value} is invalid: it must be {kind}") from error
+    return _parse(location, *overrides)
+
+
+def _parse(location: str, *overrides: str) -> Any:
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    argv = ["a2f", f"--config={location}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    values(argv)
+    return values.config
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """Runs the command; `rest` holds the overrides of the config."""
-    config = load_config(args.config, rest)
-    if ":/" in str(args.workdir):
-        raise UserError(f"--workdir {args.workdir} is not a local folder: mount the bucket first")
+    workdir = local_path(args.workdir)
     if not args.distributed and (args.coordinator, args.processes, args.process_id) != (None, None, None):
-        raise UserError("--coordinator, --processes and --process-id need --distributed")
+        raise UserError("--coordinator, --processes and --process-id require --distributed")
+    config = load_config(args.config, split_overrides(rest)[0])
     if args.distributed:
-        import jax
-
-        try:
-            jax.distributed.initialize(args.coordinator, args.processes, args.process_id)
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"the processes cannot connect ({reason}): pass --coordinator, --processes and --process-id"
-            ) from error
+        _connect(args)
     from a2f_jax.training.loop import train
 
-    train(config, args.workdir, accept_changes=args.accept_changes, profile=args.profile)
+    train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
+
+
+def _connect(args: argparse.Namespace) -> None:
+    import jax
+
+    try:
+        jax.distributed.initialize(args.coordinator, args.processes, args.process_id)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the processes cannot connect ({reason}): pass --coordinator, --processes and --process-id"
+        ) from error

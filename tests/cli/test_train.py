@@ -1,0 +1,105 @@
+"""`a2f train`: configs, overrides and exit codes."""
+
+import pathlib
+
+import pytest
+
+from a2f_jax import cli
+from a2f_jax.cli.train import load_config, split_overrides
+from a2f_jax.training import loop
+from a2f_jax.training.settings import check_resume
+
+CONFIG = "configs/a2f.py:sd_x4"
+
+
+def test_overrides_are_separated_from_unrecognized_arguments():
+    arguments = [
+        "--config.steps",
+        "2",
+        "x",
+        "--config.init=a b",
+        "--config.model.remat",
+        "--foo",
+        "--config.seed",
+        "-1",
+    ]
+    overrides, unrecognized = split_overrides(arguments)
+    assert overrides == ["--config.steps=2", "--config.init=a b", "--config.model.remat", "--config.seed=-1"]
+    assert unrecognized == ["x", "--foo"]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Returns a dictionary that receives what the command passes to `train`."""
+    received = {}
+
+    def train(config, workdir, **options):
+        received.update(config=config, workdir=workdir, **options)
+
+    monkeypatch.setattr(loop, "train", train)
+    return received
+
+
+def test_settings_are_overridden_with_a_space_or_an_equals_sign(trained):
+    options = ["--config.steps", "2", "--config.optimizer.learning_rate=3", "--config.model.remat"]
+    assert cli.main(["train", "--config", CONFIG, "--workdir", "w", *options]) == 0
+    config = trained["config"]
+    assert (config.steps, config.optimizer.learning_rate, config.model.remat) == (2, 3.0, True)
+
+
+def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("from a2f_jax.configs import a2f\n\ndef get_config(): return a2f.get_config()\n")
+    assert cli.main(["train", "--config=~/mine.py", "--workdir=~/run"]) == 0
+    assert trained["workdir"] == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.lr=1", "--config.lr: there is no such setting; did you mean --config.optimizer.learning_rate?"),
+        ("--config.stps=1", "did you mean --config.steps?"),
+        ("--config.optimiser.b1=1", "did you mean --config.optimizer.b1"),
+        ("--config.zzz=1", "--config.zzz: there is no such setting; configs/a2f.py lists all settings"),
+        ("--config.model.remat=yes", "--config.model.remat=yes is invalid: it must be true or false"),
+        ("--config.steps=many", "--config.steps=many is invalid: it must be an integer"),
+        ("--config.seed", "--config.seed= is invalid: it must be an integer"),
+        ("--config.optimizer.learning_rate=x", "--config.optimizer.learning_rate=x is invalid: it must be a number"),
+        ("--config.optimizer.learning_rate=-1", "config.optimizer.learning_rate=-1.0 is invalid: it must be a finite"),
+        ("--config.model.head_kernel=4", "config.model.head_kernel=4 is invalid: it must be an odd integer"),
+    ],
+)
+def test_a_wrong_override_gets_one_clear_line(override, message, fails, tmp_path):
+    assert message in fails("train", "--config", CONFIG, "--workdir", str(tmp_path / "run"), override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_flag_that_accepts_changes_is_offered(fails, monkeypatch):
+    def train(config, workdir, accept_changes, profile):
+        check_resume({**config.to_dict(), "seed": 7}, config, workdir, accept_changes)
+
+    monkeypatch.setattr(loop, "train", train)
+    line = fails("train", "--config", CONFIG, "--workdir", "w")
+    assert line.endswith("seed: 7 → 0): use another work folder, or accept the changes (--accept-changes)")
+
+
+def test_an_interrupted_run_exits_with_130(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    assert cli.main(["train", "--config", CONFIG, "--workdir", "w"]) == 130
+
+
+def test_installed_configs_are_found_without_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not pathlib.Path("configs").exists()
+    assert load_config("configs/a2f.py:m_x2").model.variant == "a2f-m"
+    assert load_config("sample.py").data.name == "sample"
+
+
+def test_messages_name_the_config_as_it_was_passed(fails, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "configs/a2f.py:xl_x4: run 'xl_x4' does not exist" in fails(
+        "train", "--config", "configs/a2f.py:xl_x4", "--workdir", "w"
+    )
