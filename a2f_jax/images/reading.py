@@ -377,15 +377,19 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
     return pathlib.Path(source).open("rb")
 
 
-def read_size(source: str | os.PathLike[str] | bytes, limit: int = PIXEL_LIMIT) -> tuple[str, int, int]:
+def read_size(
+    source: str | os.PathLike[str] | bytes, limit: int = PIXEL_LIMIT, *, upright: bool = True
+) -> tuple[str, int, int]:
     """Reads the format and the size of an image, without decoding its pixels where the format allows it.
 
     Args:
       source: Path of the file, or the content of a file.
       limit: Largest number of pixels that the image may declare.
+      upright: Whether to apply the orientation in the EXIF metadata. In a PNG it may come after the pixels, which are
+        decoded to find it.
 
     Returns:
-      Pillow's name for the format, and the height and the width in pixels of the image when rotated upright.
+      Pillow's name for the format, and the height and the width in pixels.
 
     Raises:
       UserError: `read_picture` cannot read the image.
@@ -398,7 +402,7 @@ def read_size(source: str | os.PathLike[str] | bytes, limit: int = PIXEL_LIMIT) 
                 check_size(str(source), *image.size, limit, 1 if form == "JPEG" else getattr(image, "n_frames", 1))
                 width, height = image.size
                 # Pillow applies the orientation of these itself.
-                if form not in ("TIFF", "JXL") and orientation_of(image.getexif()) in (5, 6, 7, 8):
+                if upright and form not in ("TIFF", "JXL") and orientation_of(image.getexif()) in (5, 6, 7, 8):
                     width, height = height, width
                 return str(form), height, width
     except Exception:  # what is wrong, or how else to read the file, is the full reader's to find out

@@ -361,7 +361,7 @@ class _Pipeline:
         if not exists or not self.options.resume:
             return None
         try:
-            found = read_size(job.output, sys.maxsize)
+            found = read_size(job.output, sys.maxsize, upright=False)  # results are upright
         except UserError:
             found = None
         expected = form, round(height * factor), round(width * factor)

@@ -294,8 +294,18 @@ def test_the_size_is_that_of_the_upright_image(name, tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / name, exif=exif)
     form, height, width = read_size(tmp_path / name)
+    assert read_size(tmp_path / name, upright=False)[0] == form
     assert (height, width) == (20, 10) == read_picture(tmp_path / name).pixels.shape[:2]
     assert form == read_picture(tmp_path / name).format
+
+
+def test_the_size_of_a_png_that_is_not_turned_is_read_from_its_header(tmp_path):
+    file = tmp_path / "a.png"
+    Image.new("RGB", (20, 10)).save(file)
+    file.write_bytes(file.read_bytes()[:45])  # no pixels
+    assert read_size(file, upright=False) == ("PNG", 10, 20)
+    with pytest.raises(UserError, match="damaged"):
+        read_size(file)
 
 
 def test_the_size_of_a_file_that_is_not_an_image_is_an_error(tmp_path):
