@@ -10,22 +10,28 @@ the weights can be on any file system that Beam supports, such as `gs://bucket/p
 
 The output folder receives the upscaled images, in the same subfolders as below the part of the glob before its first
 wildcard; `manifest-*.jsonl`, with a line for every image that was upscaled or skipped; and `dead_letter-*.jsonl`, with
-a line for every image that failed and why. A second run skips the images whose results exist.
+a line for every image that failed and why. Hidden files are skipped. A second run skips the images whose results exist
+with the format and the size that they would get; other existing files are not replaced.
 """
 
 import argparse
+import hashlib
 import io
 import json
+import os
 import pathlib
 import posixpath
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.io import fileio
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+
+from a2f_jax.catalogue import FORMATS
 
 FAILED = "failed"
 
@@ -36,60 +42,98 @@ def fixed_part(glob: str) -> str:
     return posixpath.dirname(glob[:wildcard])
 
 
-class Upscale(beam.DoFn):
-    """Maps the path of an image to an entry of the manifest, or to one tagged `FAILED`."""
+def output_of(path: str, root: str, output: str, form: str | None) -> str:
+    """Returns the output file of an image.
 
-    def __init__(self, weights: str, root: str, output: str, form: str | None):
-        self._weights, self._root, self._output, self._form = weights, root, output, form
+    Args:
+      path: the image.
+      root: the folder below which subfolders are kept.
+      output: the output folder.
+      form: the output format, a key of `FORMATS`. None: that of the image, or PNG if it cannot be written.
+    """
+    stem, suffix = posixpath.splitext(FileSystems.join(output, posixpath.relpath(path, root)))
+    if form or not any(suffix.lower() in each.suffixes for each in FORMATS.values()):
+        suffix = FORMATS[form or "PNG"].suffixes[0]
+    return stem + suffix
+
+
+class Upscale(beam.DoFn):
+    """Maps an output file and its images to entries of the manifest, or to entries tagged `FAILED`."""
+
+    def __init__(self, weights: str, root: str):
+        self._weights, self._root = weights, root
 
     def setup(self) -> None:
         """Loads the weights, once for each worker."""
+        from PIL import Image
+
         import a2f_jax
 
+        Image.MAX_IMAGE_PIXELS = None  # the reader checks the number of pixels itself
         with tempfile.TemporaryDirectory() as folder:
             local = pathlib.Path(folder, posixpath.basename(self._weights))
             with FileSystems.open(self._weights) as file:
                 local.write_bytes(file.read())
             self._upscaler = a2f_jax.load(local).upscaler()
 
-    def process(self, path: str) -> Iterator[Any]:
+    def process(self, element: tuple[str, Iterable[str]]) -> Iterator[Any]:
         """Upscales one image.
 
         Args:
-          path: the image, on any file system that Beam supports.
+          element: the output file and the images that would be written to it, which are all refused unless it is one.
+            Files can be on any file system that Beam supports.
 
         Yields:
-          Its entry in the manifest, or in the dead letters.
+          An entry for each image, of the manifest or of the dead letters.
         """
         from a2f_jax.errors import UserError
 
-        target = FileSystems.join(self._output, posixpath.relpath(path, self._root))
-        try:
-            yield self._upscale(path, target)
-        except UserError as error:
-            reason = str(error).replace("standard input", path)
-            yield beam.pvalue.TaggedOutput(FAILED, {"image": path, "error": reason})
+        target, paths = element[0], sorted(element[1])
+        for path in paths:
+            hidden = any(part.startswith(".") for part in posixpath.relpath(path, self._root).split("/"))
+            try:
+                if hidden:
+                    yield {"image": path, "status": "skipped", "reason": "hidden"}
+                elif len(paths) > 1:
+                    raise UserError(f"{', '.join(paths)} have the same output file {target}: upscale them separately")
+                else:
+                    yield self._upscale(path, target)
+            except UserError as error:  # Beam tries again after all others, such as those of a network
+                reason = str(error).replace("standard input", path)
+                yield beam.pvalue.TaggedOutput(FAILED, {"image": path, "error": reason})
 
     def _upscale(self, path: str, target: str) -> dict[str, Any]:
-        from a2f_jax.catalogue import FORMATS
         from a2f_jax.images.reading import read_picture
         from a2f_jax.images.writing import check_format, format_of, write_picture
         from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 
-        if self._form:
-            target = posixpath.splitext(target)[0] + FORMATS[self._form].suffixes[0]
         form = format_of(pathlib.PurePosixPath(target))
+        content = _read(path)
         if FileSystems.exists(target):
-            return {"image": path, "output": target, "status": "skipped"}
-        with FileSystems.open(path, mime_type="application/octet-stream") as file:
-            picture = read_picture(file.read())
+            self._check_existing(content, target, form)
+            return {"image": path, "output": target, "status": "skipped", "reason": "the output file exists"}
+        picture = read_picture(content)
         to = enlargement_of(picture, self._upscaler.scale, None, FORMATS[form].sixteen_bit)
         check_format(form, target, picture, to.height, to.width)
-        content = io.BytesIO()
+        result = io.BytesIO()
         strips = enlarge(self._upscaler, picture, to, lambda _: None)
-        write_picture(content, form, (to.height, to.width, to.channels), to.dtype, strips, picture)
-        _write(target, content.getvalue())
+        write_picture(result, form, (to.height, to.width, to.channels), to.dtype, strips, picture)
+        _write(target, result.getvalue())
         return {"image": path, "output": target, "status": "done", "width": to.width, "height": to.height}
+
+    def _check_existing(self, content: bytes, target: str, form: str) -> None:
+        from a2f_jax.errors import UserError
+        from a2f_jax.images.reading import read_size
+
+        _, height, width = read_size(content)
+        expected = form, height * self._upscaler.scale, width * self._upscaler.scale
+        if read_size(_read(target), sys.maxsize, upright=False) != expected:
+            raise UserError(f"{target} exists with another format or size than expected: choose another output folder")
+
+
+def _read(path: str) -> bytes:
+    with FileSystems.open(path, mime_type="application/octet-stream") as file:
+        return file.read()
 
 
 def _write(target: str, content: bytes) -> None:
@@ -98,10 +142,11 @@ def _write(target: str, content: bytes) -> None:
     if not FileSystems.exists(folder):
         try:
             FileSystems.mkdirs(folder)
-        except OSError:  # Another worker has just created it.
+        except OSError:  # another worker has just created it
             if not FileSystems.exists(folder):
                 raise
-    partial = FileSystems.join(folder, f".{name}.partial")
+    # A name of its own, because the file's may already be as long as the file system allows.
+    partial = FileSystems.join(folder, f".{hashlib.blake2s(name.encode()).hexdigest()}.partial")
     with FileSystems.create(partial, mime_type="application/octet-stream") as file:
         file.write(content)
     FileSystems.rename([partial], [target])
@@ -122,25 +167,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"),
+        choices=tuple(FORMATS),
+        type=str.upper,
         help="output format (default: from the file name)",
     )
     args, beam_args = parser.parse_known_args(argv)
+    images, output, weights = map(os.path.expanduser, (args.images, args.output, args.weights))
+    root = fixed_part(images)
     options = PipelineOptions(beam_args)
     options.view_as(SetupOptions).save_main_session = True
     with beam.Pipeline(options=options) as pipeline:
         done = (
             pipeline
-            | "Find" >> fileio.MatchFiles(args.images)
-            | "Path" >> beam.Map(lambda match: match.path)
-            | "Spread" >> beam.Reshuffle()
-            | "Upscale"
-            >> beam.ParDo(Upscale(args.weights, fixed_part(args.images), args.output, args.format)).with_outputs(
-                FAILED, main="done"
-            )
+            | "Find" >> fileio.MatchFiles(images)
+            | "Output" >> beam.Map(lambda match: (output_of(match.path, root, output, args.format), match.path))
+            | "Group" >> beam.GroupByKey()  # this also distributes the images over the workers
+            | "Upscale" >> beam.ParDo(Upscale(weights, root)).with_outputs(FAILED, main="done")
         )
         for name, entries in (("manifest", done.done), ("dead_letter", done[FAILED])):
-            prefix = FileSystems.join(args.output, name)
+            prefix = FileSystems.join(output, name)
             entries | f"{name} lines" >> beam.Map(json.dumps) | name >> beam.io.WriteToText(prefix, ".jsonl")
 
 

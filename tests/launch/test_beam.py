@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from a2f_jax.model import save
+from a2f_jax.model import Model, save
+from a2f_jax.models.a2f import A2F
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch/beam_upscale.py"
 
@@ -20,6 +21,11 @@ def beam_upscale():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def model(random_params):
+    return Model.from_params(random_params(A2F(scale=2, features=8, blocks=1)))
 
 
 def _entries(folder, name):
@@ -35,11 +41,33 @@ def test_results_manifest_and_dead_letters(beam_upscale, model, tmp_path):
     (tmp_path / "in/bad.png").write_bytes(b"?")
     out = tmp_path / "out"
     argv = ["--images", f"{tmp_path}/in/**.png", "--output", str(out), "--weights", f"{tmp_path}/weights.safetensors"]
+    (tmp_path / "in/._a.png").write_bytes(b"?")
     for status in ("done", "skipped"):
         beam_upscale.main(argv)
-        assert [entry["status"] for entry in _entries(out, "manifest")] == [status, status]
+        hidden, *images = _entries(out, "manifest")
+        assert (hidden["status"], hidden["reason"]) == ("skipped", "hidden")
+        assert [entry["status"] for entry in images] == [status, status]
         (failed,) = _entries(out, "dead_letter")
         assert failed["image"] == f"{tmp_path}/in/bad.png"
         assert "bad.png is not an image or is damaged" in failed["error"]
     for name in ("a.png", "deep/b.png"):
         np.testing.assert_array_equal(np.asarray(Image.open(out / name)), model.upscale(pixels))
+
+
+def test_existing_files_of_another_size_and_outputs_of_two_images_are_refused(beam_upscale, model, tmp_path):
+    save(model, tmp_path / "weights.safetensors")
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "b.gif"):
+        Image.new("L", (12, 14)).save(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    out.mkdir()
+    Image.new("L", (5, 5)).save(out / "a.png")
+    before = (out / "a.png").read_bytes()
+    beam_upscale.main(
+        ["--images", f"{tmp_path}/in/*", "--output", str(out), "--weights", f"{tmp_path}/weights.safetensors"]
+    )
+    existing, *twins = _entries(out, "dead_letter")
+    assert "a.png exists with another format or size than expected" in existing["error"]
+    assert ["have the same output file" in entry["error"] for entry in twins] == [True, True]
+    assert (out / "a.png").read_bytes() == before
+    assert not (out / "b.png").exists()
