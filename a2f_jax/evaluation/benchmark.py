@@ -135,7 +135,7 @@ def evaluate_models(
         for (model, weights), sets in zip(models, opened, strict=True):
             results.append({"model": model.variant, "scale": model.scale, "weights": weights, "datasets": {}})
             for name, pairs in sets.items():
-                bar.set_description(f"{model.variant} ×{model.scale} on {name}", refresh=False)
+                bar.set_description_str(f"{model.variant} ×{model.scale} on {name}", refresh=False)
                 images = {}
                 for pair in pairs:
                     try:

@@ -126,6 +126,15 @@ def test_progress_is_a_bar_on_a_terminal_and_silent_in_a_short_log(data_dir, mon
     assert "2/2" in capsys.readouterr().err
 
 
+def test_progress_in_a_log_names_model_and_dataset(data_dir, monkeypatch, capsys):
+    monkeypatch.setattr("a2f_jax.progress.LOG_INTERVAL", 0)
+    evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("bicubic ×2 on set5: ") for line in lines[1:])
+    assert lines[-1].startswith("bicubic ×2 on set5: 2/2 images")
+
+
 def test_a_result_that_is_not_finite_is_an_error_that_names_the_image(data_dir, random_params):
     params = random_params(A2F(scale=2, features=4, blocks=1))
     params["tail"]["bias"][0] = np.nan
