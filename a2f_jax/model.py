@@ -109,8 +109,8 @@ class Model:
             16 GB, or half of the free space if that is less.
           tile: side of the tiles in LR pixels; by default it follows from the memory and the device.
           ensemble: whether to average the results of the 8 flips and transpositions, at 8 times the cost.
-          edge: what the network sees beyond the border of the image: `"zero"` padding as in the paper, or `"reflect"`,
-            which avoids wrong colors next to the border.
+          edge: what the network sees beyond the border of the image: `"zero"` padding as in the paper, or the image
+            itself, mirrored (`"reflect"`), for flat and saturated colors at the border.
           device: the device to compute on; by default JAX's first local device.
           verbose: whether to print how each image is computed to standard error.
         """

@@ -1,4 +1,4 @@
-"""Measures the effect of bfloat16 and of the self-ensemble (8 flips and transpositions) on PSNR and SSIM.
+"""Measures the effect of bfloat16, the self-ensemble (8 flips and transpositions) and reflected edges on PSNR and SSIM.
 
 python benchmarks/quality.py a2f-sd-x4 benchmark set14
 """
@@ -29,6 +29,7 @@ def main(weights: str, data: str, dataset: str) -> None:
         "float32": model.upscaler(),
         "bfloat16": model.with_dtype("bfloat16").upscaler(),
         "ensemble": model.upscaler(ensemble=True),
+        "reflected edges": model.upscaler(edge="reflect"),
     }
     print(f"| {model.variant} ×{model.scale} on {dataset} | PSNR | SSIM |\n|---|---|---|")
     for name, upscaler in upscalers.items():

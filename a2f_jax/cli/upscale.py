@@ -80,7 +80,7 @@ def add(commands: Any) -> None:
         "--edge",
         choices=("zero", "reflect"),
         default="zero",
-        help="what lies beyond the border: zero as in the paper, or reflect for truer colors there (default: zero)",
+        help="beyond the border: zero as in the paper, or the image mirrored, for flat graphics (default: zero)",
     )
     parser.add_argument(
         "--dtype",

@@ -24,9 +24,10 @@ Progress = Callable[[int], object]
 
 
 def _reflected(start: int, count: int, size: int) -> np.ndarray:
-    period = max(2 * (size - 1), 1)
-    positions = np.arange(start, start + count) % period
-    return np.minimum(positions, period - positions)
+    # Mirrored at the outer edge of the border pixels, not at their centers: the result would be mirrored there as well,
+    # and the outer half of each border pixel would repeat the inner half.
+    positions = np.arange(start, start + count) % (2 * size)
+    return np.minimum(positions, 2 * size - 1 - positions)
 
 
 def _cut(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:

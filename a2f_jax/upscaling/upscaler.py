@@ -1,14 +1,13 @@
 """The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
-import sys
 from collections.abc import Iterator
 from typing import Literal, get_args
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from a2f_jax.models.a2f import A2F, Params
+from a2f_jax.progress import say
 from a2f_jax.upscaling import tiles
 from a2f_jax.upscaling.plan import Plan, default_memory, make_plan
 from a2f_jax.upscaling.programs import programs_of
@@ -21,7 +20,7 @@ Edge = Literal["zero", "reflect"]
 """What the network sees beyond the border of an image."""
 
 REFLECTED = 16
-"""Pixels that are reflected at each border with `edge="reflect"`. The network's own border error fades within them."""
+"""Pixels that are mirrored at each border with `edge="reflect"`, enough for the effect of the zero padding to fade."""
 
 _PLACES = {"device": "device memory", "host": "host memory", "disk": "a temporary file"}
 
@@ -73,8 +72,8 @@ class Upscaler:
           ensemble: whether to average the results of the 8 flips and transpositions of the image ("A2F+" in papers),
             which takes 8 times as long.
           edge: what the network sees beyond the border of the image. `"zero"`, as in the paper, is the zero padding of
-            its convolutions, which reads as the mean color of the training images and shows next to saturated colors.
-            `"reflect"` reflects 16 pixels of the image at each border and cuts them off again.
+            its convolutions. It suits photographs, but shows where flat, saturated colors reach the border. `"reflect"`
+            mirrors 16 pixels of the image at each border and cuts them off again.
           device: the device to run on. The default is JAX's first local device.
           verbose: whether to print to standard error how each image is computed.
 
@@ -209,7 +208,7 @@ class Upscaler:
             return
         if self.verbose:
             size, tile = f"{image.shape[1]}×{image.shape[0]}", f"{plan.side}×{plan.side}"
-            _say(f"{size} pixels in tiles of {tile}, states in {_PLACES[plan.place]}")
+            say(f"{size} pixels in tiles of {tile}, states in {_PLACES[plan.place]}")
         while True:
             begun = False
             try:
@@ -221,21 +220,17 @@ class Upscaler:
                 if begun or "RESOURCE_EXHAUSTED" not in str(error) or plan.side // 2 < SMALLEST_TILE:
                     raise
             plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
-            _say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
+            say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
 
     def _whole(self, image: np.ndarray, depth: str) -> np.ndarray:
         # Networks with depthwise projections are an ablation of the paper, not meant for large images.
         pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
         margin = self._margin
-        pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "reflect")
+        pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
         sr = np.asarray(jax.jit(self.network.apply)({"params": self._folded}, pixels[None])[0])
         tiles.require_finite(np.isfinite(sr).all())
         rows, columns = (slice(self.scale * margin, self.scale * (margin + side)) for side in image.shape[:2])
         return quantize(sr[rows, columns], np.dtype(depth))
-
-
-def _say(text: str) -> None:
-    tqdm.write(f"a2f: {text}", file=sys.stderr)
 
 
 def quantize(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
