@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         commands,
         "compare",
         run,
-        "compare models on one image, beside bicubic interpolation and the ground truth",
+        "compare models with each other, bicubic interpolation and the ground truth on one image",
         "  a2f compare photo.png --weights a2f-sd-x4 -o comparison.png\n"
         "  a2f compare barbara.png --weights sd_x4.pt m_x4.pt --crop 500,350,90,90 -o comparison.png\n",
     )

@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
         commands,
         "report",
         run,
-        "write the tables and figures of the paper, with measured results beside the published ones",
+        "write the tables and figures of the paper, with measured results next to the published ones",
         "  a2f report\n"
         "  a2f report --weights runs/sd_x4 m_x4.pt --data benchmark --output report\n"
         "  a2f report --weights a2f-sd-x4 --compare photo.png:500,350,90,60 facade.png:20,40,120,80\n",

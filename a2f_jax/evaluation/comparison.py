@@ -1,4 +1,4 @@
-"""One image upscaled by several models, beside bicubic interpolation and the ground truth."""
+"""One image upscaled by several models, next to bicubic interpolation and the ground truth."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Evaluation results as tables, with the published figures beside the measured ones, and as files."""
+"""Evaluation results as tables, with the published figures next to the measured ones, and as files."""
 
 import json
 import math

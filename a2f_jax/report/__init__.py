@@ -1,1 +1,1 @@
-"""The report: the tables and figures of the paper, with measured results beside the published ones."""
+"""The report: the tables and figures of the paper, with measured results next to the published ones."""

@@ -74,7 +74,7 @@ def block_weights_figure(models: Mapping[str, BlockWeights]) -> bytes:
         if len(models) > 1:  # weights above, magnitudes below
             figure = Figure(figsize=(_WIDTH, 4.6))
             panels = figure.subplots(2, len(models), sharex="col", sharey="row")
-        else:  # beside each other
+        else:  # side by side
             figure = Figure(figsize=(_WIDTH, 2.7))
             panels = figure.subplots(1, 2).reshape(2, 1)
         for column, (title, measured) in zip(panels.T, models.items(), strict=True):
@@ -243,7 +243,7 @@ class Panel(NamedTuple):
 
 
 def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: Sequence[Panel]) -> bytes:
-    """Draws the whole image with the crop marked, and beside it the enlarged crop of every result.
+    """Draws the whole image with the crop marked, and next to it the enlarged crop of every result.
 
     Args:
       name: the caption of the whole image.
@@ -259,7 +259,7 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context({**_STYLE, "axes.grid": False, "figure.constrained_layout.use": False}):
         gap, caption = 0.1, 0.5
-        # Solved so that the whole image is as high as the rows of panels beside it and everything fills the page width.
+        # Solved so that the whole image is as high as the rows of panels next to it and everything fills the page width.
         aspect, panel_aspect = truth.shape[1] / truth.shape[0], width / height
 
         between = (rows - 1) * (caption + gap)

@@ -163,7 +163,7 @@ def device_name() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind
-    try:  # On Linux, `platform` does not know the name of the processor.
+    try:  # on Linux, where `platform` does not know the name of the processor
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):

@@ -1,4 +1,4 @@
-"""The sections about quality and speed, beside other networks."""
+"""The sections about quality and speed, compared with other networks."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The section that shows results beside the ground truth."""
+"""The section that shows results next to the ground truth."""
 
 import os
 import re
