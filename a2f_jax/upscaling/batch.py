@@ -80,6 +80,11 @@ class Job:
     image: pathlib.Path
     output: pathlib.Path
 
+    @property
+    def name(self) -> str:
+        """The image's name in messages."""
+        return "standard input" if self.image == PIPE else str(self.image)
+
 
 @dataclasses.dataclass(frozen=True)
 class Worklist:
@@ -336,10 +341,8 @@ class _Pipeline:
             return Result(job, "skipped", reason)
         picture = read_picture(source, self.options.pixel_limit)
         form = form or (picture.format if picture.format in FORMATS else "PNG")
-        try:
+        with _naming(job):
             to = enlargement_of(picture, self.scale, self.options.target, FORMATS[form].sixteen_bit)
-        except UserError as error:
-            raise UserError(f"{job.image}: {error}", parameter=error.parameter) from error
         check_format(form, str(job.output), picture, to.height, to.width)
         self._upscale(job, form, picture, to)
         seconds = round(time.perf_counter() - start, 3)
@@ -381,7 +384,7 @@ class _Pipeline:
         large = _check_memory(job, form, to, self.options)
         with _opened(job.output) as file:  # before the work, which would be lost if the file could not be written
             kept = 0 if large else to.nbytes
-            with self._device() as upscaler, self._bar(upscaler, picture, to) as bar:
+            with _naming(job), self._device() as upscaler, self._bar(upscaler, picture, to) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)
                 if large:
                     write_picture(file, form, shape, to.dtype, strips, picture, self.options.quality)
@@ -401,6 +404,15 @@ class _Pipeline:
     def _bar(self, upscaler: Upscaler, picture: Picture, to: Enlargement) -> tqdm:
         total = steps(upscaler, picture, to) if self.show_tiles else None
         return progress_bar(total=total, unit="tile", visible=self.show_tiles, delay=2, leave=False)
+
+
+@contextlib.contextmanager
+def _naming(job: Job) -> Iterator[None]:
+    # What computes an image does not know its name.
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{job.name}: {error}", parameter=error.parameter) from error
 
 
 @contextlib.contextmanager
@@ -451,7 +463,7 @@ def upscale_files(
                 except Exception as unexpected:  # whatever it is, it must not stop the other images
                     error = unexpected
                     if not isinstance(error, UserError):
-                        error = UserError(f"{job.image}: {type(error).__name__}: {' '.join(str(error).split())}")
+                        error = UserError(f"{job.name}: {type(error).__name__}: {' '.join(str(error).split())}")
                     results[job] = Result(job, "failed", error=error)
                     on_failure(error)
                 bar.update()

@@ -209,6 +209,6 @@ def test_an_image_that_would_fill_the_disk_must_be_confirmed(weights, fails, tmp
     assert small.stat().st_size < 20_000
     argv = ["upscale", str(small), "-o", str(tmp_path / "o.png"), "--weights", weights]
     line = fails(*argv, "--memory", "1300MB", "--disk", "1GB")
-    assert "10000×10000 pixels need " in line
+    assert f"{small}: 10000×10000 pixels need " in line
     assert line.endswith("allow more disk space, or more memory (--disk)")
     assert not (tmp_path / "o.png").exists()
