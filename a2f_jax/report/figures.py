@@ -259,7 +259,7 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context({**_STYLE, "axes.grid": False, "figure.constrained_layout.use": False}):
         gap, caption = 0.1, 0.5
-        # Solved so that the whole image is as high as the rows of panels next to it and everything fills the page width.
+        # Solved so that the whole image is as high as the rows of panels next to it, and all fills the page width.
         aspect, panel_aspect = truth.shape[1] / truth.shape[0], width / height
 
         between = (rows - 1) * (caption + gap)
