@@ -23,7 +23,7 @@ from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_traini
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
-from a2f_jax.training.settings import check, make_network
+from a2f_jax.training.settings import check, make_network, unknown_entries
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import init_state
 from a2f_jax.training.step import make_train_step
@@ -66,6 +66,8 @@ def train(
         if not jax.config.values["jax_compilation_cache_dir"]:  # users may have set a cache of their own
             jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
 
+        if unknown := unknown_entries(config):
+            monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
         # Whatever can be wrong with the run is found before its dataset is decoded.
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
         checkpoints.check_settings(accept_changes)

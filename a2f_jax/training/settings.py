@@ -116,6 +116,11 @@ def missing_settings(config: ConfigDict) -> list[str]:
     return [name for name, setting in _SETTINGS.items() if setting.default is None and name not in there]
 
 
+def unknown_entries(config: ConfigDict) -> list[str]:
+    """Returns the dotted names of the entries of a config that are not settings."""
+    return [name for name in flat(config) if name not in _SETTINGS]
+
+
 def closest_settings(name: str, names: Iterable[str]) -> list[str]:
     """Returns the settings that a misspelled or abbreviated name may stand for, the likeliest first.
 

@@ -127,11 +127,6 @@ def arrays_of(step):
     return sorted((step / "params/ocdbt.process_0/d").iterdir()) + sorted((step / "params/d").iterdir())
 
 
-def empty(step):
-    for file in arrays_of(step):
-        file.write_bytes(b"")
-
-
 def cut(step):
     for file in arrays_of(step):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -150,12 +145,10 @@ def lose(step):
 @pytest.mark.parametrize(
     "damage",
     [
-        empty,
         cut,
         zero,
         lose,
         lambda step: shutil.rmtree(step / "optimizer"),
-        lambda step: (step / "optimizer/_METADATA").unlink(),
         lambda step: (step / "about/metadata").unlink(),
         lambda step: (step / "about/metadata").write_text('{"step": 4, '),
     ],

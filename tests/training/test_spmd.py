@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from a2f_jax.models.a2f import A2F
 from a2f_jax.training.optimizer import make_optimizer
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState
@@ -80,9 +81,9 @@ def test_eight_devices_train_as_one(step, mode, per_dispatch, state, stream, on_
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), have.ema, want.ema)
 
 
-def test_both_modes_train_with_muon_alike(network, random_params, stream, config):
+def test_both_modes_train_with_muon_alike(random_params, stream, config):
     config.optimizer.name = "muon"
-    muon = make_optimizer(config)
+    network, muon = A2F(scale=2, features=4, blocks=1), make_optimizer(config)
     params = jax.tree.map(jnp.asarray, random_params(network))
     step, state = make_train_step(network, muon), TrainState(jnp.int32(0), params, None, muon.init(params))
     (a, losses), (b, other_losses) = (on_many(step, mode, state, stream, STEPS) for mode in ("shard_map", "pmap"))
