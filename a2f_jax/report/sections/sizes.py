@@ -63,8 +63,8 @@ def model_sizes(progress: bool = True) -> tuple[Section, Numbers]:
         "and every value that channel attention averages reproduces their figures. The slides contain no results for "
         "×3.",
         "As an independent check, the last columns show XLA's cost analysis of the network compiled for "
-        f"{measure.device_name()} in float32 with direct convolutions, in which a multi-add is two operations and all "
-        "elementwise operations count.",
+        f"{measure.device_name()} in float32 with direct convolutions, in which a multi-add is two operations, "
+        "elementwise operations count, and products with the zero padding do not.",
         Table(heading, rows, text_columns=2),
     ]
     return Section("Size of the models", parts), numbers
