@@ -68,7 +68,7 @@ def train(
 
         if unknown := unknown_entries(config):
             monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
-        # Whatever can be wrong with the run is found before its dataset is decoded.
+        # Before the dataset is decoded, which may take minutes.
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
         checkpoints.check_settings(accept_changes)
         start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
