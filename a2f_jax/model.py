@@ -15,14 +15,20 @@ from a2f_jax.catalogue import DEFAULT_SCALE
 from a2f_jax.errors import UserError
 from a2f_jax.files import local_path
 from a2f_jax.images.pil import image_of, picture_of
-from a2f_jax.models.a2f import A2F, VARIANTS, Params, fold_weight_norm, network_of, variant_of
+from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, network_of, variant_of
 from a2f_jax.models.convolution import prefers_winograd
+from a2f_jax.models.registry import PEERS
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 from a2f_jax.upscaling.upscaler import Edge, Upscaler
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
 
+Network = Any
+"""A Flax module `[N, H, W, 3]` → `[N, scale · H, scale · W, 3]` with the attributes `scale` and `dtype`."""
 
-def _for_this_backend(network: A2F) -> A2F:
+
+def _for_this_backend(network: Network) -> Network:
+    if not isinstance(network, A2F):
+        return network
     return network.clone(winograd=prefers_winograd(jax.default_backend(), network.dtype))
 
 
@@ -31,32 +37,41 @@ class Model:
     """A network with its weights.
 
     Attributes:
-      network: the Flax module, in the weight-normalized form that is trained.
+      network: the Flax module, in the weight-normalized form that is trained: an `A2F`, or one of the networks that it
+        is compared with.
       params: the float32 parameters of `network`.
       metadata: information about the weights, such as the training step and the training data.
     """
 
-    network: A2F
+    network: Network
     params: Params
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_params(cls, params: Params, metadata: Mapping[str, str] | None = None) -> "Model":
-        """Creates a model from a parameter tree, which determines the variant and the scale.
+        """Creates a model from a parameter tree.
 
         Args:
-          params: the float32 parameters of an `A2F`, weight-normalized.
-          metadata: information about the weights.
+          params: the float32 parameters of an `A2F`, weight-normalized, which determine its variant and scale, or of
+            another network that the metadata name.
+          metadata: information about the weights. `"network"` and `"scale"` name another network than A2F.
 
         Raises:
-          ValueError: the tree is not that of an A2F; the message names the first parameter that does not fit.
+          ValueError: the tree is not that of the network; the message names the first parameter that does not fit.
         """
-        return cls(_for_this_backend(network_of(params)), params, dict(metadata or {}))
+        metadata = dict(metadata or {})
+        if "network" not in metadata:
+            return cls(_for_this_backend(network_of(params)), params, metadata)
+        if metadata["network"] not in PEERS:
+            raise ValueError(f"there is no network {metadata['network']!r}: update a2f_jax, or use other weights")
+        network = PEERS[metadata["network"]].make(int(metadata["scale"]))
+        check_shapes(network, params)
+        return cls(network, params, metadata)
 
     @property
     def variant(self) -> str:
         """The variant's name, such as `"a2f-sd"`."""
-        return variant_of(self.network)
+        return self.metadata.get("network") or variant_of(self.network)
 
     @property
     def scale(self) -> int:
@@ -67,12 +82,16 @@ class Model:
     def folded(self) -> Params:
         """The parameters of `inference_network`: every weight-normalized kernel computed once."""
         # Evaluated eagerly even inside a jitted function, where a tracer would be cached otherwise.
+        if not isinstance(self.network, A2F):
+            return self.params
         with jax.ensure_compile_time_eval():
             return jax.jit(fold_weight_norm)(self.params)  # one program instead of one per operation
 
     @functools.cached_property
-    def inference_network(self) -> A2F:
-        """The network without weight normalization, whose parameters are `folded`."""
+    def inference_network(self) -> Network:
+        """The network that `folded` are the parameters of: an A2F without weight normalization."""
+        if not isinstance(self.network, A2F):
+            return self.network
         return self.network.clone(weight_norm=False)
 
     def with_dtype(self, dtype: Any) -> "Model":
@@ -88,7 +107,7 @@ class Model:
         Returns:
           float32 `[N, scale · H, scale · W, 3]` in the same range, neither clipped nor rounded.
         """
-        return self.inference_network.apply({"params": self.folded}, lr)  # type: ignore[return-value]
+        return self.inference_network.apply({"params": self.folded}, lr)
 
     def upscaler(
         self,
@@ -115,7 +134,9 @@ class Model:
           verbose: whether to print how each image is computed to standard error.
         """
         device = device or jax.local_devices()[0]
-        network = self.inference_network.clone(winograd=prefers_winograd(device.platform, self.network.dtype))
+        network = self.inference_network
+        if isinstance(network, A2F):
+            network = network.clone(winograd=prefers_winograd(device.platform, network.dtype))
         return Upscaler(
             network,
             self.folded,
@@ -179,11 +200,12 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     """Loads a model. The variant and the scale are recognized from the weights.
 
     Args:
-      weights: a `.safetensors` file, a `.pt` or `.pth` file of the paper's authors, the work folder of a training run
-        (its best checkpoint), one checkpoint in it, or the name of weights that ship with the package, such as
+      weights: a `.safetensors` file, a `.pt`, `.pth` or `.npz` file with the tensors that the authors of A2F or of a
+        network it is compared with published, the work folder of a training run (its best checkpoint), one checkpoint
+        in it, or the name of weights that ship with the package, such as
         `"a2f-sd-x4"`. A variant, such as `"a2f-sd"`, stands for its weights of the given scale, or ×4. In a path, a
         leading `~` is expanded to the home folder.
-      scale: the scale that the weights must have, or None for any.
+      scale: the scale that the weights must have, or None for any. Weights that serve several scales need it.
 
     Returns:
       The model, ready to be called.
@@ -201,9 +223,9 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
             f"or one of {', '.join(shipped_weights())}"
         )
     try:
-        model = Model.from_params(*read_weights(path))
+        model = Model.from_params(*read_weights(path, scale))
     except ValueError as error:
-        raise UserError(f"{path} does not contain A2F weights: {error}") from error
+        raise UserError(f"{path} cannot be used: {error}") from error
     if scale and model.scale != scale:
         raise UserError(f"{path} upscales by {model.scale}, not by {scale}: choose weights for ×{scale}")
     return model

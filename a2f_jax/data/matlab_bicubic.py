@@ -19,7 +19,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0))
 
 
-def _taps(size: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
+def resize_taps(size: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns input indices (int) and weights (float64) of each output pixel of an axis, `[ceil(size·scale), taps]`."""
     out = math.ceil(size * scale)
     stretch = min(scale, 1)
@@ -38,7 +38,7 @@ def _taps(size: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _resize_rows(image: np.ndarray, scale: float, edges: str) -> np.ndarray:
     rows = image.reshape(len(image), -1)
-    indices, weights = _taps(len(image), scale, edges)
+    indices, weights = resize_taps(len(image), scale, edges)
     resized = np.empty((len(indices), rows.shape[1]), np.uint8)
     # One output row at a time: the input rows it depends on fit in the CPU cache as float64, the whole image does not.
     for row, index, weight in zip(resized, indices, weights, strict=True):

@@ -232,6 +232,21 @@ def fold_weight_norm(params: Params) -> Params:
     return flax.traverse_util.unflatten_dict(folded)
 
 
+def check_shapes(network: nn.Module, params: Params) -> None:
+    """Raises a `ValueError` that names the first parameter whose name or shape is not the network's."""
+    # 16×16 pixels, since some of the compared networks need more than a few.
+    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+    want, have = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (expected, params))
+    for name in sorted({*want, *have}):
+        shapes = tuple(tree[name].shape if name in tree else None for tree in (want, have))
+        if shapes[0] != shapes[1]:
+            if shapes[0] is None:
+                raise ValueError(f"parameter {name} does not belong to the network")
+            if shapes[1] is None:
+                raise ValueError(f"parameter {name} is missing")
+            raise ValueError(f"parameter {name} must have shape {shapes[0]}, not {shapes[1]}")
+
+
 def network_of(params: Params) -> A2F:
     """Infers the network that a parameter tree belongs to from the names and shapes of the parameters.
 
@@ -259,16 +274,7 @@ def network_of(params: Params) -> A2F:
         auxiliary="projection" in block,
         depthwise="depthwise" in block,
     )
-    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-    want, have = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (expected, params))
-    for name in sorted({*want, *have}):
-        shapes = tuple(tree[name].shape if name in tree else None for tree in (want, have))
-        if shapes[0] != shapes[1]:
-            if shapes[0] is None:
-                raise ValueError(f"parameter {name} does not belong to A2F")
-            if shapes[1] is None:
-                raise ValueError(f"parameter {name} is missing")
-            raise ValueError(f"parameter {name} must have shape {shapes[0]}, not {shapes[1]}")
+    check_shapes(network, params)
     return network
 
 

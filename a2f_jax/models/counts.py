@@ -21,7 +21,9 @@ def _multiply_adds(jaxpr: Any) -> int:
         if equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-            total += int(np.prod(out)) * int(np.prod(kernel)) // features
+            # Only one in stride² of the pixels that a transposed convolution sees is not an inserted zero.
+            inserted = int(np.prod(equation.params["lhs_dilation"]))
+            total += int(np.prod(out)) * int(np.prod(kernel)) // features // inserted
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
@@ -43,18 +45,19 @@ class Counts(NamedTuple):
     multiply_adds: int
 
 
-def count(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> Counts:
+def count(network: Any, output: tuple[int, int] = PAPER_OUTPUT) -> Counts:
     """Counts the parameters and multi-adds of a network.
 
     Multi-adds are those of the convolutions and matrix products in the traced program. Elementwise operations are not
     counted.
 
     Args:
-      network: the network.
+      network: a module with the attribute `scale`, such as an `A2F` or one of `a2f_jax.models.registry`.
       output: height and width of the output in pixels; those of the input are `output // scale`.
     """
     height, width = (size // network.scale for size in output)
-    network = network.clone(winograd=False)  # Winograd's algorithm would need fewer
+    if isinstance(network, A2F):
+        network = network.clone(winograd=False)  # Winograd's algorithm would need fewer
     lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     traced, shapes = jax.make_jaxpr(network.init_with_output, return_shape=True)(jax.random.key(0), lr)
     return Counts(sum(x.size for x in jax.tree.leaves(shapes[1])), _multiply_adds(traced.jaxpr))

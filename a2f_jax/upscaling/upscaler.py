@@ -1,15 +1,16 @@
 """The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 
+from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.progress import say
 from a2f_jax.upscaling import tiles
-from a2f_jax.upscaling.plan import Plan, default_memory, make_plan
+from a2f_jax.upscaling.plan import RUNTIME, Plan, default_memory, make_plan
 from a2f_jax.upscaling.programs import programs_of
 from a2f_jax.upscaling.tiles import Progress
 
@@ -92,7 +93,9 @@ class Upscaler:
         self.verbose = verbose
         self._margin = REFLECTED if edge == "reflect" else 0
         self._folded = folded
-        self._programs = None if network.depthwise else programs_of(network, folded, self.device)
+        self._whole_programs: dict[tuple[int, int], Any] = {}
+        tiled = isinstance(network, A2F) and not network.depthwise
+        self._programs = programs_of(network, folded, self.device) if tiled else None
 
     @property
     def scale(self) -> int:
@@ -181,11 +184,15 @@ class Upscaler:
           UserError: the memory budget, or the free disk space for the states, is too small.
         """
         total = 12 * self.scale**2 * height * width if self.ensemble else 0
+        memory = default_memory(self.device) if self.memory is None else self.memory
+        if self._programs is None:
+            self._check_memory(height, width, memory, reserved + images * total)
+            return Plan(max(height, width))
         return make_plan(
             self.network,
             height + 2 * self._margin,
             width + 2 * self._margin,
-            memory=default_memory(self.device) if self.memory is None else self.memory,
+            memory=memory,
             disk=self.disk,
             platform=self.device.platform,
             side=self.tile,
@@ -222,12 +229,38 @@ class Upscaler:
             plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
             say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
 
+    def _compiled(self, height: int, width: int) -> Any:
+        """The program for whole images of a size, with the margins; only the last is kept."""
+        if (height, width) not in self._whole_programs:
+            lr = jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
+            with jax.default_device(self.device):
+                program = jax.jit(self.network.apply).lower({"params": self._folded}, lr).compile()
+            self._whole_programs = {(height, width): program}
+        return self._whole_programs[height, width]
+
+    def _check_memory(self, height: int, width: int, memory: int, reserved: int) -> None:
+        smallest = getattr(self.network, "smallest", 1)
+        if min(height, width) < smallest:
+            raise UserError(f"{width}×{height} pixels are too few: this network needs at least {smallest}×{smallest}")
+        program = self._compiled(height + 2 * self._margin, width + 2 * self._margin)
+        if (analysis := program.memory_analysis()) is None:
+            return  # not every backend tells
+        needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+        if self.device.platform == "cpu":
+            needed += RUNTIME + reserved
+        if needed > memory:
+            raise UserError(
+                f"an image of {width}×{height} pixels needs {needed >> 20}MB, because this network computes it "
+                f"whole, and the limit is {memory >> 20}MB: allow more memory, or upscale parts of the image",
+                parameter="memory",
+            )
+
     def _whole(self, image: np.ndarray, depth: str) -> np.ndarray:
-        # Networks with depthwise projections are an ablation of the paper, not meant for large images.
+        # Exact tiles exist for A2F only, and not for its ablation with depthwise projections.
         pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
         margin = self._margin
         pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
-        sr = np.asarray(jax.jit(self.network.apply)({"params": self._folded}, pixels[None])[0])
+        sr = np.asarray(self._compiled(*pixels.shape[:2])({"params": self._folded}, pixels[None])[0])
         tiles.require_finite(np.isfinite(sr).all())
         rows, columns = (slice(self.scale * margin, self.scale * (margin + side)) for side in image.shape[:2])
         return quantize(sr[rows, columns], np.dtype(depth))

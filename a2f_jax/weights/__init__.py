@@ -1,12 +1,14 @@
 """Reads and writes weights: safetensors, the authors' PyTorch files, training runs, and the weights in the package."""
 
 import pathlib
+import zipfile
 
 import flax.traverse_util
 import numpy as np
 
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import Params
+from a2f_jax.models.registry import params_from_source, recognize
 from a2f_jax.weights.published import params_from_published
 from a2f_jax.weights.safetensors_file import read_metadata, read_safetensors, write_safetensors
 from a2f_jax.weights.torch_file import read_state_dict
@@ -38,26 +40,47 @@ def _check_finite(params: Params, path: pathlib.Path) -> None:
             )
 
 
-def read_weights(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
-    """Reads the parameters of an A2F from a file or folder of any supported kind.
+def _params_from_tensors(tensors: dict[str, np.ndarray], scale: int | None) -> tuple[Params, dict[str, str]]:
+    if recognize(tensors) is None:
+        return params_from_published(tensors), {}
+    name, scale, params = params_from_source(tensors, scale)
+    return params, {"network": name, "scale": str(scale)}
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not an .npz file or is damaged: {' '.join(str(error).split())}") from error
+
+
+def read_weights(path: pathlib.Path, scale: int | None = None) -> tuple[Params, dict[str, str]]:
+    """Reads parameters from a file or folder of any supported kind.
 
     Args:
-      path: a safetensors file, a PyTorch file of the paper's authors, which are told apart by their contents, the work
-        folder of a training run, or one checkpoint in it.
+      path: a safetensors file, a PyTorch file or an `.npz` file with the tensors that a network's authors published,
+        the work folder of a training run, or one checkpoint in it. Files are told apart by their contents.
+      scale: which scale to use, of published weights that serve several.
 
     Returns:
-      The parameters, float32 and weight-normalized, and the metadata.
+      The parameters, float32 and weight-normalized where the network is, and the metadata. `"network"` in it names one
+      of `a2f_jax.models.registry.PEERS`; without it the parameters are those of an A2F.
 
     Raises:
       UserError: the file or folder cannot be read or is damaged, or a parameter contains NaN or infinity.
-      ValueError: a PyTorch file contains tensors of another architecture.
+      ValueError: a file contains tensors of an unknown architecture, or has to be told the scale.
     """
     if path.is_dir():
         from a2f_jax.weights.training_run import read_checkpoint  # Orbax takes seconds to import
 
         params, metadata = read_checkpoint(path)
+    elif path.suffix == ".npz":
+        params, metadata = _params_from_tensors(_read_npz(path), scale)
+        metadata["source"] = "NumPy archive"
     elif _is_torch_file(path):
-        params, metadata = params_from_published(read_state_dict(path)), {"source": "PyTorch state dict"}
+        params, metadata = _params_from_tensors(read_state_dict(path), scale)
+        metadata["source"] = "PyTorch state dict"
     else:
         params, metadata = read_safetensors(path)
     _check_finite(params, path)

@@ -150,8 +150,15 @@ def _read_legacy(file: BinaryIO) -> Any:
     return tree
 
 
+# What training scripts wrap state dicts in, the averaged weights first.
+_WRAPPERS = ("params_ema", "params", "state_dict", "model")
+
+
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the tensors of a file written by `torch.save(model.state_dict(), path)`.
+
+    A state dict that is wrapped in another dictionary, as `"params_ema"`, `"params"`, `"state_dict"` or `"model"`, is
+    unwrapped.
 
     Args:
       path: the file, in the legacy or the zip format.
@@ -169,6 +176,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             tree = _read_zip(file) if zipped else _read_legacy(file)
         if not isinstance(tree, dict):
             raise pickle.UnpicklingError("it does not contain a dictionary")
+        tree = next((tree[key] for key in _WRAPPERS if isinstance(tree.get(key), dict)), tree)
         for key, value in tree.items():
             if not isinstance(value, _Tensor):
                 raise pickle.UnpicklingError(f"its entry {key!r} is not a tensor")

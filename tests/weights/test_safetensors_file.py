@@ -82,7 +82,7 @@ def other_architecture(path):
         ("none.safetensors", lambda path: None, "no weights at"),
         ("empty.safetensors", lambda path: path.write_bytes(b""), "damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "damaged"),
-        ("other.safetensors", other_architecture, "does not contain A2F weights"),
+        ("other.safetensors", other_architecture, "cannot be used"),
         ("text.pt", lambda path: path.write_text("weights"), "not a safetensors or PyTorch file"),
         ("pickle.pt", lambda path: path.write_bytes(pickle.dumps([1])), "not a PyTorch state dict"),
         ("unreadable", lambda path: path.symlink_to("/proc/self/mem"), "cannot read"),

@@ -1,0 +1,91 @@
+"""AWSRN (Wang et al., 2019), which A2F builds on.
+
+Source: "Lightweight image super-resolution with adaptive weighted learning network".
+
+With x the normalized image and every convolution weight-normalized,
+
+    s = conv3x3(x)                                                  n channels
+    s = block(s), one to four times
+    y = sum_k μ_k · pixel_shuffle(conv_kxk(s)), k = 3, 5, 7, 9      plus pixel_shuffle(conv3x3(x))
+
+A unit is u(s) = a · conv3x3(relu(conv3x3(s))) + b · s with 128 channels inside; a block chains units and is a ·
+conv3x3(concat of all their outputs) + b · s. The scalars a, b and μ are learned.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from a2f_jax.models.a2f import HALF_RANGE, HIDDEN, RGB_MEAN
+from a2f_jax.models.layers import Conv, Dtype, pixel_shuffle
+
+FORMS = {"awsrn": (32, 4, 4), "awsrn-m": (32, 4, 3), "awsrn-s": (32, 4, 1), "awsrn-sd": (16, 8, 1)}
+"""Features, units per block, and blocks of each variant."""
+
+_TAIL_KERNELS = (3, 5, 7, 9)
+
+
+def _scalar(module: nn.Module, name: str, initial: float, dtype: Dtype) -> jax.Array:
+    return module.param(name, nn.initializers.constant(initial), ()).astype(dtype)
+
+
+class AdaptiveWeightedUnit(nn.Module):
+    """Adaptive weighted residual unit: `[N, H, W, n]` → the same."""
+
+    @nn.compact
+    def __call__(self, s: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        hidden = nn.relu(Conv(HIDDEN, dtype=s.dtype, name="expand")(s))
+        res = Conv(s.shape[-1], dtype=s.dtype, name="reduce")(hidden)
+        return _scalar(self, "lambda_res", 1.0, s.dtype) * res + _scalar(self, "lambda_x", 1.0, s.dtype) * s
+
+
+class LocalFusionBlock(nn.Module):
+    """Local residual fusion block: `[N, H, W, n]` → the same.
+
+    Attributes:
+      units: how many units it chains.
+    """
+
+    units: int
+
+    @nn.compact
+    def __call__(self, s: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        outputs = [s]
+        for i in range(self.units):
+            outputs.append(AdaptiveWeightedUnit(name=f"unit{i}")(outputs[-1]))
+        fused = Conv(s.shape[-1], dtype=s.dtype, name="fuse")(jnp.concatenate(outputs[1:], -1))
+        return _scalar(self, "lambda_res", 1.0, s.dtype) * fused + _scalar(self, "lambda_x", 1.0, s.dtype) * s
+
+
+class AWSRN(nn.Module):
+    """The whole network, from LR pixels to SR pixels.
+
+    Attributes:
+      scale: upscaling factor.
+      features: number n of channels.
+      units: units per block.
+      blocks: number of blocks.
+      dtype: computation dtype; parameters and output are float32.
+    """
+
+    scale: int
+    features: int
+    units: int
+    blocks: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, lr: jax.Array) -> jax.Array:
+        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
+        s = Conv(self.features, dtype=self.dtype, name="head")(x)
+        for i in range(self.blocks):
+            s = LocalFusionBlock(self.units, name=f"block{i}")(s)
+        channels = 3 * self.scale**2
+        sub_pixels = Conv(channels, dtype=self.dtype, name="skip")(x)
+        for k in _TAIL_KERNELS:
+            weight = _scalar(self, f"lambda_tail{k}", 0.25, self.dtype)
+            sub_pixels += weight * Conv(channels, k, dtype=self.dtype, name=f"tail{k}")(s)
+        return pixel_shuffle(sub_pixels.astype(jnp.float32), self.scale) * HALF_RANGE + RGB_MEAN

@@ -1,0 +1,277 @@
+"""The networks that A2F is compared with, by name. A new one is a file beside this one and an entry here."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import numpy as np
+
+from a2f_jax.models import source_tensors
+from a2f_jax.models.a2f import Params
+from a2f_jax.models.awsrn import AWSRN
+from a2f_jax.models.awsrn import FORMS as AWSRN_FORMS
+from a2f_jax.models.bsrn import BSRN
+from a2f_jax.models.carn import CARN
+from a2f_jax.models.dbpn import DBPN
+from a2f_jax.models.drcn import DRCN
+from a2f_jax.models.drrn import DRRN
+from a2f_jax.models.edsr import EDSR
+from a2f_jax.models.falsr import FALSR
+from a2f_jax.models.fsrcnn import FSRCNN
+from a2f_jax.models.idn import IDN
+from a2f_jax.models.imdn import IMDN
+from a2f_jax.models.lapsrn import LapSRN
+from a2f_jax.models.memnet import MemNet
+from a2f_jax.models.msrn import MSRN
+from a2f_jax.models.pan import PAN
+from a2f_jax.models.rcan import RCAN
+from a2f_jax.models.rlfn import RLFN
+from a2f_jax.models.selnet import SelNet
+from a2f_jax.models.source_tensors import FlatParams, Tensors
+from a2f_jax.models.srcnn import SRCNN
+from a2f_jax.models.srdensenet import SRDenseNet
+from a2f_jax.models.srfbn import FORMS as SRFBN_FORMS
+from a2f_jax.models.srfbn import SRFBN
+from a2f_jax.models.srmd import SRMDNF
+from a2f_jax.models.vdsr import VDSR
+
+
+def _any(scales: tuple[int, ...]) -> Callable[[Tensors], tuple[int, ...]]:
+    return lambda _: scales
+
+
+def _by_sub_pixels(name: str) -> Callable[[Tensors], tuple[int, ...]]:
+    """The scale is seen in the last convolution, which has 3 · scale² channels."""
+    return lambda tensors: (round((_find(tensors, name).shape[0] / 3) ** 0.5),)
+
+
+def _find(tensors: Tensors, name: str) -> np.ndarray:
+    return tensors[name] if name in tensors else tensors[f"module.{name}"]
+
+
+class Published(NamedTuple):
+    """How weights that were published are recognized and read.
+
+    Attributes:
+      signature: a tensor's name and shape, which no other network's file has.
+      convert: turns the tensors into ours, see `a2f_jax.models.source_tensors`.
+      scales: from a file's tensors, the scales that it may serve.
+    """
+
+    signature: Mapping[str, tuple[int, ...]]
+    convert: Callable[[Tensors, int], FlatParams]
+    scales: Callable[[Tensors], tuple[int, ...]]
+
+
+class Peer(NamedTuple):
+    """A network that A2F is compared with.
+
+    Attributes:
+      title: the name as papers print it.
+      make: from a scale to the network, `[N, H, W, 3]` → `[N, scale · H, scale · W, 3]`, RGB on 0..255.
+      scales: the upscaling factors that it exists for.
+      luma: whether it upscales luma, and chroma is interpolated.
+      enlarged: whether it takes the image enlarged by bicubic interpolation already.
+      global_statistics: whether every pixel of the result depends on the whole image.
+      published: how its published weights are read; None if there are none.
+    """
+
+    title: str
+    make: Callable[[int], nn.Module]
+    scales: tuple[int, ...] = (2, 3, 4)
+    luma: bool = False
+    enlarged: bool = False
+    global_statistics: bool = False
+    published: tuple[Published, ...] = ()
+
+
+def _falsr(variant: str, first_cell: str, shape: tuple[int, ...]) -> Peer:
+    signature = {f"test_sr_evaluator_i1_b0_g/cell0/{first_cell}": shape}
+    return Peer(
+        f"FALSR-{variant.upper()}",
+        lambda scale: FALSR(variant, scale),
+        scales=(2,),
+        luma=True,
+        published=(Published(signature, source_tensors.falsr_tensors, _any((2,))),),
+    )
+
+
+PEERS: dict[str, Peer] = {
+    "srcnn": Peer(
+        "SRCNN",
+        SRCNN,
+        luma=True,
+        enlarged=True,
+        published=(Published({"weights_conv1": (81, 64)}, source_tensors.srcnn_tensors, _any((2, 3, 4))),),
+    ),
+    "fsrcnn": Peer(
+        "FSRCNN",
+        FSRCNN,
+        luma=True,
+        published=(Published({"mid_part.10.weight": (56, 12, 1, 1)}, source_tensors.fsrcnn_tensors, _any((2, 3, 4))),),
+    ),
+    "vdsr": Peer(
+        "VDSR",
+        VDSR,
+        luma=True,
+        enlarged=True,
+        published=(Published({"weight_20": (3, 3, 64)}, source_tensors.vdsr_tensors, _any((2, 3, 4))),),
+    ),
+    "drcn": Peer("DRCN", DRCN, luma=True, enlarged=True),
+    "drrn": Peer(
+        "DRRN",
+        DRRN,
+        luma=True,
+        enlarged=True,
+        published=(Published({"learned_2": (128, 128, 3, 3)}, source_tensors.drrn_tensors, _any((2, 3, 4))),),
+    ),
+    "lapsrn": Peer(
+        "LapSRN",
+        LapSRN,
+        scales=(2, 4),
+        luma=True,
+        published=(
+            Published(
+                {"level1_img_up_f": (4, 4)},
+                source_tensors.lapsrn_tensors,
+                lambda tensors: (4 if "level2_img_up_f" in tensors else 2,),
+            ),
+        ),
+    ),
+    "memnet": Peer("MemNet", MemNet, luma=True, enlarged=True),
+    "srdensenet": Peer("SRDenseNet", SRDenseNet, scales=(4,), luma=True),
+    "idn": Peer(
+        "IDN",
+        IDN,
+        luma=True,
+        published=(Published({"conv3_1.0": (48, 64, 3, 3)}, source_tensors.idn_tensors, _any((2, 3, 4))),),
+    ),
+    "carn": Peer(
+        "CARN",
+        CARN,
+        published=(
+            Published({"learned_66": (256, 64, 3, 3)}, source_tensors.carn_tensors, _any((2,))),
+            Published({"b1.b3.body.2.weight": (64, 64, 3, 3)}, source_tensors.carn_tensors, _any((2, 3, 4))),
+        ),
+    ),
+    "carn-m": Peer(
+        "CARN-M",
+        functools.partial(CARN, efficient=True),
+        published=(Published({"b1.b1.body.4.weight": (64, 64, 1, 1)}, source_tensors.carn_m_tensors, _any((2, 3, 4))),),
+    ),
+    "falsr-a": _falsr("a", "conv_f64_k3_b4_isskip_b0/kernel", (3, 3, 32, 64)),
+    "falsr-b": _falsr("b", "invertBotConE2_f16_k3_b1_isskip_conv_supple/kernel", (1, 1, 32, 16)),
+    "falsr-c": _falsr("c", "groupConG2_f32_k1_b1_noskip_b0/W", (1, 1, 16, 32)),
+    "selnet": Peer("SelNet", SelNet),
+    "srmdnf": Peer("SRMDNF", SRMDNF),
+    "msrn": Peer("MSRN", MSRN),
+    **{
+        name: Peer(name.upper(), lambda scale, form=form: AWSRN(scale, *form))  # type: ignore[misc]
+        for name, form in AWSRN_FORMS.items()
+    },
+    **{
+        name: Peer(name.upper(), lambda scale, form=form: SRFBN(scale, *form))  # type: ignore[misc]
+        for name, form in SRFBN_FORMS.items()
+    },
+    "d-dbpn": Peer("D-DBPN", DBPN),
+    "edsr": Peer("EDSR", EDSR),
+    "rcan": Peer("RCAN", RCAN, global_statistics=True),
+    "imdn": Peer(
+        "IMDN",
+        IMDN,
+        global_statistics=True,
+        published=(
+            Published(
+                {"IMDB1.c2.weight": (64, 48, 3, 3)}, source_tensors.imdn_tensors, _by_sub_pixels("upsampler.0.weight")
+            ),
+        ),
+    ),
+    "pan": Peer(
+        "PAN",
+        PAN,
+        published=(
+            Published(
+                {"SCPA_trunk.0.conv1_a.weight": (20, 40, 1, 1)},
+                source_tensors.pan_tensors,
+                # The files for ×2 and ×3 have the same shapes.
+                lambda tensors: (4,) if "upconv2.weight" in tensors else (2, 3),
+            ),
+        ),
+    ),
+    "rlfn": Peer(
+        "RLFN",
+        RLFN,
+        global_statistics=True,
+        published=(
+            Published(
+                {"block_1.c1_r.weight": (52, 52, 3, 3)},
+                source_tensors.rlfn_tensors,
+                _by_sub_pixels("upsampler.0.weight"),
+            ),
+        ),
+    ),
+    "bsrn": Peer(
+        "BSRN",
+        BSRN,
+        global_statistics=True,
+        published=(
+            Published(
+                {"B1.c1_d.weight": (32, 64, 1, 1)},
+                source_tensors.bsrn_tensors,
+                _by_sub_pixels("upsampler.upsampleOneStep.0.weight"),
+            ),
+        ),
+    ),
+}
+"""All of them, roughly in the order in which they appeared."""
+
+
+def recognize(tensors: Tensors) -> tuple[str, Published] | None:
+    """Finds the network whose published weights a file holds.
+
+    Args:
+      tensors: by their published names.
+
+    Returns:
+      The network's name and how its weights are read; None if no signature fits.
+    """
+    bare = {name.removeprefix("module."): value for name, value in tensors.items()}
+    for name, peer in PEERS.items():
+        for published in peer.published:
+            if all(key in bare and bare[key].shape == shape for key, shape in published.signature.items()):
+                return name, published
+    return None
+
+
+def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str, int, Params]:
+    """Turns published tensors into a network's name, its scale and our parameter tree.
+
+    Args:
+      tensors: by their published names.
+      scale: the scale to use, for files that serve several.
+
+    Returns:
+      The name in `PEERS`, the scale, and the parameters, float32.
+
+    Raises:
+      ValueError: no network is recognized, a tensor is not one of its tensors, or the scale is not served or must be
+        given.
+    """
+    found = recognize(tensors)
+    if found is None:
+        raise ValueError("its tensors are not those of a known network")
+    name, published = found
+    scales = published.scales(tensors)
+    if scale is None and len(scales) > 1:
+        raise ValueError(
+            f"its weights of {PEERS[name].title} serve several scales: give one of {', '.join(map(str, scales))}"
+        )
+    scale = scale or scales[0]
+    if scale not in scales:
+        raise ValueError(
+            f"its weights of {PEERS[name].title} are for ×{', ×'.join(map(str, scales))}, not for ×{scale}"
+        )
+    flat = {path: np.asarray(value, np.float32) for path, value in published.convert(tensors, scale).items()}
+    return name, scale, flax.traverse_util.unflatten_dict(flat, sep=".")
