@@ -1,11 +1,13 @@
-"""Local paths, atomic file replacement and locks between processes."""
+"""Local paths, free space, atomic file replacement and locks between processes."""
 
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import pathlib
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +54,49 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def format_bytes(count: int) -> str:
+    """Formats a number of bytes for a message, in the units that `a2f_jax.upscaling.plan.parse_bytes` reads.
+
+    Args:
+      count: the number of bytes, at least 0.
+
+    Returns:
+      The size with its unit, such as `"413 MB"` or `"1.5 GB"`. Units are powers of 1024. The size is rounded up, so
+      that a limit of the size in the message is sufficient.
+    """
+    if count < 1024:
+        return f"{count} bytes"
+    power = min((count.bit_length() - 1) // 10, 4)
+    tenths = math.ceil(count * 10 / 1024**power)
+    digits = f"{tenths / 10:.1f}" if tenths < 100 and tenths % 10 else str(-(-tenths // 10))
+    return f"{digits} {' KMGT'[power]}B"
+
+
+def require_space(
+    folder: str | os.PathLike[str], needed: int, what: str, *, remedy: str, parameter: str | None = None
+) -> None:
+    """Checks that a disk has enough free space, before any work is done.
+
+    Args:
+      folder: a folder on the disk. If it does not exist, the closest existing folder above it is checked.
+      needed: the number of bytes that will be written.
+      what: what is written, in the singular, such as `"preparing DIV2K"`.
+      remedy: what the user can do, such as `"free some space or choose another folder"`.
+      parameter: the name of the parameter that remedies the error, if there is one.
+
+    Raises:
+      UserError: the disk has less free space than needed.
+    """
+    folder = pathlib.Path(folder)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(
+            f"{folder} has {format_bytes(free)} of free space, but {what} takes {format_bytes(needed)}: {remedy}",
+            parameter=parameter,
+        )
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
-"""Local paths, atomic file replacement and locks."""
+"""Local paths, free space, atomic file replacement and locks."""
 
 import pathlib
+import shutil
 import threading
 import time
 
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_writable, local_path, locked, replacing
+from a2f_jax.files import check_writable, format_bytes, local_path, locked, replacing, require_space
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -65,6 +66,31 @@ def test_a_folder_that_cannot_be_written_to_is_found_without_leaving_a_trace(tmp
     for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc", "/proc/missing/folder"):
         with pytest.raises(UserError, match=f"cannot write to {folder}: "):
             check_writable(folder)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1 KB"),
+        (3 << 29, "1.5 GB"),
+        ((3 << 29) + 1, "1.6 GB"),
+        (413 << 20, "413 MB"),
+        ((413 << 20) + 1, "414 MB"),
+        (5000 << 40, "5000 TB"),
+    ],
+)
+def test_sizes_are_rounded_up_in_powers_of_1024(count, text):
+    assert format_bytes(count) == text
+
+
+def test_a_full_disk_is_an_error_with_both_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, 1 << 30))
+    require_space(tmp_path, 1 << 30, "the file", remedy="free some space")
+    with pytest.raises(UserError, match=r"has 1 GB of free space, but the file takes 1\.1 GB: free") as error:
+        require_space(tmp_path / "new" / "folder", (1 << 30) + 1, "the file", remedy="free some", parameter="disk")
+    assert error.value.parameter == "disk"
 
 
 def test_only_one_thread_holds_the_lock_at_a_time(tmp_path, capsys):
