@@ -1,6 +1,5 @@
 """Writes images in every output format, together with the metadata of the original."""
 
-import itertools
 import os
 import pathlib
 import zlib
@@ -64,6 +63,9 @@ def check_format(name: str, target: str, picture: Picture, height: int, width: i
 _JPEG_SEGMENT = 65_000
 """Largest EXIF block or XMP packet in a JPEG file, in bytes: a segment of 64 KiB less its headers."""
 
+_TIFF_STRIP = 1 << 20
+"""Approximate size of a strip of a TIFF file in bytes, before compression."""
+
 _TEXT_TAGS = (270, 271, 272, 306, 315, 33432)
 """EXIF tags that are also baseline TIFF tags: ImageDescription, Make, Model, DateTime, Artist, Copyright."""
 
@@ -84,22 +86,38 @@ def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> list[tuple[int, str | i
     return tags
 
 
+def _equal_strips(strips: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    # All strips of a TIFF file but the last have the same height, whereas those of an image may have any.
+    rest: list[np.ndarray] = []
+    for strip in strips:
+        rest.append(strip)
+        if sum(map(len, rest)) < rows:
+            continue
+        joined = np.concatenate(rest)
+        whole = len(joined) // rows * rows
+        for top in range(0, whole, rows):
+            yield joined[top : top + rows]
+        rest = [joined[whole:]]
+    if any(map(len, rest)):
+        yield np.concatenate(rest)
+
+
 def _write_tiff(
     file: BinaryIO,
     shape: tuple[int, int, int],
     dtype: np.dtype,
-    strips: Iterator[Any],
+    strips: Iterable[np.ndarray],
     picture: Picture,
     metadata: dict[str, Any],
 ) -> None:
     import tifffile
 
     height, width, channels = shape
-    first = next(strips)
+    rows = min(height, max(1, _TIFF_STRIP // (width * channels * dtype.itemsize)))
 
     def encoded() -> Iterator[bytes]:
         # tifffile takes compressed strips: Deflate of horizontal differences (predictor 2).
-        for strip in itertools.chain([first], strips):
+        for strip in _equal_strips(strips, rows):
             yield zlib.compress(np.diff(strip, axis=1, prepend=strip.dtype.type(0)).tobytes(), 6)
 
     with tifffile.TiffWriter(file, bigtiff=height * width * channels * dtype.itemsize > 2**31) as tiff:
@@ -110,7 +128,7 @@ def _write_tiff(
             photometric="minisblack" if channels < 3 else "rgb",
             extrasamples=["unassalpha"] if channels in (2, 4) else None,
             planarconfig="contig" if channels > 1 else None,
-            rowsperstrip=len(first),
+            rowsperstrip=rows,
             compression="zlib",
             predictor=True,
             iccprofile=metadata["icc_profile"],
@@ -158,7 +176,7 @@ def write_picture(
         write_png(file, shape, dtype, strips, **metadata)
         return
     if form == "TIFF":
-        _write_tiff(file, shape, dtype, iter(strips), picture, metadata)
+        _write_tiff(file, shape, dtype, strips, picture, metadata)
         return
     options: dict[str, Any] = {
         "JPEG": {"quality": quality or 95, "subsampling": 0, "extra": _comment_segments(picture.comments)},

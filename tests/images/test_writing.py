@@ -66,6 +66,24 @@ def test_sixteen_bits_survive_writing_and_reading(form):
     np.testing.assert_array_equal(picture.alpha, pixels[..., 3])
 
 
+@pytest.mark.parametrize("rows", [1, 5, 33])
+@pytest.mark.parametrize("heights", [[3, 10, 12, 8], [12, 9, 12], [1] * 33, [30, 3], [33]])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_strips_may_have_any_heights(form, heights, rows, monkeypatch):
+    pixels = noise(3, np.uint8)
+    monkeypatch.setattr("a2f_jax.images.writing._TIFF_STRIP", rows * pixels[0].nbytes)
+    file = io.BytesIO()
+    strips = np.split(pixels, np.cumsum(heights)[:-1])
+    write_picture(file, form, pixels.shape, pixels.dtype, strips, Picture(pixels))
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+    if form == "TIFF":
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            np.testing.assert_array_equal(tiff.asarray(), pixels)
+            assert tiff.pages.first.rowsperstrip == rows
+
+
 @pytest.mark.parametrize("form", ["JPEG", "AVIF"])
 def test_lossy_formats_are_accurate_and_a_lower_quality_saves_space(form):
     flat = noise(3, np.uint8, smooth=True)

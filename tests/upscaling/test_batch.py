@@ -252,6 +252,15 @@ def test_large_results_are_written_strip_by_strip(model, photo, tmp_path, monkey
         upscale(model, [photo], tmp_path / "out.jpg")
 
 
+@pytest.mark.parametrize("options", [Options(tile=16, target=2.6), Options(tile=16, edge="reflect"), Options(tile=8)])
+def test_a_tiff_of_several_rows_of_tiles_holds_the_pixels_of_the_png(model, tmp_path, options):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 12, 3), np.uint8)).save(tmp_path / "in.png")
+    for ending in ("png", "tif"):
+        upscale(model, [tmp_path / "in.png"], tmp_path / f"out.{ending}", options)
+    png, tiff = (np.asarray(Image.open(tmp_path / f"out.{ending}")) for ending in ("png", "tif"))
+    np.testing.assert_array_equal(tiff, png)
+
+
 def test_the_memory_of_a_result_that_is_kept_is_reserved(model, photo, tmp_path, monkeypatch):
     reserved = []
 
