@@ -13,13 +13,12 @@ import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
 from a2f_jax.data.datasets import dataset_folder, open_pairs
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import dataset_name
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked
+from a2f_jax.files import locked, require_space
 from a2f_jax.progress import progress_bar
 
 CHUNK = 128
@@ -81,12 +80,9 @@ def _fingerprint(folder: pathlib.Path, split: str) -> str:
 def _check_space(dataset: pathlib.Path, split: str, decoded: pathlib.Path) -> None:
     # A lower bound, since pixels are larger than the compressed images they are decoded from.
     needed = sum(file.stat().st_size for file in dataset.glob(f"*-{split}.*record*"))
-    free = shutil.disk_usage(decoded).free
-    if needed > free:
-        raise UserError(
-            f"{decoded} has {tqdm.tqdm.format_sizeof(free, 'B')} of free space, and the decoded images take more than "
-            f"{tqdm.tqdm.format_sizeof(needed, 'B')}: free some space, or prepare the dataset in another data_dir"
-        )
+    require_space(
+        decoded, needed, "decoding the images", remedy="free some space, or prepare the dataset in another data_dir"
+    )
 
 
 def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pathlib.Path, progress: bool) -> None:

@@ -4,16 +4,13 @@ import hashlib
 import http.client
 import os
 import pathlib
-import shutil
 import urllib.request
 import zipfile
 from typing import NamedTuple
 
-import tqdm
-
 from a2f_jax.data.sources import AnyPath, Source, Splits, image_files, listed, stem
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked
+from a2f_jax.files import locked, require_space
 from a2f_jax.progress import progress_bar
 
 _URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
@@ -110,13 +107,13 @@ def download_div2k(scale: int, folder: pathlib.Path, *, progress: bool = True) -
                 if not file.exists():
                     missing.append(name)
             partial = sum(file.stat().st_size for file in folder.glob("*.partial"))
-            needed, free = sum(_ARCHIVES[name].size for name in missing) - partial, shutil.disk_usage(folder).free
-            if needed > free:
-                raise UserError(
-                    f"{folder} has {tqdm.tqdm.format_sizeof(free, 'B')} of free space, and the archives of DIV2K take "
-                    f"{tqdm.tqdm.format_sizeof(needed, 'B')}: free some space or choose another folder",
-                    parameter="data_dir",
-                )
+            require_space(
+                folder,
+                sum(_ARCHIVES[name].size for name in missing) - partial,
+                "downloading DIV2K",
+                remedy="free some space or choose another folder",
+                parameter="data_dir",
+            )
             for name in missing:
                 _download(_URL + name, folder / name, _ARCHIVES[name], progress)
     except (OSError, http.client.HTTPException) as error:

@@ -22,7 +22,7 @@ def check_count(count: int | None, images: int) -> None:
       UserError: `count` is negative, or leaves no image to train on.
     """
     if count is not None and count < 0:
-        raise UserError(f"{count} images cannot be held out: use 0 or more", parameter="validation")
+        raise UserError(f"validation must be at least 0, not {count}", parameter="validation")
     if count is not None and count >= images:
         raise UserError(
             f"{images} images are too few to hold out {count} and train on the rest: hold out fewer",

@@ -10,19 +10,26 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def _usable_cores() -> int:
+    # Schedulers and containers may restrict a process to some of the cores of the machine.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int = os.cpu_count() or 1
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> Generator[Result, None, None]:
     """Maps a function over items like `map`, but on several threads.
 
     Args:
       function: called once per item, on any of the threads.
       items: may be endless; consumed lazily.
-      threads: the number of threads. At most two items per thread are computed ahead of the consumer.
+      threads: the number of threads; None: one for each CPU core that this process may use. At
+        most two items per thread are computed ahead of the consumer.
 
     Yields:
       The results in the order of the items. An exception raised by `function` is raised in the place of its result.
     """
+    threads = threads or _usable_cores()
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import tqdm
 from PIL import Image
 
 from a2f_jax.data.discovery import find, has_own_splits, unsupported_images
@@ -27,7 +26,7 @@ from a2f_jax.data.locations import (
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import Source, Splits, dataset_name, fingerprint, listed
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_writable, local_path, locked
+from a2f_jax.files import check_writable, local_path, locked, require_space
 from a2f_jax.progress import progress_bar, say
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def prepare(
     if has_own_splits(name):
         validation = None
     if min_size < 1:
-        raise UserError(f"a smallest size of {min_size} pixels is impossible: use 1 or more", parameter="min_size")
+        raise UserError(f"min_size must be at least 1, not {min_size}", parameter="min_size")
     target = root / name / f"x{scale}" / VERSION
     if folder is None and not overwrite and (ready := prepared_folder(name, scale, root)):
         _refuse_other_validation(ready, validation)
@@ -163,7 +162,7 @@ def prepare(
         if _divisible(splits):
             check_count(validation, len(splits["train"]))
         elif validation:
-            raise UserError(f"{folder} has a validation split of its own: omit the number", parameter="validation")
+            raise UserError(f"{folder} already contains a validation split: omit validation", parameter="validation")
         else:
             validation = None
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -207,13 +206,13 @@ def _check_space(name: str, splits: Splits, target: pathlib.Path, work: pathlib.
         for source in sources
     )
     needed = 2 * stored - sum(file.stat().st_size for file in work.glob("*.png"))
-    free = shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise UserError(
-            f"{target.parent} has {tqdm.tqdm.format_sizeof(free, 'B')} of free space, and preparing {name} takes at "
-            f"least {tqdm.tqdm.format_sizeof(needed, 'B')}: free some space or choose another folder",
-            parameter="data_dir",
-        )
+    require_space(
+        target.parent,
+        needed,
+        f"preparing {name}",
+        remedy="free some space or choose another folder",
+        parameter="data_dir",
+    )
 
 
 def _encode_all(
@@ -248,6 +247,17 @@ def _encode_all(
     return examples
 
 
+def _exchange(new: pathlib.Path, target: pathlib.Path, old: pathlib.Path) -> None:
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+
+
 def _write(
     name: str,
     scale: int,
@@ -261,8 +271,12 @@ def _write(
     import tensorflow_datasets as tfds
 
     work = target.with_name(f"{VERSION}.partial")
+    old = work / "old"
+    if old.exists() and not target.exists():
+        os.replace(old, target)  # the process was killed while it exchanged them
     _check_space(name, splits, target, work)
     work.mkdir(exist_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
     # An interrupted preparation keeps its images, but array_record files cannot be continued.
     shutil.rmtree(work / name, ignore_errors=True)
     try:
@@ -292,9 +306,7 @@ def _write(
         if _divisible(splits):
             train = frozenset(example["name"] for example in examples["train"])
             save_assignment(builder.data_path, Assignment(train, frozenset(chosen)))
-        if target.exists():
-            os.replace(target, work / "old")
-        os.replace(builder.data_path, target)
+        _exchange(builder.data_path, target, old)
     except OSError:
         shutil.rmtree(work, ignore_errors=True)  # the disk is full or fails: what is left would only fill it
         raise

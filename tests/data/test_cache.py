@@ -132,7 +132,7 @@ sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.std
 def test_a_disk_that_is_too_small_is_found_before_decoding(data_dir, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 10_000))
     monkeypatch.setattr(cache, "_build", None)
-    with pytest.raises(UserError, match=r"decoded has 10\.0kB of free space, and the decoded images take more than"):
+    with pytest.raises(UserError, match=r"decoded has 9\.8 KB of free space, but decoding the images takes"):
         open_cache("photos", scale=2, data_dir=data_dir)
     assert not list(_decoded(data_dir).glob("train-*"))
 

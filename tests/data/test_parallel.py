@@ -1,4 +1,5 @@
 import itertools
+import os
 import threading
 import time
 
@@ -43,3 +44,16 @@ def test_closing_stops_the_threads():
     assert threading.active_count() > before
     results.close()
     assert threading.active_count() == before
+
+
+def test_as_many_items_are_processed_at_once_as_the_process_may_use_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
+    begun = []
+    results = in_order(lambda i: begun.append(i) or i, itertools.count())
+    next(results)
+    results.close()
+    assert len(begun) <= 2 * 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2}, raising=False)
+    threads = set()
+    assert list(in_order(lambda i: threads.add(threading.get_ident()) or i, range(9))) == [*range(9)]
+    assert len(threads) == 1

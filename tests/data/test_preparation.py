@@ -1,3 +1,5 @@
+import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from a2f_jax.configs.a2f import get_config
-from a2f_jax.data import open_cache, open_pairs, prepare
+from a2f_jax.data import open_cache, open_pairs, preparation, prepare
 from a2f_jax.data.discovery import find
 from a2f_jax.data.locations import split_sizes
 from a2f_jax.data.sources import Source
@@ -230,7 +232,7 @@ def test_a_validation_split_of_its_own_is_kept(tmp_path, data_dir, picture):
     options = {"scale": 2, "data_dir": data_dir, "source": tmp_path / "pairs", "min_size": 1}
     for _ in range(2):
         assert split_sizes(prepare("pairs", **options, validation=0)) == {"train": 1, "validation": 1}
-    with pytest.raises(UserError, match="pairs has a validation split of its own"):
+    with pytest.raises(UserError, match="pairs already contains a validation split: omit validation"):
         prepare("pairs", **options, validation=1)
 
 
@@ -242,7 +244,8 @@ def test_a_tenth_of_the_photographs_is_held_out_by_default(photos, data_dir):
 
 
 @pytest.mark.parametrize(
-    ("validation", "message"), [(10, "10 images are too few to hold out 10"), (-1, "-1 images cannot be held out")]
+    ("validation", "message"),
+    [(10, "10 images are too few to hold out 10"), (-1, "validation must be at least 0, not -1")],
 )
 def test_an_impossible_number_of_validation_images_is_refused(photos, data_dir, validation, message):
     with pytest.raises(UserError, match=message):
@@ -318,7 +321,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(photos, data_dir, mon
     free = sum(file.stat().st_size for file in photos.iterdir())  # half of what it takes
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, free))
     monkeypatch.setattr(Source, "read", None)
-    with pytest.raises(UserError, match=r"photos takes at least .*: free some space or choose another folder"):
+    with pytest.raises(UserError, match=r"preparing photos takes .*: free some space or choose another folder"):
         prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
     _assert_cleaned(data_dir)
 
@@ -357,3 +360,31 @@ def test_the_home_folder_is_expanded_and_buckets_are_refused(photos, tmp_path, m
         prepare("photos", scale=2, source="s3://bucket/photos")
     assert not (tmp_path / "gs:").exists()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_dataset_that_cannot_be_replaced_stays(photos, data_dir, picture, monkeypatch, killed):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
+    target = prepare("photos", **arguments)
+    before = _files(target)
+    write_rgb(photos / "0.png", picture(100))
+    replace = os.replace
+
+    def fail(source, destination):
+        if pathlib.Path(destination) == target and pathlib.Path(source).name != "old":
+            raise KeyboardInterrupt if killed else OSError(5, "the disk fails")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt if killed else UserError):
+        prepare("photos", **arguments, overwrite=True)
+    if killed:  # between the two steps; the next attempt fails too, and must not lose the dataset
+        assert not target.exists()
+        monkeypatch.setattr(preparation, "_encode_all", lambda *_: fail("new", target))
+        with pytest.raises(KeyboardInterrupt):
+            prepare("photos", **arguments, overwrite=True)
+    assert _files(target) == before
+    monkeypatch.undo()
+    prepare("photos", **arguments, overwrite=True)
+    images = {pair.name: pair.hr for pair in open_pairs("photos", scale=2, split="train", data_dir=data_dir)}
+    np.testing.assert_array_equal(images["0.png"], picture(100))
