@@ -4,8 +4,12 @@ A work folder contains `checkpoints/<step>/`. Each checkpoint has the items `par
 weights), `optimizer` and `about` (JSON: step, config and package version). A validated one also has `scores.json`.
 """
 
+import contextlib
 import json
+import math
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,8 +23,16 @@ SCORES = "scores.json"
 """Written after the checkpoint, because validation follows the saving."""
 
 
-def read_about(checkpoint: pathlib.Path) -> dict:
-    """Returns what is known of a checkpoint: `step`, `version`, `config` and, once validated, `psnr` and `ssim`."""
+def read_about(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """Reads the metadata of a checkpoint.
+
+    Returns:
+      `step`, `version`, `config` and, once validated, `psnr`, `ssim` and `validation` (see `validation_of`).
+
+    Raises:
+      OSError: the metadata cannot be read.
+      ValueError: the metadata is damaged.
+    """
     about = json.loads((checkpoint / "about" / "metadata").read_text())
     try:
         return {**about, **json.loads((checkpoint / SCORES).read_text())}
@@ -28,12 +40,47 @@ def read_about(checkpoint: pathlib.Path) -> dict:
         return about
 
 
+def validation_of(about: Mapping[str, Any]) -> list[Any]:
+    """Returns what a checkpoint was validated on. Only scores of checkpoints for which it is the same are comparable.
+
+    Args:
+      about: the contents of the checkpoint, as returned by `read_about`.
+
+    Returns:
+      The settings `data.name`, `data.dir` and `validation_images`, as a list because it is stored as JSON.
+    """
+    # Scores that earlier versions wrote do not contain it.
+    return about.get("validation") or validation_settings(about.get("config", {}))
+
+
+def validation_settings(config: Mapping[str, Any]) -> list[Any]:
+    """Returns the settings of a run that determine its validation images, as `validation_of` does."""
+    data = config.get("data", {})
+    return [data.get("name"), data.get("dir"), config.get("validation_images")]
+
+
+def _find_best(folder: pathlib.Path) -> pathlib.Path | None:
+    found: dict[int, dict[str, Any]] = {}
+    for checkpoint in folder.glob("*"):
+        # Damaged ones are skipped: the others can still be used.
+        with contextlib.suppress(OSError, ValueError):
+            if checkpoint.name.isdigit():
+                found[int(checkpoint.name)] = read_about(checkpoint)
+    scored = [step for step in sorted(found) if math.isfinite(found[step].get("psnr", math.nan))]
+    if scored:
+        latest = validation_of(found[scored[-1]])
+        comparable = [step for step in scored if validation_of(found[step]) == latest]
+        return folder / str(max(comparable, key=lambda step: (found[step]["psnr"], step)))
+    return folder / str(max(found)) if found else None
+
+
 def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     """Reads the weights of a training run: the averaged weights if the run keeps them, else the trained ones.
 
     Args:
       path: a checkpoint, or a work folder, of which the checkpoint with the best validation PSNR is read, or the
-        latest if none was validated.
+        latest if none was validated. Checkpoints that were validated on other images than the latest, and those whose
+        metadata is damaged, are not considered.
 
     Returns:
       The parameters and the metadata: `step`, `data`, and if known `init` and `validation_psnr`.
@@ -45,12 +92,13 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     if (path / "params").is_dir():
         checkpoint = path
     else:
-        steps = [c for c in (path / FOLDER).glob("*") if c.name.isdigit() and (c / "about" / "metadata").exists()]
-        if not steps:
+        best = _find_best(path / FOLDER)
+        if best is None:
             raise UserError(
-                f"{path} contains no training checkpoint: pass the work folder of a training run, or a weights file"
+                f"{path} contains no readable training checkpoint: pass the work folder of a training run, or a "
+                "weights file"
             )
-        checkpoint = max(steps, key=lambda c: (read_about(c).get("psnr", -1.0), int(c.name)))
+        checkpoint = best
     try:
         about = read_about(checkpoint)
         item = checkpoint / ("ema" if (checkpoint / "ema").is_dir() else "params")

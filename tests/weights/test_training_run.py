@@ -1,0 +1,52 @@
+"""Which checkpoint of a work folder is read. tests/training writes real ones."""
+
+import json
+
+import pytest
+
+from a2f_jax.errors import UserError
+from a2f_jax.weights import training_run
+
+
+@pytest.fixture
+def chosen(tmp_path, monkeypatch):
+    """Returns `chosen(checkpoints)`, which writes the metadata of checkpoints and returns the step that is read."""
+
+    def choose(checkpoints):
+        for step, (config, scores) in checkpoints.items():
+            folder = tmp_path / "checkpoints" / str(step)
+            (folder / "about").mkdir(parents=True)
+            about = {"step": step, "config": config} if config else None
+            (folder / "about/metadata").write_text(json.dumps(about) if about else '{"step": ')
+            if scores:
+                (folder / "scores.json").write_text(json.dumps(scores))
+        best = training_run._find_best(tmp_path / "checkpoints")
+        return best and int(best.name)
+
+    return choose
+
+
+CONFIG = {"data": {"name": "photos", "dir": ""}, "validation_images": 10}
+OTHER = {**CONFIG, "validation_images": 20}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "step"),
+    [
+        ({1: (CONFIG, {"psnr": 32.0}), 2: (CONFIG, {"psnr": 31.0}), 3: (CONFIG, None)}, 1),
+        ({1: (CONFIG, None), 2: (CONFIG, None)}, 2),
+        ({1: (CONFIG, {"psnr": 32.0}), 2: (CONFIG, {"psnr": float("nan")})}, 1),
+        ({1: (CONFIG, {"psnr": 30.0}), 2: (None, {"psnr": 31.0})}, 1),  # the metadata of 2 is damaged
+        ({1: (None, None)}, None),
+        # Scores on different images: by the settings when the checkpoint was saved, or those stored with the scores.
+        ({1: (CONFIG, {"psnr": 40.0}), 2: (OTHER, {"psnr": 30.0}), 3: (OTHER, {"psnr": 29.0})}, 2),
+        ({1: (CONFIG, {"psnr": 40.0}), 2: (CONFIG, {"psnr": 30.0, "validation": ["photos", "", 20]})}, 2),
+    ],
+)
+def test_the_best_readable_checkpoint_is_chosen(chosen, checkpoints, step):
+    assert chosen(checkpoints) == step
+
+
+def test_a_folder_without_a_readable_checkpoint_is_named(tmp_path):
+    with pytest.raises(UserError, match="contains no readable training checkpoint: pass the work folder"):
+        training_run.read_checkpoint(tmp_path)
