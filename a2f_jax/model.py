@@ -17,7 +17,7 @@ from a2f_jax.files import local_path
 from a2f_jax.images.pil import image_of, picture_of
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, network_of, variant_of
 from a2f_jax.models.convolution import prefers_winograd
-from a2f_jax.models.registry import PEERS
+from a2f_jax.models.registry import PEERS, ScaleError
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 from a2f_jax.upscaling.upscaler import Edge, Upscaler
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
@@ -224,6 +224,8 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
         )
     try:
         model = Model.from_params(*read_weights(path, scale))
+    except ScaleError as error:
+        raise UserError(f"{path} cannot be used: {error}", parameter="scale") from error
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
     if scale and model.scale != scale:
@@ -231,11 +233,12 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     return model
 
 
-def load_labeled(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
+def load_labeled(weights: Sequence[str | os.PathLike[str]], scale: int | None = None) -> dict[str, Model]:
     """Loads several models and labels them for tables and figures.
 
     Args:
       weights: files, folders or names, each as `load` takes it.
+      scale: the scale that all of the weights must have, or None for any, as `load` takes it.
 
     Returns:
       The models by label: the last component of each path, or as many components as it takes to tell all apart.
@@ -247,7 +250,7 @@ def load_labeled(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         labels = ["/".join(path.parts[-depth:]) for path in paths]
         if len({*labels}) == len(labels):
-            return {label: load(path) for label, path in zip(labels, paths, strict=True)}
+            return {label: load(path, scale) for label, path in zip(labels, paths, strict=True)}
     if paths:
         raise UserError(f"the same weights are given twice: {', '.join(map(str, paths))}")
     return {}

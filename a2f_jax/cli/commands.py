@@ -4,10 +4,12 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from a2f_jax.catalogue import SCALES
 from a2f_jax.errors import UserError
 
 WEIGHTS_HELP = (
-    "a .safetensors file, a .pt file of the paper's authors, a training run's folder, or a name such as a2f-sd-x4"
+    "a .safetensors file, a .pt, .pth or .npz file with weights that a network's authors published, a training run's "
+    "folder, or a name such as a2f-sd-x4"
 )
 
 Run = Callable[[argparse.Namespace, Sequence[str]], None]
@@ -36,6 +38,17 @@ def add_command(commands: Any, name: str, run: Run, summary: str, examples: str)
     )
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    """Adds `--scale`, which selects one of the scales that weights serve."""
+    parser.add_argument(
+        "--scale",
+        type=int,
+        choices=SCALES,
+        metavar="SCALE",
+        help="scale of the weights (2, 3 or 4), for weights that serve several scales",
+    )
 
 
 def message_of(error: UserError) -> str:

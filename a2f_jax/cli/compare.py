@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, rectangle
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, rectangle
 from a2f_jax.errors import UserError
 from a2f_jax.files import check_writable, local_path
 
@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("truth", metavar="IMAGE", help="the ground truth, which is downscaled and upscaled again")
     parser.add_argument("--weights", nargs="+", required=True, metavar="PATH", help=WEIGHTS_HELP)
+    add_scale(parser)
     parser.add_argument(
         "--crop",
         type=rectangle,
@@ -46,5 +47,5 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         raise UserError(f"{output} is a folder: pass an image file as --output")
     format_of(output)
     check_writable(output.parent)
-    write_rgb(output, compare(load_labeled(args.weights), read_rgb(truth), args.crop))
+    write_rgb(output, compare(load_labeled(args.weights, args.scale), read_rgb(truth), args.crop))
     print(output)

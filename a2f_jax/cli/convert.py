@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
 from a2f_jax.errors import UserError
 from a2f_jax.files import check_writable, local_path
 
@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("source", metavar="PATH", help=WEIGHTS_HELP)
     parser.add_argument("target", metavar="FILE", help="the file to write, ending in .safetensors")
+    add_scale(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
 
 
@@ -32,6 +33,6 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
 
     from a2f_jax.model import load, save
 
-    model = load(args.source)
+    model = load(args.source, args.scale)
     save(model, target)
     print(f"{target}: {model.variant} ×{model.scale}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.catalogue import SCALES
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, names
 from a2f_jax.errors import UserError
 
 
@@ -19,9 +19,11 @@ def add(commands: Any) -> None:
         "measure PSNR, SSIM and LPIPS on benchmark sets",
         "  a2f evaluate --weights a2f-sd-x4 --data benchmark --datasets set5,set14,b100\n"
         "  a2f evaluate --weights model_best.pt --data benchmark --datasets set5 --lpips --output results\n"
-        "  a2f evaluate --weights a2f-sd-x4 runs/sd_x4 --bicubic 4 --datasets sample\n",
+        "  a2f evaluate --weights a2f-sd-x4 runs/sd_x4 --bicubic 4 --datasets sample\n"
+        "  a2f evaluate --weights carn-m.pth --scale 4 --data benchmark --datasets set5\n",
     )
     parser.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"each is {WEIGHTS_HELP}")
+    add_scale(parser)
     parser.add_argument(
         "--bicubic",
         type=int,
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.model import load_labeled
 
     models: list[tuple[Evaluable, str | None]] = [(Bicubic(args.bicubic), None)] if args.bicubic else []
-    models += zip(load_labeled(args.weights).values(), args.weights, strict=True)
+    models += zip(load_labeled(args.weights, args.scale).values(), args.weights, strict=True)
     if not models:
         raise UserError("no model to evaluate: pass --weights, --bicubic, or both")
     results = evaluate_models(models, args.datasets, data_dir=args.data, lpips=args.lpips, output=args.output)

@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
+from a2f_jax.errors import UserError
 
 if TYPE_CHECKING:
     from a2f_jax.model import Model
@@ -21,6 +22,7 @@ def add(commands: Any) -> None:
         "  a2f info\n  a2f info a2f-sd-x4\n",
     )
     parser.add_argument("weights", nargs="?", metavar="PATH", help=WEIGHTS_HELP)
+    add_scale(parser)
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -28,7 +30,9 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     if args.weights is not None:
         from a2f_jax.model import load
 
-        print(_describe(load(args.weights)))
+        print(_describe(load(args.weights, args.scale)))
+    elif args.scale is not None:
+        raise UserError("--scale selects a scale of weights: pass their PATH")
     else:
         from a2f_jax.models.counts import overview
 
@@ -36,19 +40,19 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _describe(model: "Model") -> str:
+    from a2f_jax.models.a2f import A2F
     from a2f_jax.models.counts import count
 
     network = model.network
     counts = count(network)
-    facts = {
-        "variant": model.variant,
-        "scale": f"×{model.scale}",
-        "size": f"{network.features} features, {network.blocks} blocks",
-        "parameters": f"{counts.parameters:,}",
-        "multi-adds": f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720 pixels",
-        **{key: value for key, value in sorted(model.metadata.items()) if key not in ("variant", "scale", "scores")},
-    }
+    parts = {"variant": model.variant, "scale": f"×{model.scale}"}
+    if isinstance(network, A2F):
+        parts["size"] = f"{network.features} features, {network.blocks} blocks"
+    parts["parameters"] = f"{counts.parameters:,}"
+    parts["multi-adds"] = f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720 pixels"
+    shown = ("variant", "network", "scale", "scores")
+    parts |= {key: value for key, value in sorted(model.metadata.items()) if key not in shown}
     for name, score in json.loads(model.metadata.get("scores", "{}")).items():
-        facts[name] = f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
-    width = max(map(len, facts))
-    return "\n".join(f"{key:{width}}  {value}" for key, value in facts.items())
+        parts[name] = f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
+    width = max(map(len, parts))
+    return "\n".join(f"{key:{width}}  {value}" for key, value in parts.items())

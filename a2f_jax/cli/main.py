@@ -90,7 +90,12 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     _check_unrecognized(args.parser, train.split_overrides(rest)[1] if args.run is train.run else rest)
     quiet_libraries()
-    args.run(args, rest)
+    try:
+        args.run(args, rest)
+    except UserError as error:
+        if error.parameter not in vars(args):
+            error.parameter = None  # the command has no such flag
+        raise
     return 0
 
 

@@ -15,6 +15,7 @@ from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, message_of
 from a2f_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from a2f_jax.model import Model
     from a2f_jax.upscaling.batch import Outcome, Worklist
 
 _MODEL = "a2f-sd"
@@ -175,7 +176,22 @@ def _weights(args: argparse.Namespace) -> str:
         return args.weights
     if args.model in shipped_weights():
         return args.model
-    return f"{args.model}-x{next((s for s in SCALES if s >= (args.scale or DEFAULT_SCALE)), SCALES[-1])}"
+    return f"{args.model}-x{_scale_for(args.scale or DEFAULT_SCALE)}"
+
+
+def _scale_for(factor: float) -> int:
+    return next((scale for scale in SCALES if scale >= factor), SCALES[-1])
+
+
+def _load(weights: str, factor: float | None) -> "Model":
+    from a2f_jax.model import load
+
+    try:
+        return load(weights)
+    except UserError as error:
+        if error.parameter != "scale" or not factor:
+            raise
+        return load(weights, _scale_for(factor))  # published weights that serve several scales
 
 
 def _default_output(args: argparse.Namespace, scale: int) -> str:
@@ -272,13 +288,12 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """
     from a2f_jax.files import local_path
     from a2f_jax.images.reading import PIXEL_LIMIT
-    from a2f_jax.model import load
     from a2f_jax.progress import say
     from a2f_jax.upscaling.batch import PIPE, Options, list_jobs, shorten, summarize, upscale_files
     from a2f_jax.upscaling.compilations import count_compilations, keep_compilations
 
     weights = _weights(args)
-    model = load(weights).with_dtype(args.dtype)
+    model = _load(weights, args.scale).with_dtype(args.dtype)
     # For each of these scales there are weights that do it better.
     if args.scale in SCALES and args.scale != model.scale:
         raise UserError(

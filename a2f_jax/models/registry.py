@@ -51,6 +51,10 @@ def _find(tensors: Tensors, name: str) -> np.ndarray:
     return tensors[name] if name in tensors else tensors[f"module.{name}"]
 
 
+class ScaleError(ValueError):
+    """Weights that serve several scales were read without a scale, or with one that they do not serve."""
+
+
 class Published(NamedTuple):
     """How weights that were published are recognized and read.
 
@@ -256,8 +260,8 @@ def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str,
       The name in `PEERS`, the scale, and the parameters, float32.
 
     Raises:
-      ValueError: no network is recognized, a tensor is not one of its tensors, or the scale is not served or must be
-        given.
+      ScaleError: the weights serve several scales and none is given, or they do not serve the given one.
+      ValueError: no network is recognized, or a tensor is not one of its tensors.
     """
     found = recognize(tensors)
     if found is None:
@@ -265,12 +269,12 @@ def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str,
     name, published = found
     scales = published.scales(tensors)
     if scale is None and len(scales) > 1:
-        raise ValueError(
-            f"its weights of {PEERS[name].title} serve several scales: give one of {', '.join(map(str, scales))}"
+        raise ScaleError(
+            f"its weights of {PEERS[name].title} serve several scales: pass one of {', '.join(map(str, scales))}"
         )
     scale = scale or scales[0]
     if scale not in scales:
-        raise ValueError(
+        raise ScaleError(
             f"its weights of {PEERS[name].title} are for ×{', ×'.join(map(str, scales))}, not for ×{scale}"
         )
     flat = {path: np.asarray(value, np.float32) for path, value in published.convert(tensors, scale).items()}

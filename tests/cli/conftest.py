@@ -35,3 +35,17 @@ def fails(capsys):
         return line
 
     return run
+
+
+@pytest.fixture(scope="package")
+def several_scales(tmp_path_factory):
+    """Returns a file with weights that serve several scales: random tensors named as in VDSR's published file."""
+    path = tmp_path_factory.mktemp("published") / "vdsr.npz"
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for i, (features, outputs) in enumerate([(1, 64), *[(64, 64)] * 18, (64, 1)], 1):
+        kernel = rng.normal(0, 0.01, (3, 3, features, outputs)).astype(np.float32)
+        tensors[f"weight_{i}"] = kernel[..., 0] if outputs == 1 else kernel
+        tensors[f"bias_{i}"] = np.zeros((outputs, 1), np.float32)
+    np.savez(path, **tensors)
+    return str(path)

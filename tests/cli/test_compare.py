@@ -32,3 +32,9 @@ def test_a_tilde_stands_for_the_home_folder(weights, photo, tmp_path, monkeypatc
     assert cli.main(["compare", "~/photo.png", "--weights", weights, "--output=~/picture.png"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").exists()
+
+
+def test_weights_that_serve_several_scales_are_compared_at_the_given_one(several_scales, weights, photo, tmp_path):
+    picture = tmp_path / "picture.png"
+    assert cli.main(["compare", photo, "--weights", several_scales, weights, "--scale", "2", "-o", str(picture)]) == 0
+    assert picture.exists()

@@ -33,3 +33,11 @@ def test_a_target_that_cannot_be_written_is_refused(weights, tmp_path, fails):
     assert "must end in .safetensors" in fails("convert", weights, str(tmp_path / "converted.pt"))
     assert "cannot write" in fails("convert", weights, "/proc/none/converted.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_serve_several_scales_are_converted_for_one(several_scales, tmp_path, capsys, fails):
+    target = str(tmp_path / "vdsr-x3.safetensors")
+    assert "(--scale)" in fails("convert", several_scales, target)
+    assert cli.main(["convert", several_scales, target, "--scale", "3"]) == 0
+    assert "vdsr ×3" in capsys.readouterr().out
+    assert load(target).scale == 3

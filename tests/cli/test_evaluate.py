@@ -63,3 +63,19 @@ def test_the_table_is_printed_in_any_encoding(benchmark, monkeypatch, encoding):
     printed = stream.buffer.getvalue().decode(encoding)
     assert f"bicubic {'x' if encoding == 'ascii' else '×'}2" in printed
     assert "?" not in printed
+
+
+def test_weights_that_serve_several_scales_are_evaluated_at_the_given_one(several_scales, benchmark, capsys):
+    assert cli.main(["evaluate", "--weights", several_scales, "--scale", "2", *benchmark]) == 0
+    assert "vdsr ×2" in capsys.readouterr().out
+
+
+def test_weights_that_serve_several_scales_need_the_flag(several_scales, benchmark, fails):
+    line = fails("evaluate", "--weights", several_scales, *benchmark)
+    assert line.endswith("VDSR serve several scales: pass one of 2, 3, 4 (--scale)")
+    line = fails("report", "--weights", several_scales)
+    assert line.endswith("pass one of 2, 3, 4")  # this command has no such flag
+
+
+def test_weights_of_another_scale_are_refused(weights, benchmark, fails):
+    assert "upscales by 2, not by 3" in fails("evaluate", "--weights", weights, "--scale", "3", *benchmark)

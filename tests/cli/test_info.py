@@ -12,3 +12,11 @@ def test_info_shows_counts_and_metadata(random_params, tmp_path, capsys):
     assert lines["parameters"] == "319,672"
     assert lines["scale"] == "×4"
     assert lines["step"] == "77"
+
+
+def test_info_describes_published_weights_of_another_network(several_scales, capsys, fails):
+    assert cli.main(["info", several_scales, "--scale", "4"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (lines["variant"], lines["scale"], lines["source"]) == ("vdsr", "×4", "NumPy archive")
+    assert lines["multi-adds"].startswith("612.6 G")  # as the slides print it
+    assert "pass their PATH" in fails("info", "--scale", "4")

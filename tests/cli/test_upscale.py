@@ -212,3 +212,10 @@ def test_an_image_that_would_fill_the_disk_must_be_confirmed(weights, fails, tmp
     assert f"{small}: 10000×10000 pixels need " in line
     assert line.endswith("allow more disk space, or more memory (--disk)")
     assert not (tmp_path / "o.png").exists()
+
+
+def test_weights_that_serve_several_scales_are_used_at_the_given_one(several_scales, photo, tmp_path, fails):
+    argv = ["upscale", photo, "--weights", several_scales, "-o", str(tmp_path / "large.png")]
+    assert fails(*argv).endswith("pass one of 2, 3, 4 (--scale)")
+    assert cli.main([*argv, "--scale", "2"]) == 0
+    assert Image.open(tmp_path / "large.png").size == (88, 80)

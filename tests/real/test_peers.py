@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from a2f_jax import load
+from a2f_jax.evaluation.benchmark import evaluate
 from a2f_jax.models.registry import PEERS, params_from_source
 from a2f_jax.weights.torch_file import read_state_dict
 
@@ -46,7 +48,16 @@ def test_published_weights_give_the_originals_output(shared, tensors, case):
 
 
 def test_files_that_serve_several_scales_ask_for_one(tensors):
-    with pytest.raises(ValueError, match="VDSR serve several scales: give one of 2, 3, 4"):
+    with pytest.raises(ValueError, match="VDSR serve several scales: pass one of 2, 3, 4"):
         params_from_source(tensors("vdsr", 2))
     with pytest.raises(ValueError, match="IMDN are for ×2, not for ×3"):
         params_from_source(tensors("imdn", 2), 3)
+
+
+# As measured with the original code on the same images.
+@pytest.mark.parametrize(("file", "psnr", "ssim"), [("carn-m.pth", 31.88, 0.8910), ("fsrcnn_x4.pth", 30.52, 0.8599)])
+def test_published_weights_give_the_originals_scores_on_set5(shared, file, psnr, ssim):
+    model = load(shared / "checkpoints/peers" / file, scale=4)
+    result = evaluate(model, ["set5"], data_dir=shared / "data/SelfExSR", progress=False)["datasets"]["set5"]
+    assert result["psnr"] == pytest.approx(psnr, abs=0.005)  # the rounding of the reference
+    assert result["ssim"] == pytest.approx(ssim, abs=5e-5)
