@@ -79,8 +79,8 @@ def evaluate(
 
     Returns:
       `{"model", "scale", "weights", "datasets": {dataset: {"psnr", "ssim", "lpips"?, "n", "images": {name:
-      {"psnr", "ssim", "lpips"?}}}}}`. PSNR, in dB, and SSIM are computed on luma without the outer `scale` pixels;
-      LPIPS on the whole RGB image. The scores of a dataset are the means over its `n` images.
+      {"psnr", "ssim", "lpips"?}}}}}`. PSNR, in dB, and SSIM are computed on luma after cropping `scale` pixels from
+      each side; LPIPS on the whole RGB image. The scores of a dataset are the means over its `n` images.
 
     Raises:
       UserError: a dataset is unknown or empty, an image pair does not match the model's scale or is too small to

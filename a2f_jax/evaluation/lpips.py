@@ -41,7 +41,7 @@ def lpips(sr: np.ndarray, hr: np.ndarray) -> float:
     """Computes LPIPS (AlexNet, version 0.1) between two RGB images; lower is better.
 
     The images are scaled to -1..1 and measured whole: unlike PSNR and SSIM, LPIPS keeps the border. This convention
-    reproduces the figures of the A2F paper. The network is compiled once per image size.
+    reproduces the values of the A2F paper. The network is compiled once per image size.
 
     Args:
       sr: the result, uint8 `[H, W, 3]`.

@@ -27,8 +27,8 @@ def _font_size(lines: Sequence[str], width: int) -> int:
 def side_by_side(
     panels: Sequence[tuple[str, np.ndarray]],
     *,
-    truth: np.ndarray | None = None,
-    shave: int = 0,
+    truth: np.ndarray,
+    shave: int,
     crop: tuple[int, int, int, int] | None = None,
     enlarge: int = 1,
 ) -> Image.Image:
@@ -37,8 +37,8 @@ def side_by_side(
     Args:
       panels: caption and image (uint8 RGB `[H, W, 3]`) of each panel, from left to right. A caption may have several
         lines of ASCII characters; × is drawn as x.
-      truth: the ground truth, uint8 RGB `[H, W, 3]`. If it is given, each caption ends with the PSNR and SSIM of the
-        whole image; a panel that equals the ground truth shows "PSNR / SSIM" instead of numbers.
+      truth: the ground truth, uint8 RGB `[H, W, 3]`. Each caption ends with the PSNR and SSIM of the whole image; a
+        panel that equals the ground truth shows "PSNR / SSIM" instead of numbers.
       shave: the number of border pixels that PSNR and SSIM ignore, by convention the scale.
       crop: the region to show, `(left, top, right, bottom)` in pixels (default: the whole image).
       enlarge: the side of the square that each pixel is drawn as, in pixels.
@@ -60,8 +60,7 @@ def side_by_side(
     captions = []
     for caption, image in panels:
         # Pillow's built-in font, the only one that every machine has, lacks the character ×.
-        lines = caption.replace("×", "x").splitlines()
-        captions.append(lines if truth is None else [*lines, _caption_scores(image, truth, shave)])
+        captions.append([*caption.replace("×", "x").splitlines(), _caption_scores(image, truth, shave)])
     font_size = _font_size([line for lines in captions for line in lines], panel_width)
     font = ImageFont.load_default(font_size)
     line_height = round(font_size * 1.35)

@@ -1,20 +1,18 @@
-"""The figures that the authors of A2F published, as printed.
+"""The results that the authors of A2F published, as printed.
 
 Source: the slides of Wang et al., "Lightweight single-image super-resolution network with attentive auxiliary feature
 learning" (ACCV 2020). They contain no results for ×3. Parameters are in thousands (K). Multi-adds are in units of 1e9
 (G), for an output of 1280×720.
 
-Three of the figures appear to be misprints: the SSIM of A2F-SD ×4 on B100, where the published weights yield 0.7335;
+Three of the numbers appear to be misprints: the SSIM of A2F-SD ×4 on B100, where the published weights yield 0.7335;
 38.13 dB on Manga109 with a 5×5 head, between neighbors of 30.16 and 30.10; and the multi-adds of SRDenseNet, printed
 with the unit K, which are taken as G here.
 """
 
 from typing import NamedTuple
 
-from a2f_jax.catalogue import BENCHMARK_SETS
-
-SETS = tuple(BENCHMARK_SETS)
-"""The names of the benchmark sets, in the order of the tables' columns."""
+SETS = ("set5", "set14", "b100", "urban100", "manga109")
+"""The names of the benchmark sets in the slides, in the order of the tables' columns."""
 
 # Method, parameters, multi-adds, then PSNR/SSIM on each set.
 _COMPARISON = {
@@ -206,18 +204,14 @@ VISUAL = {
 
 
 def _published() -> dict[tuple[str, int], dict[str, dict[str, float]]]:
-    figures = {
-        (row.method.lower(), scale): {name: dict(scores) for name, scores in row.scores.items()}
-        for scale, rows in COMPARISON.items()
-        for row in rows
-        if row.method.startswith("A2F")
-    }
-    for row in LPIPS:
-        if row.method.startswith("A2F"):
+    published: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+    for scale, rows in [*COMPARISON.items(), (4, LPIPS)]:
+        for row in rows:
+            of_network = published.setdefault((row.method.lower(), scale), {})
             for name, scores in row.scores.items():
-                figures[row.method.lower(), 4][name].update(scores)
-    return figures
+                of_network.setdefault(name, {}).update(scores)
+    return published
 
 
 PUBLISHED = _published()
-"""`PUBLISHED[variant, scale][dataset][metric]`: the published scores of A2F."""
+"""`PUBLISHED[name, scale][dataset][metric]`: the published scores of A2F's variants and of the compared networks."""

@@ -1,4 +1,4 @@
-"""Evaluation results as tables, with the published figures next to the measured ones, and as files."""
+"""Evaluation results as tables, with the published scores next to the measured ones, and as files."""
 
 import json
 import math
@@ -62,7 +62,7 @@ def terminal_table(results: Sequence[dict[str, Any]], encoding: str = "utf-8") -
       encoding: the encoding of the stream that shows the table. If it lacks × or Δ, they become x and diff.
 
     Returns:
-      Aligned columns: one row per dataset and model, grouped by dataset. Where the paper reports a figure, it follows
+      Aligned columns: one row per dataset and model, grouped by dataset. Where the paper reports a score, it follows
       the measured one, together with the difference measured − paper. With several results, the rows also show their
       weights. Columns without any value are omitted.
     """
@@ -132,7 +132,7 @@ def write_results(results: Sequence[dict[str, Any]], folder: str | os.PathLike[s
 
 {markdown_table(results)}
 
-PSNR and SSIM are computed on the Y channel without the outer pixels, as many as the scale; LPIPS on the whole RGB
-image. The columns "paper" show the published figures; Δ is measured − paper.
+PSNR and SSIM are computed on the Y channel after cropping `scale` pixels from each side; LPIPS uses the whole RGB
+image. The columns "paper" show the published scores; Δ is measured − paper.
 """
     write_files({"results.json": json_text(results), "results.md": report}, folder)

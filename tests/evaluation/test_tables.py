@@ -1,9 +1,12 @@
 import json
 import math
+import runpy
 
 import pytest
 
+from a2f_jax.catalogue import BENCHMARK_SETS, BenchmarkSet
 from a2f_jax.errors import UserError
+from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.tables import markdown_table, terminal_table, write_results
 
 
@@ -16,7 +19,7 @@ def result(model="a2f-sd", scale=4, **datasets):
     }
 
 
-def test_table_shows_the_published_figure_and_the_difference():
+def test_table_shows_the_published_score_and_the_difference():
     table = terminal_table([result(set5={"psnr": 32.0591, "ssim": 0.89312})])
     assert table.splitlines() == [
         "dataset  model      images  PSNR/dB  paper      Δ    SSIM   paper        Δ",
@@ -51,10 +54,21 @@ def test_weights_tell_several_models_apart():
     assert "| set5 | a2f-sd ×3 | runs/sd_x3 | 1 | 30.000 | 0.9000 |" in markdown_table([authors, ours]).splitlines()
 
 
-def test_published_figures_are_found_under_any_spelling_of_the_dataset():
+def test_published_scores_are_found_under_any_spelling_of_the_dataset():
     assert "| BSD100 | a2f-sd ×4 | 1 | 27.488 | 27.48 | +0.01 |" in markdown_table(
         [result(BSD100={"psnr": 27.488, "ssim": 0.7335})]
     )
+
+
+def test_published_scores_of_the_compared_networks_are_shown():
+    carn_m = result("carn-m", set5={"psnr": 31.88, "ssim": 0.8910})
+    assert "| set5 | carn-m ×4 | 1 | 31.880 | 31.92 | -0.04 | 0.8910 | 0.8903 | +0.0007 |" in markdown_table([carn_m])
+
+
+def test_the_slides_have_their_own_columns(monkeypatch):
+    """A sixth benchmark set can be added without scores in the slides."""
+    monkeypatch.setitem(BENCHMARK_SETS, "div8k", BenchmarkSet("DIV8K", ("div8k",)))
+    assert runpy.run_path(paper.__file__)["PUBLISHED"] == paper.PUBLISHED
 
 
 def test_a_table_avoids_characters_that_the_stream_cannot_encode():
