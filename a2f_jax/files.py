@@ -70,7 +70,7 @@ def format_bytes(count: int) -> str:
         return f"{count} bytes"
     power = min((count.bit_length() - 1) // 10, 4)
     tenths = math.ceil(count * 10 / 1024**power)
-    digits = f"{tenths / 10:.1f}" if tenths < 100 and tenths % 10 else str(-(-tenths // 10))
+    digits = f"{tenths / 10:.1f}" if tenths < 1000 and tenths % 10 else str(-(-tenths // 10))
     return f"{digits} {' KMGT'[power]}B"
 
 

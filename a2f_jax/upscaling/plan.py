@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Literal
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import psutil
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import format_bytes, require_space
 from a2f_jax.models.a2f import A2F, HIDDEN
 
 RUNTIME = 400 << 20
@@ -23,6 +25,8 @@ DISK_LIMIT = 16 << 30
 
 A photograph of 24 megapixels takes 13 GB with a2f-sd. A file of 400 bytes can declare an image that takes more.
 """
+
+_OWN_GROUPS, _GROUPS = pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/cgroup")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -68,8 +72,34 @@ def parse_bytes(text: str) -> int:
 
 
 def free_memory() -> int:
-    """Returns the number of bytes of host memory that are available without swapping."""
-    return psutil.virtual_memory().available
+    """Returns the number of bytes of host memory that this process can use without swapping or being killed.
+
+    Containers and batch systems limit the memory of a process to less than that of the machine.
+    """
+    return min([psutil.virtual_memory().available, *_free_in_control_groups()])
+
+
+def _free_in_control_groups() -> Iterator[int]:
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, names = _GROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root, names = _GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = root / path.lstrip("/")  # in a container, this may be a folder that only the host can see
+        for folder in (folder for folder in (group, *group.parents) if folder.is_relative_to(root)):
+            try:
+                limit, used = (int((folder / name).read_text()) for name in names[:2])
+                cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())[names[2]]
+            except (OSError, ValueError, KeyError):  # no such folder, or "max": no limit
+                continue
+            yield max(0, limit - used + int(cached))  # the kernel frees cached files on demand
 
 
 def default_memory(device: jax.Device) -> int:
@@ -115,6 +145,7 @@ def make_plan(
     side: int | None = None,
     reserved: int = 0,
     images: int = 1,
+    concurrent: int = 1,
 ) -> Plan:
     """Chooses the tile size and where the states are stored.
 
@@ -129,6 +160,7 @@ def make_plan(
       side: side of a tile in pixels, rounded up to a multiple of 8; None chooses the best fit for memory and device.
       reserved: bytes of host memory that hold input and output during the computation.
       images: number of images of this size whose states are stored at the same time.
+      concurrent: number of upscalers that run at the same time and share the memory of the host.
 
     Returns:
       The plan.
@@ -137,7 +169,7 @@ def make_plan(
       UserError: the memory budget, the disk limit or the free disk space for the states is too small.
     """
     on_cpu = platform == "cpu"
-    room = memory - (RUNTIME + reserved if on_cpu else 0)
+    room = (memory - RUNTIME) // concurrent - reserved if on_cpu else memory
     if side is None:
         sides = _SIDES["cpu" if on_cpu else "other"]
         fitting = [s for s in sides if working_bytes(network, width, s, platform) <= room // 2]
@@ -148,28 +180,25 @@ def make_plan(
     working = working_bytes(network, width, side, platform)
     states = images * state_bytes(network, height, width, side)
     if working > room:
-        needed = (memory - room + working >> 20) + 1
+        needed = RUNTIME + concurrent * (reserved + working) if on_cpu else working
         raise UserError(
-            f"{memory >> 20}MB of memory is too little for {width}×{height} pixels: at least {needed}MB is needed",
+            f"{format_bytes(memory)} of memory is too little for {width}×{height} pixels: at least "
+            f"{format_bytes(needed)} is needed",
             parameter="memory",
         )
     if working + states <= room:
         return Plan(side, "device")
-    if not on_cpu and states + reserved <= free_memory() // 2:
+    if not on_cpu and states + reserved <= free_memory() // 2 // concurrent:
         return Plan(side, "host")
     folder = pathlib.Path(tempfile.gettempdir())
+    remedy = "set TMPDIR to a folder on a larger disk, or allow more memory"
+    require_space(folder, states, f"upscaling {width}×{height} pixels", remedy=remedy, parameter="memory")
     free = shutil.disk_usage(folder).free
-    if states > free:
-        raise UserError(
-            f"{folder} has no room for {states / 2**30:.1f} GB of intermediate values: set TMPDIR to a folder on a "
-            "larger disk, or allow more memory",
-            parameter="memory",
-        )
     limit = min(DISK_LIMIT, free // 2) if disk is None else disk
     if states > limit:
         raise UserError(
-            f"{width}×{height} pixels need {-(-states // 2**30)}GB of temporary disk space in {folder}, which has "
-            f"{free >> 30}GB free, but the limit is {limit / 2**30:.1f}GB: allow more disk space, or more memory",
+            f"{width}×{height} pixels need {format_bytes(states)} of temporary disk space in {folder}, which has "
+            f"{format_bytes(free)} free, but the limit is {format_bytes(limit)}: allow more disk space, or more memory",
             parameter="disk",
         )
     return Plan(side, "disk", folder)

@@ -222,11 +222,13 @@ def programs_of(network: A2F, folded: Params, device: jax.Device) -> Programs:
             }
         )
 
-    tail = {
-        "tail": folded["tail"]["kernel"],
-        "skip": folded["skip"]["kernel"],
-        "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
-    }
+    tail = cast(
+        {
+            "tail": folded["tail"]["kernel"],
+            "skip": folded["skip"]["kernel"],
+            "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
+        }
+    )
     residual = compiled(_residual, convolve=_winograd if network.winograd else _direct)
     halo = max(network.head_kernel // 2, 1)
     return Programs(
@@ -236,7 +238,7 @@ def programs_of(network: A2F, folded: Params, device: jax.Device) -> Programs:
         residual=[functools.partial(residual, convolutions(folded[f"block_{i:02d}"])) for i in range(network.blocks)],
         mix=compiled(_mix),
         tail={
-            depth: functools.partial(compiled(_tail, halo=halo, scale=network.scale, depth=depth), cast(tail))
+            depth: functools.partial(compiled(_tail, halo=halo, scale=network.scale, depth=depth), tail)
             for depth in ("uint8", "uint16", "float32")
         },
         surround=compiled(surround, halo=BLOCK_HALO, xp=jnp),

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import format_bytes
 from a2f_jax.upscaling.programs import BLOCK_HALO, Programs, surround
 
 Tile = tuple[int, int]
@@ -69,7 +70,7 @@ def _allocate(file: int, size: int, folder: pathlib.Path) -> None:
         os.posix_fallocate(file, 0, size)
     except OSError as error:
         raise UserError(
-            f"cannot reserve {size / 2**30:.1f} GB of temporary disk space in {folder} ({error.strerror}): set TMPDIR "
+            f"cannot reserve {format_bytes(size)} of temporary disk space in {folder} ({error.strerror}): set TMPDIR "
             "to a folder on a larger disk, or allow more memory",
             parameter="memory",
         ) from error

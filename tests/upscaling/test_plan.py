@@ -45,30 +45,82 @@ def test_the_tile_size_can_be_chosen():
 
 
 def test_too_little_memory_says_how_much_is_needed():
-    with pytest.raises(UserError, match=r"100MB of memory is too little for 800×600 pixels: at least (\d+)MB") as error:
+    with pytest.raises(
+        UserError, match=r"100 MB of memory is too little for 800×600 pixels: at least \d+ MB is"
+    ) as error:
         make_plan(NETWORK, 600, 800, memory=100 << 20, platform="cpu")
-    enough = int(re.search(r"at least (\d+)MB", str(error.value))[1])
-    assert make_plan(NETWORK, 600, 800, memory=enough << 20, platform="cpu").place == "disk"
+    enough = parse_bytes(re.search(r"at least (\d+ MB)", str(error.value))[1])
+    assert make_plan(NETWORK, 600, 800, memory=enough, platform="cpu").place == "disk"
+    with pytest.raises(UserError):
+        make_plan(NETWORK, 600, 800, memory=enough - (1 << 20), platform="cpu")
 
 
 def test_a_full_disk_is_noticed_before_the_work(monkeypatch):
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 27 << 30}))
     make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
-    with pytest.raises(UserError, match=r"no room for 39\.0 GB"):
+    with pytest.raises(
+        UserError, match=r"has 27 GB of free space, but upscaling 6000×4000 pixels takes 39\.1 GB: set TMPDIR"
+    ):
         make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu", images=3)
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 30}))
-    with pytest.raises(UserError, match=r"no room for 13\.0 GB of intermediate values: set TMPDIR"):
+    with pytest.raises(UserError, match=r"takes 13\.1 GB: set TMPDIR"):
         make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
 
 
-@pytest.mark.parametrize(("free", "limit"), [(1000, "16.0"), (24, "12.0")])
+@pytest.mark.parametrize(("free", "limit"), [(1000, "16"), (24, "12")])
 def test_a_disk_is_filled_only_as_far_as_allowed(free, limit, monkeypatch):
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free << 30}))
     size = {"memory": 1 << 30, "platform": "cpu"}
-    message = rf"11808×3072 pixels need 20GB of temporary disk space in .*, which has {free}GB free, .* is {limit}GB"
+    message = (
+        rf"11808×3072 pixels need 19\.6 GB of temporary disk space in .*, which has {free} GB free, .* is {limit} GB"
+    )
     with pytest.raises(UserError, match=message) as caught:
         make_plan(NETWORK, 3072, 11808, **size)
     assert caught.value.parameter == "disk"
     assert make_plan(NETWORK, 3072, 11808, **size, disk=20 << 30).place == "disk"
-    with pytest.raises(UserError, match=r"the limit is 1\.0GB"):
+    with pytest.raises(UserError, match=r"the limit is 1 GB"):
         make_plan(NETWORK, 3072, 11808, **size, disk=1 << 30)
+
+
+def test_concurrent_upscalers_share_the_memory_of_the_host(monkeypatch):
+    working, states = working_bytes(NETWORK, 800, 64, "cpu"), state_bytes(NETWORK, 600, 800, 64)
+    needed = RUNTIME + 2 * (working + states)
+    assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu", concurrent=2).place == "device"
+    assert make_plan(NETWORK, 600, 800, memory=needed - 2, platform="cpu", concurrent=2).place == "disk"
+    monkeypatch.setattr(plan, "free_memory", lambda: 4 * states)
+    device = {"memory": working_bytes(NETWORK, 800, 64, "gpu"), "platform": "gpu", "side": 64}
+    assert make_plan(NETWORK, 600, 800, **device, concurrent=2).place == "host"
+    assert make_plan(NETWORK, 600, 800, **device, concurrent=3).place == "disk"
+
+
+def _control_group(folder, limit, used, cached, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {cached}\n")
+
+
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("memory.max", "memory.current", "inactive_file")
+
+
+@pytest.mark.parametrize(
+    ("own", "folder", "names"),
+    [
+        ("0::/", "", V2),
+        ("0::/slice/job/step", "slice/job", V2),
+        ("0::/only/on/the/host", "", V2),
+        ("5:cpu,memory:/docker/12\n1:cpu:/\n0::/", "memory/docker/12", V1),
+    ],
+)
+def test_the_limit_of_a_container_counts(own, folder, names, tmp_path, monkeypatch):
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(plan, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(plan, "_GROUPS", tmp_path / "groups")
+    assert plan.free_memory() > 1000
+    _control_group(tmp_path / "groups" / folder, "max", 300, 100, names)
+    assert plan.free_memory() > 1000
+    _control_group(tmp_path / "groups" / folder, 1000, 300, 100, names)
+    assert plan.free_memory() == 800
+    _control_group(tmp_path / "groups" / folder, 1000, 1300, 100, names)
+    assert plan.free_memory() == 0
