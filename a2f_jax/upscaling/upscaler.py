@@ -1,5 +1,6 @@
 """The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import format_bytes
 from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.progress import say
 from a2f_jax.upscaling import tiles
@@ -44,6 +46,28 @@ def _check(image: np.ndarray) -> None:
         raise ValueError("the image contains NaN or infinity")
 
 
+class _Meter:
+    # Reports the progress of several attempts at one image, with tiles of different sizes, as that of the first.
+
+    def __init__(self, progress: Progress, total: int):
+        self._progress, self._total = progress, total
+        self._reported = 0
+        self._lock = threading.Lock()  # tiles are computed by several threads
+
+    def attempt(self, total: int) -> Progress:
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            with self._lock:
+                done += count
+                new = max(0, done * self._total // total - self._reported)
+                self._reported += new
+            self._progress(new)  # also without progress, since it may interrupt the computation
+
+        return advance
+
+
 class Upscaler:
     """Upscales images of any size exactly and in bounded memory; a few compiled programs serve all sizes."""
 
@@ -58,6 +82,7 @@ class Upscaler:
         ensemble: bool = False,
         edge: Edge = "zero",
         device: jax.Device | None = None,
+        concurrent: int = 1,
         verbose: bool = False,
     ):
         """Initializes the upscaler; its programs are compiled when they are first needed.
@@ -76,6 +101,8 @@ class Upscaler:
             its convolutions. It suits photographs, but shows where flat, saturated colors reach the border. `"reflect"`
             mirrors 16 pixels of the image at each border and cuts them off again.
           device: the device to run on. The default is JAX's first local device.
+          concurrent: number of upscalers that run at the same time, one on each device, and share the memory of the
+            host.
           verbose: whether to print to standard error how each image is computed.
 
         Raises:
@@ -90,12 +117,13 @@ class Upscaler:
         self.tile = tile
         self.ensemble = ensemble
         self.edge = edge
+        self.concurrent = concurrent
         self.verbose = verbose
         self._margin = REFLECTED if edge == "reflect" else 0
-        self._folded = folded
         self._whole_programs: dict[tuple[int, int], Any] = {}
         tiled = isinstance(network, A2F) and not network.depthwise
         self._programs = programs_of(network, folded, self.device) if tiled else None
+        self._folded = None if tiled else jax.device_put(folded, self.device)
 
     @property
     def scale(self) -> int:
@@ -198,6 +226,7 @@ class Upscaler:
             side=self.tile,
             reserved=reserved + images * total,
             images=images,
+            concurrent=self.concurrent,
         )
 
     def steps(self, height: int, width: int, plan: Plan) -> int:
@@ -216,10 +245,13 @@ class Upscaler:
         if self.verbose:
             size, tile = f"{image.shape[1]}×{image.shape[0]}", f"{plan.side}×{plan.side}"
             say(f"{size} pixels in tiles of {tile}, states in {_PLACES[plan.place]}")
+        height, width = (side + 2 * self._margin for side in image.shape[:2])
+        meter = _Meter(progress, tiles.tile_count(self._programs, height, width, plan))
         while True:
             begun = False
+            advance = meter.attempt(tiles.tile_count(self._programs, height, width, plan))
             try:
-                for strip in tiles.strips(self._programs, image, plan, depth, progress, self._margin):
+                for strip in tiles.strips(self._programs, image, plan, depth, advance, self._margin):
                     begun = True
                     yield strip
                 return
@@ -230,10 +262,12 @@ class Upscaler:
             say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
 
     def _compiled(self, height: int, width: int) -> Any:
-        """The program for whole images of a size, with the margins; only the last is kept."""
+        # The program for whole images of a size, with the margins; only the last is kept.
         if (height, width) not in self._whole_programs:
-            lr = jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
-            with jax.default_device(self.device):
+            place = jax.sharding.SingleDeviceSharding(self.device)
+            lr = jax.ShapeDtypeStruct((1, height, width, 3), np.float32, sharding=place)
+            # The default on accelerators multiplies float32 with fewer bits.
+            with jax.default_matmul_precision("highest"):
                 program = jax.jit(self.network.apply).lower({"params": self._folded}, lr).compile()
             self._whole_programs = {(height, width): program}
         return self._whole_programs[height, width]
@@ -247,11 +281,11 @@ class Upscaler:
             return  # not every backend tells
         needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
         if self.device.platform == "cpu":
-            needed += RUNTIME + reserved
+            needed = RUNTIME + self.concurrent * (needed + reserved)
         if needed > memory:
             raise UserError(
-                f"an image of {width}×{height} pixels needs {needed >> 20}MB, because this network computes it "
-                f"whole, and the limit is {memory >> 20}MB: allow more memory, or upscale parts of the image",
+                f"an image of {width}×{height} pixels needs {format_bytes(needed)}, because this network computes it "
+                f"whole, and the limit is {format_bytes(memory)}: allow more memory, or upscale parts of the image",
                 parameter="memory",
             )
 
@@ -260,7 +294,8 @@ class Upscaler:
         pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
         margin = self._margin
         pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
-        sr = np.asarray(self._compiled(*pixels.shape[:2])({"params": self._folded}, pixels[None])[0])
+        lr = jax.device_put(pixels[None], self.device)
+        sr = np.asarray(self._compiled(*pixels.shape[:2])({"params": self._folded}, lr)[0])
         tiles.require_finite(np.isfinite(sr).all())
         rows, columns = (slice(self.scale * margin, self.scale * (margin + side)) for side in image.shape[:2])
         return quantize(sr[rows, columns], np.dtype(depth))

@@ -60,6 +60,27 @@ def test_networks_with_depthwise_projections_upscale_the_whole_image(random_para
     np.testing.assert_allclose(model.upscale(image), want, atol=0.51)
 
 
+class _Recorder:
+    """A network that returns its input, and records how it is computed."""
+
+    scale, dtype = 1, np.dtype(np.float32)
+
+    def __init__(self):
+        self.precisions = []
+
+    def apply(self, variables, lr):
+        """Records the precision of matrix products."""
+        self.precisions.append(jax.config.jax_default_matmul_precision)
+        return lr + variables["params"]["bias"]
+
+
+def test_whole_images_are_computed_in_full_precision_on_the_given_device():
+    network, device, image = _Recorder(), jax.local_devices()[-1], _image()
+    result = upscaler.Upscaler(network, {"bias": np.float32(1)}, device=device).upscale(image.astype(np.float32))
+    np.testing.assert_array_equal(result, image + np.float32(1))
+    assert network.precisions == ["highest"]
+
+
 def test_tile_sizes_are_rounded_up(model):
     np.testing.assert_allclose(model.upscaler(tile=9).upscale(_image()), model.upscale(_image()), atol=1)
 
@@ -100,6 +121,22 @@ def test_steps_are_the_total_of_the_progress(model, ensemble, edge):
     upscaler, done = model.upscaler(tile=16, ensemble=ensemble, edge=edge), []
     upscaler.upscale(_image(18, 40), progress=done.append)
     assert sum(done) == upscaler.steps(18, 40, upscaler.plan(18, 40))
+
+
+def test_the_total_of_the_progress_stays_the_same_when_smaller_tiles_are_tried(model, monkeypatch):
+    real, done = tiles.strips, []
+
+    def strips(programs, image, plan, depth, progress, margin):
+        for strip in real(programs, image, plan, depth, progress, margin):
+            if plan.side > 40:  # after most of the work
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
+            yield strip
+
+    monkeypatch.setattr(tiles, "strips", strips)
+    upscaler = model.upscaler(tile=64)
+    upscaler.upscale(_image(90, 120), progress=done.append)
+    assert sum(done) == upscaler.steps(90, 120, upscaler.plan(90, 120))
+    assert min(done) == 0  # called for every tile, even if there is nothing to add
 
 
 def test_the_dtype_of_the_result_can_be_chosen(model):
