@@ -28,6 +28,7 @@ LAYERS = [
     "images",
     "files",
     "progress",
+    "compilation_cache",
     "catalogue",
     "errors",
 ]

@@ -35,6 +35,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Draws the comparison and prints the path of the image file."""
+    from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.evaluation.comparison import compare
     from a2f_jax.images import read_rgb, write_rgb
     from a2f_jax.images.writing import format_of
@@ -47,5 +48,6 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         raise UserError(f"{output} is a folder: pass an image file as --output")
     format_of(output)
     check_writable(output.parent)
+    enable_compilation_cache()
     write_rgb(output, compare(load_labeled(args.weights, args.scale), read_rgb(truth), args.crop))
     print(output)

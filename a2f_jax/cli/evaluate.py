@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Evaluates the models and prints a table of their scores."""
+    from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.evaluation.benchmark import Bicubic, Evaluable, evaluate_models
     from a2f_jax.evaluation.tables import terminal_table
     from a2f_jax.model import load_labeled
@@ -57,5 +58,6 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     models += zip(load_labeled(args.weights, args.scale).values(), args.weights, strict=True)
     if not models:
         raise UserError("no model to evaluate: pass --weights, --bicubic, or both")
+    enable_compilation_cache()
     results = evaluate_models(models, args.datasets, data_dir=args.data, lpips=args.lpips, output=args.output)
     print(terminal_table(results, sys.stdout.encoding or "utf-8"))

@@ -49,9 +49,11 @@ def _image_and_rectangle(text: str) -> tuple[str, tuple[int, ...]]:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Writes the report and prints the path of its HTML file."""
+    from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.evaluation.paper import SETS
     from a2f_jax.report.build import report
 
+    enable_compilation_cache()
     file = report(
         args.output,
         weights=args.weights,

@@ -286,11 +286,12 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     Raises:
       UserError: an argument is invalid, or at least one image failed.
     """
+    from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.files import local_path
     from a2f_jax.images.reading import PIXEL_LIMIT
     from a2f_jax.progress import say
     from a2f_jax.upscaling.batch import PIPE, Options, list_jobs, shorten, summarize, upscale_files
-    from a2f_jax.upscaling.compilations import count_compilations, keep_compilations
+    from a2f_jax.upscaling.compilations import count_compilations
 
     weights = _weights(args)
     model = _load(weights, args.scale).with_dtype(args.dtype)
@@ -322,7 +323,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         say(f"upscaling with {weights} (×{model.scale}, {args.dtype})")
         for job in work.jobs:
             say(f"{job.image} → {job.output}")
-    keep_compilations()
+    enable_compilation_cache()
     with _terminable(), count_compilations() as count:
         try:
             outcome = upscale_files(

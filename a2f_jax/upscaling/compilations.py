@@ -1,30 +1,13 @@
-"""The on-disk cache of compiled programs, and a counter of compilations."""
+"""Counts compilations."""
 
 import contextlib
 import dataclasses
-import os
-import pathlib
 from collections.abc import Iterator
 
 import jax
-import platformdirs
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
-
-
-def keep_compilations(folder: pathlib.Path | None = None) -> None:
-    """Enables JAX's persistent compilation cache, so that later processes need not compile again.
-
-    Args:
-      folder: the cache folder. None: `$JAX_COMPILATION_CACHE_DIR` if it is set, else `a2f_jax/compiled` in the user's
-        cache folder (`~/.cache` on Linux).
-    """
-    if folder or not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = folder or platformdirs.user_cache_path("a2f_jax", appauthor=False) / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 @dataclasses.dataclass

@@ -7,13 +7,14 @@ import sys
 
 PROGRAM = """
 import numpy as np, jax
-from a2f_jax.upscaling.compilations import count_compilations, keep_compilations
+from a2f_jax.compilation_cache import enable_compilation_cache
+from a2f_jax.upscaling.compilations import count_compilations
 from a2f_jax.models.a2f import A2F
 from a2f_jax.model import Model
 network = A2F(scale=2, features=4, blocks=1)
 shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]
 model = Model(network, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes))
-keep_compilations()
+enable_compilation_cache()
 with count_compilations() as count:
     model.upscale(np.zeros((8, 8, 3), np.uint8))
 print(count.programs, count.cached)
