@@ -33,7 +33,9 @@ def add(commands: Any) -> None:
         help="Python file with the settings, see configs/; RUN selects one of its runs",
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for checkpoints and logs")
-    parser.add_argument("--accept-changes", action="store_true", help="resume with changed settings")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="resume even if settings that affect the result have changed"
+    )
     parser.add_argument("--profile", type=int, metavar="STEP", help="write a trace of this step to DIR/profile")
     group = parser.add_argument_group(
         "several processes", "run the same command in each process; on TPU pods, SLURM and GKE, --distributed is enough"
@@ -69,9 +71,6 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return overrides, unrecognized
 
 
-_KINDS = {bool: "true or false", int: "an integer", float: "a number"}
-
-
 def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
     """Loads a config.
 
@@ -104,20 +103,19 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
         raise UserError(f"{argument}: {reason or type(error).__name__}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{argument}: get_config() returns {type(config).__name__} instead of a ConfigDict")
-    if missing := settings.missing_settings(config):
-        raise UserError(f"{argument} lacks {', '.join(missing)}: start from a2f_jax.configs.a2f.get_config()")
-    there = settings.flat(config)
+    settings.check_complete(config, argument)
+    existing = settings.flat(config)
     for override in overrides:
         key, _, value = override.removeprefix("--config.").partition("=")
-        if key not in there:
-            closest = [f"--config.{name}" for name in settings.closest_settings(key, there)]
+        if key not in existing:
+            closest = [f"--config.{name}" for name in settings.closest_settings(key, existing)]
             remedy = f"did you mean {' or '.join(closest)}?" if closest else "configs/a2f.py lists all settings"
-            raise UserError(f"--config.{key}: there is no such setting; {remedy}")
+            raise UserError(f"unknown setting --config.{key}; {remedy}")
         try:
             _parse(location, override)
         except Exception as error:  # absl and ml_collections raise many kinds
-            kind = _KINDS.get(type(there[key]), f"a value of type {type(there[key]).__name__}")
-            raise UserError(f"--config.{key}={value} is invalid: it must be {kind}") from error
+            rule = settings.rule_of(key) or f"a value of type {type(existing[key]).__name__}"
+            raise UserError(f"--config.{key}={value} is invalid: it must be {rule}") from error
     return _parse(location, *overrides)
 
 
@@ -140,8 +138,10 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     config = load_config(args.config, split_overrides(rest)[0])
     if args.distributed:
         _connect(args)
+    from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.training.loop import train
 
+    enable_compilation_cache()
     train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
 
 

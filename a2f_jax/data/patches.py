@@ -126,12 +126,12 @@ class Patches:
         if cache.sizes[smallest].min() < patch_size:
             height, width = cache.sizes[smallest]
             raise UserError(
-                f"config.data.patch_size={patch_size} is larger than the smallest LR image, {cache.names[smallest]} "
+                f"patch_size={patch_size} is larger than the smallest LR image, {cache.names[smallest]} "
                 f"with {width}×{height} pixels: use at most {min(height, width)}, or remove the image from the dataset"
             )
         if batch_size % process_count:
             raise UserError(
-                f"config.batch_size={batch_size} cannot be divided evenly among {process_count} processes: "
+                f"batch_size={batch_size} cannot be divided evenly among {process_count} processes: "
                 f"use a multiple of {process_count}"
             )
         self.cache, self.patch_size = cache, patch_size

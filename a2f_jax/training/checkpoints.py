@@ -1,9 +1,9 @@
 """Checkpoints of a training run, written asynchronously by Orbax."""
 
 import json
+import math
 import pathlib
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as managers
 
 import a2f_jax
 from a2f_jax.errors import UserError
-from a2f_jax.files import replacing
+from a2f_jax.files import replacing, require_space
+from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import check_resume
 from a2f_jax.training.state import TrainState
 from a2f_jax.weights import training_run as layout
@@ -82,8 +82,11 @@ class Checkpoints:
             )
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {self._folder}: {error.strerror or error}") from error
+        self._validation = layout.validation_settings(config.to_dict())
         for step in self.steps:
-            if "psnr" in (about := self._about(step)):
+            about = self._about(step)
+            # Scores on other images cannot be compared with those that this run will get.
+            if math.isfinite(about.get("psnr", math.nan)) and layout.validation_of(about) == self._validation:
                 self._scores[step] = {name: about[name] for name in ("psnr", "ssim")}
 
     @property
@@ -106,9 +109,9 @@ class Checkpoints:
         Raises:
           UserError: the settings do not fit the newest checkpoint.
         """
-        for about in filter(None, map(self._about, reversed(self.steps))):
+        about = next(filter(None, map(self._about, reversed(self.steps))), None)
+        if about is not None:
             check_resume(about["config"], self._config, self._folder.parent, accept_changes)
-            return
 
     def check_space(self, state: TrainState) -> None:
         """Checks that the disk has room for the checkpoints that the run will keep.
@@ -119,19 +122,21 @@ class Checkpoints:
         Raises:
           UserError: the disk is too full.
         """
-        there = len(self.steps)
+        existing = len(self.steps)
         every = min(self._config.checkpoint_every, self._config.validate_every)
         to_come = -(-(self._config.steps - max(self.steps, default=0)) // every)
         # The run keeps the last ones and the best one, and writes a new one before it deletes an old one.
-        count = min(self._config.keep_checkpoints + 2, there + to_come) - there
+        count = min(self._config.keep_checkpoints + 2, existing + to_come) - existing
         if to_come > 0:
             self._require_space(state, max(count, 1))
 
     def _require_space(self, state: TrainState, count: int) -> None:
-        needed, free = count * state_bytes(state) * 5 // 4, shutil.disk_usage(self._folder).free
-        if free < needed:
-            what = "it needs" if count == 1 else f"the {count} checkpoints to come need"
-            raise self._unwritable(f"{what} {needed / 1e6:.1f} MB, but the disk has only {free / 1e6:.1f} MB left")
+        require_space(
+            self._folder,
+            count * state_bytes(state) * 5 // 4,
+            "the next checkpoint" if count == 1 else f"writing the next {count} checkpoints",
+            remedy=f"{self._saved()}. Free some space, then resume",
+        )
 
     def save(self, state: TrainState) -> None:
         """Starts writing a checkpoint, after waiting for the previous one.
@@ -152,7 +157,8 @@ class Checkpoints:
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
         # Checked before Orbax begins, because it does not stop cleanly in the middle of a checkpoint.
-        self._require_space(state, 1)
+        with failing_together():
+            self._require_space(state, 1)
         try:
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         except Exception as error:  # Orbax and TensorStore wrap the error of the operating system
@@ -172,17 +178,23 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint or the scores could not be written.
         """
-        self.wait()
-        if jax.process_index() == 0:
-            with replacing(self._folder / str(step) / layout.SCORES) as file:
-                file.write(json.dumps(dict(scores)).encode())
+        with failing_together():
+            self.wait()
+            if jax.process_index() == 0:
+                content = {**scores, "validation": self._validation}
+                with replacing(self._folder / str(step) / layout.SCORES) as file:
+                    file.write(json.dumps(content).encode())
         self._scores[step] = dict(scores)
 
-    def _unwritable(self, error: Exception | str) -> UserError:
+    def _unwritable(self, error: Exception) -> UserError:
         # The error of the operating system is at the end of the message that wraps it.
         reason = " ".join(str(error).split())[-200:]
-        safe = f"step {self.steps[-1]} is safe" if self.steps else "no checkpoint is saved yet"
-        return UserError(f"cannot write a checkpoint to {self._folder}: {reason}; {safe}. Free some space, then resume")
+        return UserError(
+            f"cannot write a checkpoint to {self._folder}: {reason}; {self._saved()}. Free some space, then resume"
+        )
+
+    def _saved(self) -> str:
+        return f"step {self.steps[-1]} is saved" if self.steps else "no checkpoint is saved yet"
 
     def restore(self, like: TrainState) -> TrainState | None:
         """Restores the newest checkpoint; a damaged one is moved aside and the previous one used.
@@ -231,10 +243,15 @@ class Checkpoints:
 
     def _move_aside(self, step: int) -> pathlib.Path:
         aside = self._folder.parent / "damaged" / f"{step}-{time.time():.0f}"
-        if jax.process_index() == 0:
-            aside.parent.mkdir(exist_ok=True)
-            (self._folder / str(step)).replace(aside)
-        multihost_utils.sync_global_devices("damaged checkpoint moved aside")
+        with failing_together():
+            if jax.process_index() == 0:
+                try:
+                    aside.parent.mkdir(exist_ok=True)
+                    (self._folder / str(step)).replace(aside)
+                except OSError as error:
+                    raise UserError(
+                        f"cannot move the damaged checkpoint of step {step} to {aside}: {error.strerror}"
+                    ) from error
         self._manager.reload()
         self._scores.pop(step, None)
         return aside
@@ -276,5 +293,7 @@ class Checkpoints:
         Raises:
           UserError: the last checkpoint could not be written.
         """
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()

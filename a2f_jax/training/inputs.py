@@ -3,16 +3,16 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from a2f_jax.data import Cache, Patches, open_cache, open_pairs
+from a2f_jax.data import Cache, Pair, Patches, open_cache, open_pairs
 from a2f_jax.data.device_patches import device_batch, device_images
+from a2f_jax.training.processes import failing_together
 from a2f_jax.training.spmd import Resident
 from a2f_jax.training.validation import middle
 
@@ -31,26 +31,31 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
     Raises:
       UserError: the dataset is not prepared, has no validation images, or has an image smaller than a patch.
     """
+    index, count = jax.process_index(), jax.process_count()
+    # Locks do not work on every shared file system, so the first process prepares and decodes before the others start.
+    with failing_together():
+        if index == 0:
+            held_out, cache = _open_splits(config, scale)
+    with failing_together():
+        if index != 0:
+            held_out, cache = _open_splits(config, scale)
+        images = [middle(held_out[i], scale) for i in range(min(len(held_out), config.validation_images))[index::count]]
+        patches = Patches(
+            cache,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            patch_size=config.data.patch_size,
+            process_index=index,
+            process_count=count,
+        )
+    return patches, images
+
+
+def _open_splits(config: ConfigDict, scale: int) -> tuple[Sequence[Pair], Cache]:
     name, data_dir = config.data.name, config.data.dir or None
-    primary, index, count = jax.process_index() == 0, jax.process_index(), jax.process_count()
-    # Locks do not work on every shared file system, so only the first process prepares and decodes.
-    if not primary:
-        multihost_utils.sync_global_devices("decoded")
     # Before the training images are decoded, because this fails if there are no validation images.
     held_out = open_pairs(name, scale=scale, split="validation", data_dir=data_dir)
-    cache = open_cache(name, scale=scale, split="train", data_dir=data_dir)
-    if primary:
-        multihost_utils.sync_global_devices("decoded")
-    images = [middle(held_out[i], scale) for i in range(min(len(held_out), config.validation_images))[index::count]]
-    patches = Patches(
-        cache,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        patch_size=config.data.patch_size,
-        process_index=index,
-        process_count=count,
-    )
-    return patches, images
+    return held_out, open_cache(name, scale=scale, split="train", data_dir=data_dir)
 
 
 def dispatch_sizes(config: ConfigDict, start: int) -> Iterator[int]:

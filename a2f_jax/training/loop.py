@@ -23,6 +23,7 @@ from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_traini
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
+from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import check, make_network, unknown_entries
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import init_state
@@ -60,21 +61,20 @@ def train(
     optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        monitor = stack.enter_context(Monitor(workdir, active=primary))
-        if primary:
-            stack.enter_context(_alone(workdir))
-        if not jax.config.values["jax_compilation_cache_dir"]:  # users may have set a cache of their own
-            jax.config.update("jax_compilation_cache_dir", str(workdir.resolve() / "compiled"))
-
+        with failing_together():
+            monitor = stack.enter_context(Monitor(workdir, active=primary))
+            if primary:
+                stack.enter_context(_alone(workdir))
         if unknown := unknown_entries(config):
             monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
         # Before the dataset is decoded, which may take minutes.
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
-        checkpoints.check_settings(accept_changes)
-        start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
-        checkpoints.check_space(start)
-        if config.init and not checkpoints.steps:
-            start = start_from(config.init, start, monitor.say)
+        with failing_together():
+            checkpoints.check_settings(accept_changes)
+            start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
+            checkpoints.check_space(start)
+            if config.init and not checkpoints.steps:
+                start = start_from(config.init, start, monitor.say)
 
         patches, images = open_training_data(config, network.scale)
         train_step = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
@@ -92,7 +92,10 @@ def train(
             )
             return
         if profile is not None and not step <= profile < config.steps:
-            raise UserError(f"profile={profile} is not a remaining step: use one from {step} to {config.steps - 1}")
+            raise UserError(
+                f"{profile} is not a remaining step to profile: use one from {step} to {config.steps - 1}",
+                parameter="profile",
+            )
         state = spmd.put_state(start)
 
         monitor.log(parameter_overview.get_parameter_overview(start.params))
@@ -159,14 +162,16 @@ def _validate(
     network: A2F, weights: Params, images: list[tuple[np.ndarray, np.ndarray]], monitor: Monitor
 ) -> dict[str, float]:
     model = Model(network, jax.device_get(weights))
-    sums, picture = validate(model, images)
+    with failing_together():
+        sums, picture = validate(model, images)
     if jax.process_count() > 1:
         sums = np.sum(multihost_utils.process_allgather(sums), 0)
     psnr, ssim, count = sums.tolist()
     scores = {"psnr": psnr / count, "ssim": ssim / count}
-    monitor.validated(scores, picture)
     flat = flax.traverse_util.flatten_dict(model.params, sep="/")
-    monitor.record("lambda", {name: value for name, value in flat.items() if "/lambda_" in name})
+    with failing_together():
+        monitor.validated(scores, picture)
+        monitor.record("lambda", {name: value for name, value in flat.items() if "/lambda_" in name})
     return scores
 
 

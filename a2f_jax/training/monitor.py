@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,17 @@ class Monitor:
         self._writer: Any = None
         if not active:
             return
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            self._log = self._stack.enter_context((workdir / "train.log").open("a", encoding="utf-8"))
-            self._metrics = self._stack.enter_context((workdir / "metrics.jsonl").open("a", encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot write to the work folder {workdir}: {error.strerror or error}") from error
-        self._writer = _tensorboard_writer(workdir)
+        with contextlib.ExitStack() as opened:  # closes what is open already if the rest fails
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                self._log = opened.enter_context((workdir / "train.log").open("a", encoding="utf-8"))
+                self._metrics = opened.enter_context((workdir / "metrics.jsonl").open("a", encoding="utf-8"))
+            except OSError as error:
+                raise UserError(f"cannot write to the work folder {workdir}: {error.strerror or error}") from error
+            self._writer = _tensorboard_writer(workdir)
+            if self._writer:
+                opened.callback(self._writer.close)
+            self._stack = opened.pop_all()
 
     def start(self, step: int, steps: int, images_per_step: int) -> None:
         """Starts the timer and the progress bar.
@@ -81,8 +85,6 @@ class Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer:
-            self._writer.close()
         self._stack.close()
 
     def log(self, message: str) -> None:
@@ -97,14 +99,14 @@ class Monitor:
             tqdm.tqdm.write(message, file=sys.stderr)
 
     @contextlib.contextmanager
-    def waiting_for_data(self):
+    def waiting_for_data(self) -> Iterator[None]:
         """Counts the time spent in the block as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     @contextlib.contextmanager
-    def pause(self):
+    def pause(self) -> Iterator[None]:
         """Excludes the time spent in the block, such as validation, from the training speed."""
         start = time.perf_counter()
         yield
@@ -116,25 +118,25 @@ class Monitor:
             self._bar.update(step - self._step)
         self._step = step
 
-    def report(self, figures: Mapping[str, float]) -> None:
+    def report(self, metrics: Mapping[str, float]) -> None:
         """Reports the metrics of training, averaged since the last report, and adds the training speed.
 
         Args:
-          figures: values by name, among them `loss` and `learning_rate`.
+          metrics: values by name, among them `loss` and `learning_rate`.
         """
         seconds = max(time.perf_counter() - self._clock, 1e-9)
         rate = (self._step - self._clock_step) / seconds
         waited = 100 * self._waited / seconds
         self._clock, self._clock_step, self._waited = time.perf_counter(), self._step, 0.0
-        figures = {**figures, "images_per_second": rate * self._images, "waiting_percent": waited}
-        self.record("train", figures)
+        metrics = {**metrics, "images_per_second": rate * self._images, "waiting_percent": waited}
+        self.record("train", metrics)
         if self._bar is None:
             return
-        short = f"loss {figures['loss']:.3f}{self._psnr}, {figures['images_per_second']:.0f} images/s"
+        short = f"loss {metrics['loss']:.3f}{self._psnr}, {metrics['images_per_second']:.0f} images/s"
         self._bar.set_postfix_str(short)
         remaining = (self._steps - self._step) / rate if rate else float("inf")
         line = (
-            f"step {self._step}/{self._steps}  {short}, lr {figures['learning_rate']:.2g}, "
+            f"step {self._step}/{self._steps}  {short}, lr {metrics['learning_rate']:.2g}, "
             f"waiting for data {waited:.1f} %, ETA {_duration(remaining)}"
         )
         self.log(line)
@@ -156,16 +158,16 @@ class Monitor:
             if self._writer:
                 self._writer.write_images(self._step, {"result and truth": picture[None]})
 
-    def record(self, kind: str, figures: Mapping[str, float]) -> None:
+    def record(self, kind: str, metrics: Mapping[str, float]) -> None:
         """Appends values to `metrics.jsonl` and to TensorBoard's curves.
 
         Args:
           kind: the group of the values, such as `"train"`.
-          figures: values by name.
+          metrics: values by name.
         """
         if not self._active:
             return
-        numbers = {name: float(value) for name, value in figures.items()}
+        numbers = {name: float(value) for name, value in metrics.items()}
         print(json.dumps({"step": self._step, "kind": kind, **numbers}), file=self._metrics, flush=True)
         if self._writer:
             self._writer.write_scalars(self._step, {f"{kind}/{k}": v for k, v in numbers.items()})

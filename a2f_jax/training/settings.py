@@ -43,10 +43,10 @@ def _is_number(value: Any) -> bool:
     return number and bool(abs(value) <= np.finfo(np.float32).max)  # which a NaN is not
 
 
-_AT_LEAST_1 = (lambda value: _is_integer(value) and value >= 1, "an integer of at least 1")
-_NOT_NEGATIVE = (lambda value: _is_number(value) and value >= 0, "a finite number of at least 0")
-_BELOW_1 = (lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
-_BOOLEAN = (lambda value: isinstance(value, bool), "true or false")
+_AT_LEAST_1 = (lambda value: _is_integer(value) and value >= 1, "a positive integer")
+_NOT_NEGATIVE = (lambda value: _is_number(value) and value >= 0, "a finite number ≥ 0")
+_BELOW_1 = (lambda value: _is_number(value) and 0 <= value < 1, "a number ≥ 0 and < 1")
+_BOOLEAN = (lambda value: isinstance(value, bool), "True or False")
 _TEXT = (lambda value: isinstance(value, str), "a string")
 
 
@@ -71,7 +71,7 @@ _SETTINGS = {
     "model.features": _Setting(*_AT_LEAST_1, _IMPOSSIBLE, default=lambda variant: variant.features),
     "model.blocks": _Setting(*_AT_LEAST_1, _IMPOSSIBLE, default=lambda variant: variant.blocks),
     "model.head_kernel": _Setting(
-        lambda x: _is_integer(x) and x >= 1 and x % 2 == 1, "an odd integer of at least 1", _IMPOSSIBLE
+        lambda x: _is_integer(x) and x >= 1 and x % 2 == 1, "a positive odd integer", _IMPOSSIBLE
     ),
     "model.attention": _Setting(*_BOOLEAN, _IMPOSSIBLE),
     "model.auxiliary": _Setting(*_BOOLEAN, _IMPOSSIBLE),
@@ -86,11 +86,11 @@ _SETTINGS = {
     "optimizer.schedule": _Setting(*_choice("halving", "cosine"), _ACCEPTED),
     "optimizer.learning_rate": _Setting(*_NOT_NEGATIVE, _ACCEPTED),
     "optimizer.halve_every": _Setting(*_AT_LEAST_1, _ACCEPTED, _HALVING),
-    "optimizer.warmup": _Setting(lambda x: _is_integer(x) and x >= 0, "an integer of at least 0", _ACCEPTED),
+    "optimizer.warmup": _Setting(lambda x: _is_integer(x) and x >= 0, "an integer ≥ 0", _ACCEPTED),
     "optimizer.momentum": _Setting(*_BELOW_1, _ACCEPTED, _with("optimizer.name", "muon")),
     "optimizer.b1": _Setting(*_BELOW_1, _ACCEPTED),
     "optimizer.b2": _Setting(*_BELOW_1, _ACCEPTED),
-    "optimizer.eps": _Setting(lambda x: _is_number(x) and x > 0, "a finite number above 0", _ACCEPTED),
+    "optimizer.eps": _Setting(lambda x: _is_number(x) and x > 0, "a finite number > 0", _ACCEPTED),
     "optimizer.clip_norm": _Setting(*_NOT_NEGATIVE, _ACCEPTED),
     "ema_decay": _Setting(*_BELOW_1, _ACCEPTED),
     "spmd": _Setting(*_choice("shard_map", "pmap"), _FREE),
@@ -110,10 +110,25 @@ def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(config.to_dict() if isinstance(config, ConfigDict) else config, sep=".")
 
 
-def missing_settings(config: ConfigDict) -> list[str]:
-    """Returns the dotted names of the required settings that a config lacks."""
-    there = flat(config)
-    return [name for name, setting in _SETTINGS.items() if setting.default is None and name not in there]
+def check_complete(config: ConfigDict, name: str) -> None:
+    """Checks that a config has all required settings.
+
+    Args:
+      config: the settings of a run.
+      name: what to call the config in the message, such as the name of its file.
+
+    Raises:
+      UserError: a required setting is missing.
+    """
+    existing = flat(config)
+    missing = [key for key, setting in _SETTINGS.items() if setting.default is None and key not in existing]
+    if missing:
+        raise UserError(f"{name} lacks {', '.join(missing)}: start from a2f_jax.configs.a2f.get_config()")
+
+
+def rule_of(name: str) -> str | None:
+    """Returns which values of a setting are valid, such as `"a positive integer"`, or None if it is not a setting."""
+    return _SETTINGS[name].rule if name in _SETTINGS else None
 
 
 def unknown_entries(config: ConfigDict) -> list[str]:
@@ -146,8 +161,7 @@ def check(config: ConfigDict, device_count: int) -> None:
     Raises:
       UserError: a setting is missing or invalid.
     """
-    if missing := missing_settings(config):
-        raise UserError(f"the config lacks {', '.join(missing)}: start from a2f_jax.configs.a2f.get_config()")
+    check_complete(config, "the config")
     settings = flat(config)
     for name, setting in _SETTINGS.items():
         if name in settings and not setting.valid(settings[name]):

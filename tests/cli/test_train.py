@@ -57,21 +57,33 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--config.lr=1", "--config.lr: there is no such setting; did you mean --config.optimizer.learning_rate?"),
+        ("--config.lr=1", "unknown setting --config.lr; did you mean --config.optimizer.learning_rate?"),
         ("--config.stps=1", "did you mean --config.steps?"),
         ("--config.optimiser.b1=1", "did you mean --config.optimizer.b1"),
-        ("--config.zzz=1", "--config.zzz: there is no such setting; configs/a2f.py lists all settings"),
-        ("--config.model.remat=yes", "--config.model.remat=yes is invalid: it must be true or false"),
-        ("--config.steps=many", "--config.steps=many is invalid: it must be an integer"),
+        ("--config.zzz=1", "unknown setting --config.zzz; configs/a2f.py lists all settings"),
+        ("--config.model.remat=yes", "--config.model.remat=yes is invalid: it must be True or False"),
+        ("--config.steps=many", "--config.steps=many is invalid: it must be a positive integer"),
         ("--config.seed", "--config.seed= is invalid: it must be an integer"),
-        ("--config.optimizer.learning_rate=x", "--config.optimizer.learning_rate=x is invalid: it must be a number"),
+        (
+            "--config.optimizer.learning_rate=x",
+            "learning_rate=x is invalid: it must be a finite number ≥ 0",
+        ),
         ("--config.optimizer.learning_rate=-1", "config.optimizer.learning_rate=-1.0 is invalid: it must be a finite"),
-        ("--config.model.head_kernel=4", "config.model.head_kernel=4 is invalid: it must be an odd integer"),
+        ("--config.model.head_kernel=4", "config.model.head_kernel=4 is invalid: it must be a positive odd integer"),
     ],
 )
 def test_a_wrong_override_gets_one_clear_line(override, message, fails, tmp_path):
     assert message in fails("train", "--config", CONFIG, "--workdir", str(tmp_path / "run"), override)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_config_file_without_a_setting_is_named(fails, tmp_path):
+    config = tmp_path / "mine.py"
+    config.write_text(
+        "from a2f_jax.configs import a2f\n\ndef get_config():\n    config = a2f.get_config()\n    del config.spmd\n"
+        "    return config\n"
+    )
+    assert "mine.py lacks spmd: start from" in fails("train", "--config", str(config), "--workdir", "w")
 
 
 def test_the_flag_that_accepts_changes_is_offered(fails, monkeypatch):

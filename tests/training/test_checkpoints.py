@@ -75,7 +75,7 @@ def test_a_full_disk_is_reported_before_anything_is_written(checkpoints, state_a
     checkpoints.wait()
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 10))
-    with pytest.raises(UserError, match=r"the disk has only 0.0 MB left; step 3 is safe"):
+    with pytest.raises(UserError, match=r"10 bytes of free space, but the next checkpoint takes .*: step 3 is saved"):
         checkpoints.save(state_at(4))
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
@@ -85,7 +85,7 @@ def test_room_for_all_checkpoints_of_the_run_is_checked_at_the_start(config, che
     needed = 4 * state_bytes(state_at(0)) * 5 // 4  # two to keep, the best one, and one being written
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed - 1))
-    with pytest.raises(UserError, match=r"the 4 checkpoints to come need .* MB left; no checkpoint is saved yet"):
+    with pytest.raises(UserError, match=r"but writing the next 4 checkpoints takes .*: no checkpoint is saved yet"):
         checkpoints.check_space(state_at(0))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed))
     checkpoints.check_space(state_at(0))
@@ -179,3 +179,34 @@ def test_damaged_scores_count_as_no_scores(config, checkpoints, state_at, tmp_pa
     assert not resumed.is_scored(3)
     assert int(resumed.restore(state_at(1)).step) == 3
     resumed.close()
+
+
+def test_scores_on_other_validation_images_are_not_compared(config, checkpoints, state_at, tmp_path):
+    for step, psnr in ((1, 40.0), (2, 35.0)):
+        checkpoints.save(state_at(step))
+        checkpoints.record(step, {"psnr": psnr, "ssim": 0.9})
+    checkpoints.close()
+    config.validation_images += 1
+    resumed = Checkpoints(tmp_path, config, lambda _: None)
+    assert not resumed.is_scored(2)
+    for step, psnr in ((3, 31.0), (4, 30.0), (5, 30.5)):
+        resumed.save(state_at(step))
+        resumed.record(step, {"psnr": psnr, "ssim": 0.9})
+    resumed.save(state_at(6))
+    resumed.close()
+    assert sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()) == [3, 5, 6]
+    assert read_checkpoint(tmp_path)[1]["step"] == "3"
+
+
+def test_closing_after_a_failure_to_write_releases_the_resources(config, tmp_path, monkeypatch):
+    opened = Checkpoints(tmp_path, config, lambda _: None)
+    closed = []
+
+    def fail():
+        raise ValueError("the disk fails")
+
+    monkeypatch.setattr(opened._manager, "wait_until_finished", fail)
+    monkeypatch.setattr(opened._manager, "close", lambda: closed.append(True))
+    with pytest.raises(UserError, match=r"the disk fails; no checkpoint is saved yet"):
+        opened.close()
+    assert closed

@@ -1,14 +1,17 @@
 """The progress reports of a run."""
 
 import json
+import pathlib
+import sys
 
 import numpy as np
 import pytest
 
+from a2f_jax.errors import UserError
 from a2f_jax.images import read_rgb
 from a2f_jax.training.monitor import Monitor
 
-FIGURES = {"loss": 7.25, "grad_norm": 1.0, "learning_rate": 1e-3}
+METRICS = {"loss": 7.25, "grad_norm": 1.0, "learning_rate": 1e-3}
 
 
 @pytest.fixture
@@ -28,10 +31,10 @@ def test_speed_excludes_pauses_and_includes_waiting(tmp_path, ticks, capsys):
         with monitor.pause():
             ticks[0] += 50
         monitor.advance(30)
-        monitor.report(FIGURES)
+        monitor.report(METRICS)
     (line,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     # 20 steps of 16 images in 4 seconds, 1 of which was spent waiting.
-    assert line == {"step": 30, "kind": "train", **FIGURES, "images_per_second": 80.0, "waiting_percent": 25.0}
+    assert line == {"step": 30, "kind": "train", **METRICS, "images_per_second": 80.0, "waiting_percent": 25.0}
     shown = capsys.readouterr().err
     assert "step 30/100  loss 7.250, 80 images/s, lr 0.001, waiting for data 25.0 %, ETA 0:00:14" in shown
     assert "step 30/100" in (tmp_path / "train.log").read_text()
@@ -52,7 +55,16 @@ def test_other_processes_write_nothing(tmp_path, capsys):
     with Monitor(tmp_path / "run", active=False) as monitor:
         monitor.start(step=0, steps=10, images_per_step=1)
         monitor.say("hello")
-        monitor.report(FIGURES)
+        monitor.report(METRICS)
         monitor.validated({"psnr": 30.5, "ssim": 0.9}, None)
     assert not (tmp_path / "run").exists()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lists open files through /proc")
+def test_a_work_folder_that_cannot_be_written_leaves_no_file_open(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="cannot write to the work folder"):
+        Monitor(tmp_path)
+    open_files = {link.resolve() for link in pathlib.Path("/proc/self/fd").iterdir()}
+    assert tmp_path / "train.log" not in open_files

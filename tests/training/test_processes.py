@@ -100,12 +100,12 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start_together(data_dir, compiled, workdir, *overrides):
-    """Starts two processes with two devices each."""
+def start_together(data_dir, compiled, workdir, *overrides, each=((), ())):
+    """Starts two processes with two devices each; `each` holds the overrides of only one of them."""
     together = ("--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process-id")
     return [
         subprocess.Popen(
-            [*command(data_dir, workdir, *overrides), *together, str(i)],
+            [*command(data_dir, workdir, *overrides, *each[i]), *together, str(i)],
             env=environment(compiled / f"process{i}", devices=2),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -158,3 +158,23 @@ def test_two_processes_stop_together_when_one_is_asked_to(data_dir, compiled, tm
     output = ends_of(processes)
     (step,) = re.findall(r"Stopped by a signal after step (\d+)", output[0])
     assert (tmp_path / "checkpoints" / step / "params").is_dir()
+
+
+def failures_of(processes):
+    output = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], "\n\n".join(output)
+    return [next(line for line in text.splitlines() if line.startswith("a2f: error: ")) for text in output]
+
+
+def test_two_processes_fail_together_when_the_first_one_fails(data_dir, compiled, tmp_path):
+    (tmp_path / "train.log").mkdir()  # only the first process writes the log
+    first, second = failures_of(start_together(data_dir, compiled, tmp_path))
+    assert first == second
+    assert "cannot write to the work folder" in first
+
+
+def test_two_processes_fail_together_when_the_second_one_fails(data_dir, compiled, tmp_path):
+    overrides = [(), ("--config.data.patch_size=500",)]
+    first, second = failures_of(start_together(data_dir, compiled, tmp_path, each=overrides))
+    assert first == second
+    assert "patch_size=500 is larger than the smallest LR image" in first
