@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.data.sources import sample
-from a2f_jax.model import Model
+from a2f_jax.model import Model, Network
 from a2f_jax.models.a2f import A2F, HIDDEN
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.counts import PAPER_OUTPUT, count
@@ -28,7 +28,7 @@ def elementwise_work(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> in
 
     One operation is counted for each value of the residual branch's biases and ReLU, of the projection that channel
     attention averages, and of the biases of head, tail and skip. The slides do not state this rule: it was inferred
-    from their figures, all of which it reproduces to within 0.1 G.
+    from their numbers, all of which it reproduces to within 0.1 G.
 
     Args:
       network: the network.
@@ -66,21 +66,21 @@ def xla_flops(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> float | N
 
 
 @functools.cache
-def sizes(network: A2F) -> dict[str, int]:
+def sizes(network: Network) -> dict[str, int]:
     """Counts a network's parameters and its multi-adds for an output of 1280×720.
 
     Args:
-      network: the network.
+      network: an `A2F`, or one of the networks that it is compared with.
 
     Returns:
       `{"parameters", "multiply_adds", "with_elementwise"}`: `multiply_adds` are those of convolutions and matrix
-      products, `with_elementwise` adds `elementwise_work`.
+      products, `with_elementwise` adds `elementwise_work` for an `A2F`.
     """
     parameters, multiply_adds = count(network)
     return {
         "parameters": parameters,
         "multiply_adds": multiply_adds,
-        "with_elementwise": multiply_adds + elementwise_work(network),
+        "with_elementwise": multiply_adds + (elementwise_work(network) if isinstance(network, A2F) else 0),
     }
 
 
@@ -118,7 +118,7 @@ def block_weights(model: Model, images: np.ndarray) -> BlockWeights:
     """Returns the weights of the three components in every block, and their magnitudes on real images.
 
     Args:
-      model: the model.
+      model: a model whose network is an `A2F`.
       images: LR images, uint8 RGB `[N, H, W, 3]`.
     """
     network = model.inference_network
@@ -159,8 +159,8 @@ def block_weights(model: Model, images: np.ndarray) -> BlockWeights:
 
 
 def device_name() -> str:
-    """Returns the name of JAX's default device."""
-    device = jax.devices()[0]
+    """Returns the name of JAX's first local device, which computes the report."""
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         return device.device_kind
     try:  # on Linux, where `platform` does not know the name of the processor
@@ -177,13 +177,13 @@ def running_time(network: A2F, output: tuple[int, int] = TIMED_OUTPUT) -> float:
 
     Args:
       network: the network, which computes in its own dtype, with weight normalization folded into the kernels and with
-        the form of the convolutions that upscaling uses on the default device.
+        the form of the convolutions that upscaling uses on the device that runs it, JAX's first local one.
       output: height and width of the output, in pixels.
 
     Returns:
       The median in seconds over at least 5 runs, and up to 50 while the total stays below 2 seconds.
     """
-    winograd = prefers_winograd(jax.default_backend(), network.dtype)
+    winograd = prefers_winograd(jax.local_devices()[0].platform, network.dtype)
     network = network.clone(weight_norm=False, winograd=winograd)
     height, width = (size // network.scale for size in output)
     lr = jax.random.uniform(jax.random.key(0), (1, height, width, 3), maxval=255.0)

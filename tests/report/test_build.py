@@ -82,7 +82,7 @@ def test_without_weights_the_report_shows_published_results(folders, capsys, mon
     ("wrong", "message"),
     [
         ({"datasets": ["set6"]}, "set6 is not a benchmark set"),
-        ({"data_dir": "nowhere"}, "no folder nowhere"),
+        ({"data_dir": "nowhere"}, "nowhere is not a folder: pass the folder"),
         ({"weights": ["runs/none.pt"]}, "no weights at"),
         ({"weights": ["runs/s.safetensors"] * 2}, r"s\.safetensors"),
         ({"weights": ["runs/s.safetensors"], "comparisons": {"photo.png": (70, 0, 20, 20)}}, "not lie inside"),
@@ -113,5 +113,5 @@ def test_a_tilde_stands_for_the_home_folder(folders, monkeypatch):
     page = report("~/out", data_dir="~/benchmark", comparisons={"~/photo.png": (8, 8, 30, 20)}, progress=False)
     assert page == folders / "out/report.html"
     assert page.exists()
-    with pytest.raises(UserError, match=rf"no folder {folders}/nowhere"):
+    with pytest.raises(UserError, match=rf"{folders}/nowhere is not a folder"):
         report("~/out", data_dir="~/nowhere")

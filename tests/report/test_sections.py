@@ -10,7 +10,8 @@ from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.paper import COMPARISON
 from a2f_jax.images import write_rgb
 from a2f_jax.model import Model
-from a2f_jax.models.a2f import A2F, VARIANTS, build
+from a2f_jax.models.a2f import A2F, ABLATIONS, VARIANTS, build
+from a2f_jax.models.fsrcnn import FSRCNN
 from a2f_jax.report import sections
 from a2f_jax.report.page import PageFigure, Table
 from a2f_jax.report.sections import Example, Measured, scores
@@ -74,6 +75,14 @@ def test_unpublished_networks_are_sorted_by_their_parameters(measured, no_tradeo
     assert sizes[place - 1] <= sizes[place] <= sizes[place + 1]
 
 
+def test_another_network_is_measured_next_to_its_published_row(no_tradeoff):
+    fsrcnn = Measured("fsrcnn.pth", Model(FSRCNN(4), {}, {"network": "fsrcnn"}), SET5)
+    four = tables(sections.comparison([fsrcnn])[0])[1]
+    place = next(i for i, row in enumerate(four.rows) if row.measured)
+    assert four.rows[place - 1].cells[:3] == ["FSRCNN", "slides", "12K"]
+    assert four.rows[place].cells[:4] == ["FSRCNN", "measured: `fsrcnn.pth`", "13K", "0.7G"]
+
+
 def test_weights_without_scores_have_no_row(measured, no_tradeoff):
     section, numbers = sections.comparison([measured(build("a2f-sd", 4), datasets={})])
     assert not any(row.measured for row in tables(section)[1].rows)
@@ -98,6 +107,15 @@ def test_measured_ablations_are_recognized_by_their_architecture(measured):
     assert marks["A2F-L-NOCA-MP"] == ("✓", "")
     assert marks["A2F-L"] == ("✓", "✓")
     assert [round(n["parameters"] / 1e3) for n in numbers] == [1190, 1338, 1329, 1368, 1363]
+
+
+def test_an_ablation_that_is_not_in_the_slides_has_a_row_of_its_own(monkeypatch):
+    monkeypatch.setitem(ABLATIONS, "deep", {"blocks": 20})
+    (table,) = tables(sections.ablation([])[0])
+    rows = {row.cells[0]: row.cells[4:] for row in table.rows}
+    assert list(rows) == ["BASELINE", "BASELINE-MP", "A2F-L-NOCA", "A2F-L-NOCA-MP", "DEEP", "A2F-L"]
+    assert rows["A2F-L"][1:3] == ["1363K", "306.1G"]
+    assert [rows["DEEP"][1], *rows["DEEP"][3:]] == ["–"] * 7
 
 
 def test_measured_head_kernels_are_recognized_by_their_architecture(measured):
@@ -126,10 +144,12 @@ def test_component_weights_equal_the_parameters(measured):
     assert sum(int(cell.rstrip("%")) for cell in cells if cell.endswith("%")) == pytest.approx(100, abs=1)
 
 
-def test_without_weights_the_section_asks_for_them():
-    section, numbers = sections.component_weights([])
-    assert not numbers
-    assert "--weights" in section.parts[-1]
+def test_without_weights_of_an_a2f_the_section_says_so():
+    fsrcnn = Measured("fsrcnn.pth", Model(FSRCNN(4), {}, {"network": "fsrcnn"}), SET5)
+    for measured in ([], [fsrcnn]):
+        section, numbers = sections.component_weights(measured)
+        assert not numbers
+        assert "requires weights of an A2F" in section.parts[-1]
 
 
 def test_visual_comparison_measures_whole_images(measured, hr):

@@ -13,9 +13,10 @@ from a2f_jax.evaluation.benchmark import evaluate
 from a2f_jax.evaluation.lpips import installed as lpips_installed
 from a2f_jax.evaluation.paper import SETS, Row
 from a2f_jax.model import Model
+from a2f_jax.models.registry import PEERS
 from a2f_jax.report import measure
 
-NONE = "–"
+MISSING = "–"
 
 Numbers = list[dict[str, Any]]
 
@@ -41,7 +42,9 @@ class Measured(NamedTuple):
             name: {metric: scores[metric] for metric in ("psnr", "ssim", "lpips") if metric in scores}
             for name, scores in self.datasets.items()
         }
-        return Row(self.model.variant.upper(), size["parameters"] / 1e3, size["with_elementwise"] / 1e9, means)
+        variant = self.model.variant
+        title = PEERS[variant].title if variant in PEERS else variant.upper()
+        return Row(title, size["parameters"] / 1e3, size["with_elementwise"] / 1e9, means)
 
 
 def measure_weights(
@@ -82,7 +85,7 @@ def score_cells(scores: Mapping[str, Mapping[str, float]], *metrics: str) -> lis
     for name in SETS:
         values = scores.get(name, {})
         texts = [f"{values[m]:.2f}" if m == "psnr" else f"{values[m]:.4f}" for m in metrics if m in values]
-        cells.append("/".join(texts) or NONE)
+        cells.append("/".join(texts) or MISSING)
     return cells
 
 
@@ -93,7 +96,7 @@ def thousands(parameters: float, decimals: int = 0) -> str:
 
 def billions(multiply_adds: float | None, decimals: int = 1) -> str:
     """Formats a number of multi-adds, given in units of 1e9."""
-    return NONE if multiply_adds is None else f"{multiply_adds:.{decimals}f}G"
+    return MISSING if multiply_adds is None else f"{multiply_adds:.{decimals}f}G"
 
 
 def measured_as(measured: Measured) -> str:

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from a2f_jax.models.a2f import SCALES, VARIANTS
+from a2f_jax.models.a2f import A2F, SCALES, VARIANTS
 from a2f_jax.progress import progress_bar
 from a2f_jax.report import measure
 from a2f_jax.report.figures import block_weights_figure
 from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
-from a2f_jax.report.sections.common import NONE, Measured, Numbers
+from a2f_jax.report.sections.common import MISSING, Measured, Numbers
 
 
 def component_weights(measured: Sequence[Measured], progress: bool = True) -> tuple[Section, Numbers]:
     """Plots and tabulates the weights of the three components in every block of each model.
 
     Args:
-      measured: the models.
+      measured: the models. Those whose network is not an `A2F`, and has no such components, are left out.
       progress: whether to show a progress bar.
     """
     numbers: Numbers = []
@@ -25,6 +25,7 @@ def component_weights(measured: Sequence[Measured], progress: bool = True) -> tu
         "square of the branch, measured on the six sample photographs of scikit-image (the central 240×240 pixels of "
         "each, downscaled)."
     ]
+    measured = [m for m in measured if isinstance(m.model.network, A2F)]
     order = [*VARIANTS]
     with progress_bar(total=len(measured), unit="model", description="block weights", visible=progress) as bar:
         for scale in SCALES:
@@ -51,7 +52,7 @@ def component_weights(measured: Sequence[Measured], progress: bool = True) -> tu
                 cells = [title, m.label]
                 for name in ("x", "res", "aux"):
                     if name not in found.weights:
-                        cells += [NONE, NONE]
+                        cells += [MISSING, MISSING]
                         continue
                     share = sum(v / t for v, t in zip(found.magnitudes[name], totals, strict=True)) / len(totals)
                     cells += [f"{sum(found.weights[name]) / len(totals):.2f}", f"{share:.0%}"]
@@ -73,5 +74,5 @@ def component_weights(measured: Sequence[Measured], progress: bool = True) -> tu
             "Shares are fractions of the sum of the three magnitudes. Means and shares are averaged over the blocks."
         )
     else:
-        parts.append("This section requires weights: add `--weights`.")
+        parts.append("This section requires weights of an A2F, and none were given.")
     return Section("Weights of the three components per block", parts), numbers

@@ -15,7 +15,7 @@ from a2f_jax.report import measure
 from a2f_jax.report.figures import Point, tradeoff_figure
 from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
 from a2f_jax.report.sections.common import (
-    NONE,
+    MISSING,
     Measured,
     Numbers,
     billions,
@@ -23,6 +23,9 @@ from a2f_jax.report.sections.common import (
     score_cells,
     thousands,
 )
+
+_PLOTTED = "set14"
+"""The benchmark set of the scatter plots."""
 
 
 def _with_measured(published: Sequence[Row], measured: Sequence[Measured]) -> list[tuple[Row, str | None]]:
@@ -33,19 +36,14 @@ def _with_measured(published: Sequence[Row], measured: Sequence[Measured]) -> li
     return sorted(rows, key=lambda r: (places.get(r[0].method, r[0].parameters), r[1] is not None))
 
 
-def comparison(measured: Sequence[Measured], dataset: str = "set14") -> tuple[Section, Numbers]:
-    """Tabulates PSNR and SSIM of all networks, and plots PSNR against size.
-
-    Args:
-      measured: the measured models.
-      dataset: the benchmark set of the scatter plots.
-    """
+def comparison(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
+    """Tabulates PSNR and SSIM of all networks, and plots PSNR on Set14 against size."""
     numbers: Numbers = []
     parts: list[Part] = [
-        "PSNR (in dB) and SSIM on luma, without as many border pixels as the scale. Multi-adds are for an output of "
-        "1280×720; those of measured rows are counted as the authors count them. Two published figures appear to be "
-        "misprints: the SSIM of A2F-SD ×4 on B100, 0.7373, and the multi-adds of SRDenseNet, 389.9K, given here as "
-        "389.9G."
+        "PSNR (in dB) and SSIM on luma, after cropping a border of `scale` pixels. Multi-adds are for an output of "
+        "1280×720; those of measured rows are counted as the authors count them, except that transposed convolutions "
+        "are counted at the size of their input. Two published numbers appear to be misprints: the SSIM of "
+        "A2F-SD ×4 on B100, 0.7373, and the multi-adds of SRDenseNet, 389.9K, given here as 389.9G."
     ]
     heading = ["Model", "Source", "Parameters", "Multi-adds", *(BENCHMARK_SETS[name].title for name in SETS)]
     for scale in SCALES:
@@ -71,12 +69,13 @@ def comparison(measured: Sequence[Measured], dataset: str = "set14") -> tuple[Se
         parts.append(Table(heading, cells, text_columns=2))
         if published:
             points = [
-                Point(row.method, row.parameters, row.multiply_adds, row.scores[dataset]["psnr"], label is not None)
+                Point(row.method, row.parameters, row.multiply_adds, row.scores[_PLOTTED]["psnr"], label is not None)
                 for row, label in rows
-                if dataset in row.scores
+                if _PLOTTED in row.scores
             ]
-            caption = f"PSNR on {BENCHMARK_SETS[dataset].title} ×{scale} versus parameters and multi-adds."
-            picture = tradeoff_figure(points, f"{BENCHMARK_SETS[dataset].title} ×{scale}")
+            title = f"{BENCHMARK_SETS[_PLOTTED].title} ×{scale}"
+            picture = tradeoff_figure(points, title)
+            caption = f"PSNR on {title} versus parameters and multi-adds."
             parts.append(PageFigure(f"tradeoff-x{scale}", caption, picture))
     return Section("Comparison with other networks", parts), numbers
 
@@ -151,11 +150,11 @@ def running_time(measured: Sequence[Measured], progress: bool = True) -> tuple[S
                 if m.model.scale == 4 and m.model.variant == variant and "urban100" in m.datasets
             ]
             sizes = [thousands(size["parameters"] / 1e3), billions(size["with_elementwise"] / 1e9)]
-            cells = [variant.upper(), "measured here", *sizes, f"{seconds:.4f}", " ".join(psnr) or NONE]
+            cells = [variant.upper(), "measured here", *sizes, f"{seconds:.4f}", " ".join(psnr) or MISSING]
             rows.append(Cells(cells, measured=True))
             bar.update()
     height, width = measure.TIMED_OUTPUT
-    platform = jax.devices()[0].platform
+    platform = jax.local_devices()[0].platform
     parts: list[Part] = [
         f"Measured on {device} ({platform}) with JAX {jax.__version__}: the median time of repeated forward passes on "
         f"one image of noise, {width // 4}×{height // 4} → {width}×{height}, a typical size in Urban100, after "

@@ -11,7 +11,7 @@ from a2f_jax.progress import progress_bar
 from a2f_jax.report import measure
 from a2f_jax.report.page import Cells, Part, Section, Table
 from a2f_jax.report.sections.common import (
-    NONE,
+    MISSING,
     Measured,
     Numbers,
     billions,
@@ -19,6 +19,15 @@ from a2f_jax.report.sections.common import (
     score_cells,
     thousands,
 )
+
+_ABLATION_METHODS = {
+    "baseline": "BASELINE",
+    "baseline_mp": "BASELINE-MP",
+    "noca": "A2F-L-NOCA",
+    "noca_mp": "A2F-L-NOCA-MP",
+    "": "A2F-L",
+}
+"""The names in the slides of the ablations in `ABLATIONS` and of the whole network."""
 
 
 def model_sizes(progress: bool = True) -> tuple[Section, Numbers]:
@@ -43,12 +52,12 @@ def model_sizes(progress: bool = True) -> tuple[Section, Numbers]:
                         variant.upper(),
                         f"×{scale}",
                         f"{size['parameters']:,}",
-                        thousands(published.parameters) if published else NONE,
+                        thousands(published.parameters) if published else MISSING,
                         billions(size["multiply_adds"] / 1e9, 2),
                         billions(size["with_elementwise"] / 1e9, 2),
-                        billions(published.multiply_adds) if published else NONE,
-                        f"{flops / 1e9:.2f}" if flops else NONE,
-                        f"{flops / 2 / size['multiply_adds']:.3f}" if flops else NONE,
+                        billions(published.multiply_adds) if published else MISSING,
+                        f"{flops / 1e9:.2f}" if flops else MISSING,
+                        f"{flops / 2 / size['multiply_adds']:.3f}" if flops else MISSING,
                     ]
                 )
             )
@@ -60,7 +69,7 @@ def model_sizes(progress: bool = True) -> tuple[Section, Numbers]:
     parts: list[Part] = [
         "Parameters and multi-adds are counted in the traced networks. Multi-adds are those of convolutions and matrix "
         "products for an output of 1280×720. The authors count more: adding one operation for every bias, every ReLU "
-        "and every value that channel attention averages reproduces their figures. The slides contain no results for "
+        "and every value that channel attention averages reproduces their numbers. The slides contain no results for "
         "×3.",
         "As an independent check, the last columns show XLA's cost analysis of the network compiled for "
         f"{measure.device_name()} in float32 with direct convolutions, in which a multi-add is two operations, "
@@ -74,24 +83,27 @@ def ablation(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
     """Tabulates the effect of the projection unit and of channel attention, A2F-L ×2."""
     numbers: Numbers = []
     rows = []
-    runs = {**ABLATIONS, "": {}}
-    for (name, options), published in zip(runs.items(), paper.ABLATION, strict=True):
+    slides = {row.method: row for row in paper.ABLATION}
+    for name, options in {**ABLATIONS, "": {}}.items():
         network = build("a2f-l", 2, **options)
         size = measure.sizes(network)
-        numbers.append({"name": published.method, "run": name, **size})
+        method = _ABLATION_METHODS.get(name, name.upper())
+        published = slides.get(method)
+        numbers.append({"name": method, "run": name, **size})
         run = f"`ablation.py:{name}`" if name else "`a2f.py:l_x2`"
         units = ["✓" if network.auxiliary else "", "✓" if network.auxiliary and network.attention else ""]
         sizes = [
             thousands(size["parameters"] / 1e3, 1),
-            thousands(published.parameters),
+            thousands(published.parameters) if published else MISSING,
             billions(size["with_elementwise"] / 1e9),
-            billions(published.multiply_adds),
+            billions(published.multiply_adds) if published else MISSING,
         ]
-        rows.append(Cells([published.method, run, *units, *sizes, *score_cells(published.scores, "psnr")]))
+        scores = published.scores if published else {}
+        rows.append(Cells([method, run, *units, *sizes, *score_cells(scores, "psnr")]))
         for m in measured:
             if m.datasets and m.model.scale == 2 and m.model.variant == variant_of(network):
                 cells = [
-                    published.method,
+                    method,
                     measured_as(m),
                     *units,
                     sizes[0],

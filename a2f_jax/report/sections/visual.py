@@ -14,7 +14,7 @@ from a2f_jax.evaluation.benchmark import Bicubic
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.report.figures import Panel, visual_figure
 from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
-from a2f_jax.report.sections.common import NONE, Measured, Numbers, billions, measured_as, thousands
+from a2f_jax.report.sections.common import MISSING, Measured, Numbers, billions, measured_as, thousands
 
 
 class Example(NamedTuple):
@@ -109,7 +109,7 @@ def visual_comparison(
         models = [m for m in measured if m.model.scale == scale]
         for example in of_scale:
             lr, hr = example.pair.lr, example.pair.hr
-            results = [("bicubic", NONE, "measured", Bicubic(scale).upscale(lr))]
+            results = [("bicubic", MISSING, "measured", Bicubic(scale).upscale(lr))]
             for m in models:
                 size = f"{thousands(m.row.parameters)} / {billions(m.row.multiply_adds)}"
                 # Among several weights of one variant, the first is named after the variant.
