@@ -31,7 +31,7 @@ def add(run: str, trained_on: str) -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
-    about = {"data": trained_on, "licence": "Apache-2.0", "commit": commit}
+    about = {"data": trained_on, "license": "Apache-2.0", "commit": commit}
     save(model, WEIGHTS / f"{model.variant}-x{model.scale}.safetensors", about)
 
 

@@ -20,11 +20,17 @@ def test_all_shipped_weights_are_listed_with_their_scores(capsys):
         assert line.count(" / 0.") >= 2  # sets
 
 
+def test_weights_without_scores_are_listed_too(weights, monkeypatch, capsys):
+    monkeypatch.setattr("a2f_jax.weights.shipped_weights", lambda: {"tiny-x2": pathlib.Path(weights)})
+    assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["tiny-x2", "0.0", "–", "–", "–"]
+
+
 def test_names_tell_variant_and_scale():
     for name in shipped_weights():
         model = load(name)
         assert f"{model.variant}-x{model.scale}" == name
-        assert {"data", "step", "licence", "commit", "scores"} <= set(model.metadata)
+        assert {"data", "step", "license", "commit", "scores"} <= set(model.metadata)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/weights.md"])
