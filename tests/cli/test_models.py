@@ -23,7 +23,7 @@ def test_all_shipped_weights_are_listed_with_their_scores(capsys):
 def test_weights_without_scores_are_listed_too(weights, monkeypatch, capsys):
     monkeypatch.setattr("a2f_jax.weights.shipped_weights", lambda: {"tiny-x2": pathlib.Path(weights)})
     assert cli.main(["models"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["tiny-x2", "0.0", "–", "–", "–"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["tiny-x2", "0.1", "–", "–", "–"]
 
 
 def test_names_tell_variant_and_scale():
