@@ -113,23 +113,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
       The temporary file, open for writing.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: the file cannot be written. Errors of other files that the block uses are raised unchanged.
     """
     path = pathlib.Path(path)
     # Only the beginning of the name, which may already be as long as the file system allows, and a hash of all of it.
     digest = hashlib.blake2s(os.fsencode(path.name), digest_size=4).hexdigest()
     partial = path.with_name(f".{path.name[:32]}.{digest}.{os.getpid()}.partial")
+    opened = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             path.lstat()  # fails now, before anything is written, if the name is too long
         try:
             with partial.open("wb") as file:
+                opened = True
                 yield file
+            opened = False
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
+        if opened and error.filename is not None:  # not from writing to the open file: the block used another file
+            raise
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -1,5 +1,6 @@
 """Local paths, free space, atomic file replacement and locks."""
 
+import errno
 import pathlib
 import shutil
 import threading
@@ -35,6 +36,14 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/below"), replacing(tmp_path / "file" / "below"):
         pass
+
+
+def test_only_errors_of_the_file_itself_are_reported_as_such(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*file: No space left"), replacing(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as `write` raises it, without a file name
+    with pytest.raises(FileNotFoundError, match="other"), replacing(tmp_path / "file"):
+        (tmp_path / "other").open()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127 + "x", "あ" * 85])

@@ -61,6 +61,17 @@ class DeviceStates:
         return self._surround([[self._tiles.get((index, t), self._zero) for t in row] for row in _around(tile)])
 
 
+def _temporary_file(folder: pathlib.Path) -> Any:
+    try:
+        return tempfile.TemporaryFile(dir=folder, prefix="a2f_states_")
+    except OSError as error:
+        raise UserError(
+            f"cannot create a temporary file in {folder} ({error.strerror}): set TMPDIR to another folder, or allow "
+            "more memory",
+            parameter="memory",
+        ) from error
+
+
 def _allocate(file: int, size: int, folder: pathlib.Path) -> None:
     # In a file that only has the size, the process would be killed when it writes to a page for which there is no room.
     if not hasattr(os, "posix_fallocate"):
@@ -88,7 +99,7 @@ class HostStates:
         if folder is None:
             self._values = np.empty(shape, dtype)
         else:
-            with tempfile.TemporaryFile(dir=folder, prefix="a2f_states_") as file:
+            with _temporary_file(folder) as file:
                 _allocate(file.fileno(), math.prod(shape) * dtype.itemsize, folder)
                 self._values = np.memmap(file, dtype, "r+", shape=shape)
 

@@ -27,3 +27,8 @@ def test_a_full_disk_is_an_error_and_not_a_crash(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=rf"cannot reserve .* in {tmp_path} \(No space left on device\): set TMPDIR"):
         HostStates(3, (2, 5), np.zeros((8, 8, 4), np.float32), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_for_temporary_files_that_cannot_be_used_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot create a temporary file in .*gone \(No such file or directory\): set"):
+        HostStates(1, (1, 1), np.zeros((8, 8, 2), np.float32), tmp_path / "gone")
