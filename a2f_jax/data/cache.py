@@ -13,8 +13,9 @@ import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 
-from a2f_jax.data.datasets import dataset_folder, open_pairs
+from a2f_jax.data.datasets import StoredPairs, dataset_folder
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import dataset_name
 from a2f_jax.errors import UserError
@@ -25,6 +26,7 @@ CHUNK = 128
 """Size of a chunk in bytes."""
 
 _FORMAT = "2"
+_MAX_CHUNKS = np.iinfo(np.int32).max
 
 
 class Cache(NamedTuple):
@@ -77,41 +79,41 @@ def _fingerprint(folder: pathlib.Path, split: str) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
-def _check_space(dataset: pathlib.Path, split: str, decoded: pathlib.Path) -> None:
-    # A lower bound, since pixels are larger than the compressed images they are decoded from.
-    needed = sum(file.stat().st_size for file in dataset.glob(f"*-{split}.*record*"))
-    require_space(
-        decoded, needed, "decoding the images", remedy="free some space, or prepare the dataset in another data_dir"
-    )
+class _Layout(NamedTuple):
+    """Sizes and places of the images, as in `Cache`, and the number of chunks of each file."""
+
+    sizes: np.ndarray
+    starts: dict[str, np.ndarray]
+    chunks: dict[str, int]
 
 
-def _build(folder: pathlib.Path, name: str, scale: int, split: str, data_dir: pathlib.Path, progress: bool) -> None:
-    pairs = open_pairs(name, scale=scale, split=split, data_dir=data_dir)
-    names, sizes = [], []
-    starts: dict[str, list[int]] = {"lr": [0], "hr": [0]}
-    bar = progress_bar(
-        total=len(pairs), unit="image", description=f"decoding {name} ×{scale} {split}", visible=progress
-    )
+def _lay_out(pairs: StoredPairs, scale: int, name: str) -> _Layout:
+    sizes = np.array(list(in_order(pairs.lr_size, range(len(pairs)))), np.int64)
+    ends = {key: np.cumsum(s * sizes[:, 0] * row_chunks(s * sizes[:, 1])) for key, s in (("lr", 1), ("hr", scale))}
+    if ends["hr"][-1] > _MAX_CHUNKS:
+        raise UserError(f"{name} ×{scale} has more than 250 GB of pixels: train on a subset of it")
+    starts = {key: np.array([0, *end[:-1]], np.int32) for key, end in ends.items()}
+    return _Layout(sizes.astype(np.int32), starts, {key: int(end[-1]) for key, end in ends.items()})
+
+
+def _build(folder: pathlib.Path, pairs: StoredPairs, layout: _Layout, bar: tqdm.tqdm) -> None:
+    names = []
     # Written rather than mapped: on a full disk, a write raises an error, but a store to a mapping kills the process.
     with bar, (folder / "lr").open("wb") as lr, (folder / "hr").open("wb") as hr:
         for pair in in_order(pairs.__getitem__, range(len(pairs))):
             names.append(pair.name)
-            sizes.append(pair.lr.shape[:2])
-            for key, file, pixels in (("lr", lr, pair.lr), ("hr", hr, pair.hr)):
+            for file, pixels in ((lr, pair.lr), (hr, pair.hr)):
                 height, width = pixels.shape[:2]
                 rows = np.zeros((height, row_chunks(width) * CHUNK), np.uint8)
                 rows[:, : 3 * width] = pixels.reshape(height, 3 * width)
                 file.write(rows.data)
-                starts[key].append(starts[key][-1] + rows.size // CHUNK)
             bar.update()
-    if starts["hr"][-1] > np.iinfo(np.int32).max:
-        raise UserError(f"{name} ×{scale} has more than 250 GB of pixels: train on a subset of it")
     np.savez(
         folder / "index.npz",
         names=np.array(names),
-        sizes=np.array(sizes, np.int32),
-        lr_start=np.array(starts["lr"][:-1], np.int32),
-        hr_start=np.array(starts["hr"][:-1], np.int32),
+        sizes=layout.sizes,
+        lr_start=layout.starts["lr"],
+        hr_start=layout.starts["hr"],
     )
 
 
@@ -154,11 +156,20 @@ def open_cache(
                     # Anything else was left by a process that died, or belongs to an earlier preparation.
                     for old in decoded.glob(f"{split}-*"):
                         shutil.rmtree(old)
-                    _check_space(dataset, split, decoded)
+                    pairs = StoredPairs(dataset, split, scale)
+                    layout = _lay_out(pairs, scale, name)
+                    require_space(
+                        decoded,
+                        sum(layout.chunks.values()) * CHUNK,
+                        "decoding the images",
+                        remedy="free some space, or prepare the dataset in another data_dir",
+                    )
                     partial = decoded / f"{split}-partial"
                     partial.mkdir()
                     try:
-                        _build(partial, name, scale, split, dataset.parents[2], progress)
+                        description = f"decoding {name} ×{scale} {split}"
+                        bar = progress_bar(total=len(pairs), unit="image", description=description, visible=progress)
+                        _build(partial, pairs, layout, bar)
                         os.replace(partial, folder)
                     finally:
                         shutil.rmtree(partial, ignore_errors=True)

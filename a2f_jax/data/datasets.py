@@ -5,10 +5,11 @@ A dataset is prepared once per scale: its images are stored, losslessly compress
 too.
 """
 
+import contextlib
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -21,8 +22,17 @@ from a2f_jax.data.sources import Pair, Source, dataset_name
 from a2f_jax.errors import UserError
 
 
-class _Stored(Sequence[Pair]):
-    """The pairs of a prepared dataset, decoded on access."""
+class StoredPairs(Sequence[Pair]):
+    """The pairs of a prepared dataset, decoded on access.
+
+    Args:
+      folder: the folder of the prepared dataset.
+      split: the name of the split.
+      scale: the scale of the pairs.
+
+    Raises:
+      UserError: the dataset is damaged, is not in array_record format, or has no such split.
+    """
 
     def __init__(self, folder: pathlib.Path, split: str, scale: int):
         import tensorflow_datasets as tfds
@@ -34,31 +44,48 @@ class _Stored(Sequence[Pair]):
             raise UserError(f"{folder} is damaged ({reason}): prepare the dataset again and overwrite it") from error
         if split not in builder.info.splits:
             raise UserError(
-                f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}: prepare it again with "
-                "`a2f data prepare --validation N --overwrite`, which holds out N images of a folder of photographs"
+                f"{folder} has no split {split!r}, only {', '.join(builder.info.splits)}: prepare the dataset again, "
+                "and hold out photographs for validation"
             )
         raw = tfds.decode.SkipDecoding()
         try:
             self._data = builder.as_data_source(split=split, decoders={"lr": raw, "hr": raw})
         except NotImplementedError as error:
             raise UserError(
-                f"{folder} is not in array_record format: prepare it again with `a2f data prepare`, or convert it "
-                "with the convert_format script of tensorflow-datasets"
+                f"{folder} is not in array_record format: prepare the dataset again, or convert it with the "
+                "convert_format script of tensorflow-datasets"
             ) from error
         self._folder, self._scale = folder, scale
 
     def __len__(self) -> int:
         return len(self._data)
 
-    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        index = range(len(self))[index]
+    def lr_size(self, index: int) -> tuple[int, int]:
+        """Returns the LR height and width of a pair in pixels, without decoding it.
+
+        Args:
+          index: the index of the pair.
+
+        Raises:
+          UserError: the image is damaged.
+        """
+        with self._reporting_damage(index), Image.open(io.BytesIO(self._data[index]["lr"])) as image:
+            return image.height, image.width
+
+    @contextlib.contextmanager
+    def _reporting_damage(self, index: int) -> Iterator[None]:
         try:
-            example = self._data[index]
-            lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
+            yield
         except Exception as error:  # each library that meets the damage raises its own
             raise UserError(
                 f"image {index} in {self._folder} is damaged ({error}): prepare the dataset again and overwrite it"
             ) from error
+
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
+        index = range(len(self))[index]
+        with self._reporting_damage(index):
+            example = self._data[index]
+            lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
         height, width = self._scale * lr.shape[0], self._scale * lr.shape[1]
         # DIV2K prepared by tensorflow-datasets itself has no names.
         name = example["name"].decode() if "name" in example else f"{index:04d}"
@@ -97,8 +124,8 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
         return prepare(name, scale=scale, data_dir=root)
     source = "" if name == "div2k" else " --source DIR"
     raise UserError(
-        f"{name} ×{scale} is not prepared in {root}: run `a2f data prepare {name} --scale {scale}{source} "
-        f"--data-dir {root}`"
+        f"{name} ×{scale} is not prepared in {root}: prepare it with a2f_jax.prepare, or in a shell with "
+        f"`a2f data prepare {name} --scale {scale}{source} --data-dir {root}`"
     )
 
 
@@ -125,9 +152,9 @@ def open_pairs(
     name = dataset_name(name)
     root = data_root(data_dir)
     if name not in BENCHMARK_SETS:
-        return _Stored(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)
+        return StoredPairs(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)
     if split not in (None, "test"):
         raise UserError(f"{name} has no split {split!r}: it is a benchmark set, whose only split is 'test'")
     if data_dir is not None and root.is_dir() and not prepared_folder(name, scale, root):
         return _Files(find(name, root, scale)["test"], scale)
-    return _Stored(dataset_folder(name, scale=scale, data_dir=root), "test", scale)
+    return StoredPairs(dataset_folder(name, scale=scale, data_dir=root), "test", scale)

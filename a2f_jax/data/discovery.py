@@ -73,12 +73,12 @@ def benchmark(folder: pathlib.Path, name: str, scale: int) -> Splits:
             found[own] = pairs
     if len(found) > 1:
         raise UserError(f"{name} is in {listed(list(map(str, found)))}: pass one of these folders")
-    for pairs in found.values():
+    if pairs := next(iter(found.values()), None):
         return {"test": pairs}
-    there = listed(sorted(f.name for f in candidates[0].iterdir()), most=6) or "nothing"
+    contents = listed(sorted(f.name for f in candidates[0].iterdir()), most=6) or "nothing"
     raise UserError(
         f"{candidates[0]} does not contain {name} ×{scale}: expected image_SRF_{scale}/*_HR.png (SelfExSR), HR/*.png "
-        f"(EDSR benchmark) or GTmod12/*.png (BasicSR), found {there}"
+        f"(EDSR benchmark) or GTmod12/*.png (BasicSR), found {contents}"
     )
 
 

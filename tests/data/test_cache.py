@@ -86,11 +86,11 @@ def _run(code, data_dir):
 
 _SLOWLY = """
 import os, time
-get = datasets._Stored.__getitem__
+get = datasets.StoredPairs.__getitem__
 def slowly(self, i):
     {}
     return get(self, i)
-datasets._Stored.__getitem__ = slowly
+datasets.StoredPairs.__getitem__ = slowly
 """
 
 
@@ -132,9 +132,16 @@ sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.std
 def test_a_disk_that_is_too_small_is_found_before_decoding(data_dir, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 10_000))
     monkeypatch.setattr(cache, "_build", None)
-    with pytest.raises(UserError, match=r"decoded has 9\.8 KB of free space, but decoding the images takes"):
+    with pytest.raises(UserError, match=r"has 9\.8 KB of free space, but decoding the images takes [\d.]+ KB"):
         open_cache("photos", scale=2, data_dir=data_dir)
     assert not list(_decoded(data_dir).glob("train-*"))
+
+
+def test_too_many_pixels_are_found_before_decoding(data_dir, monkeypatch):
+    monkeypatch.setattr(cache, "_build", None)
+    monkeypatch.setattr(cache, "_MAX_CHUNKS", 100)
+    with pytest.raises(UserError, match="photos ×2 has more than 250 GB of pixels: train on a subset of it"):
+        open_cache("photos", scale=2, data_dir=data_dir)
 
 
 def test_a_folder_that_cannot_be_written_is_named(data_dir):
