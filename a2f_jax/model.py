@@ -205,7 +205,8 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
         in it, or the name of weights that ship with the package, such as
         `"a2f-sd-x4"`. A variant, such as `"a2f-sd"`, stands for its weights of the given scale, or ×4. In a path, a
         leading `~` is expanded to the home folder.
-      scale: the scale that the weights must have, or None for any. Weights that serve several scales need it.
+      scale: the scale that the weights must have, or None for any. Published weights that serve several scales, or do
+        not tell theirs, need it.
 
     Returns:
       The model, ready to be called.

@@ -41,13 +41,13 @@ def add_command(commands: Any, name: str, run: Run, summary: str, examples: str)
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
-    """Adds `--scale`, which selects one of the scales that weights serve."""
+    """Adds `--scale`, for weights that do not tell their scale."""
     parser.add_argument(
         "--scale",
         type=int,
         choices=SCALES,
         metavar="SCALE",
-        help="scale of the weights (2, 3 or 4), for weights that serve several scales",
+        help="scale of the weights (2, 3 or 4), for published weights that serve several scales or do not tell theirs",
     )
 
 

@@ -52,7 +52,7 @@ def _find(tensors: Tensors, name: str) -> np.ndarray:
 
 
 class ScaleError(ValueError):
-    """Weights that serve several scales were read without a scale, or with one that they do not serve."""
+    """Weights that do not tell their scale were read without one, or with one that they do not serve."""
 
 
 class Published(NamedTuple):
@@ -254,13 +254,13 @@ def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str,
 
     Args:
       tensors: by their published names.
-      scale: the scale to use, for files that serve several.
+      scale: the scale to use, for files that serve several or do not tell theirs.
 
     Returns:
       The name in `PEERS`, the scale, and the parameters, float32.
 
     Raises:
-      ScaleError: the weights serve several scales and none is given, or they do not serve the given one.
+      ScaleError: the weights do not tell their scale and none is given, or they do not serve the given one.
       ValueError: no network is recognized, or a tensor is not one of its tensors.
     """
     found = recognize(tensors)
@@ -270,7 +270,7 @@ def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str,
     scales = published.scales(tensors)
     if scale is None and len(scales) > 1:
         raise ScaleError(
-            f"its weights of {PEERS[name].title} serve several scales: pass one of {', '.join(map(str, scales))}"
+            f"its weights of {PEERS[name].title} do not tell their scale: pass one of {', '.join(map(str, scales))}"
         )
     scale = scale or scales[0]
     if scale not in scales:

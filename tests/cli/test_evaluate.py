@@ -72,7 +72,7 @@ def test_weights_that_serve_several_scales_are_evaluated_at_the_given_one(severa
 
 def test_weights_that_serve_several_scales_need_the_flag(several_scales, benchmark, fails):
     line = fails("evaluate", "--weights", several_scales, *benchmark)
-    assert line.endswith("VDSR serve several scales: pass one of 2, 3, 4 (--scale)")
+    assert line.endswith("VDSR do not tell their scale: pass one of 2, 3, 4 (--scale)")
     line = fails("report", "--weights", several_scales)
     assert line.endswith("pass one of 2, 3, 4")  # this command has no such flag
 

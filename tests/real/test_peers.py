@@ -48,7 +48,7 @@ def test_published_weights_give_the_originals_output(shared, tensors, case):
 
 
 def test_files_that_serve_several_scales_ask_for_one(tensors):
-    with pytest.raises(ValueError, match="VDSR serve several scales: pass one of 2, 3, 4"):
+    with pytest.raises(ValueError, match="VDSR do not tell their scale: pass one of 2, 3, 4"):
         params_from_source(tensors("vdsr", 2))
     with pytest.raises(ValueError, match="IMDN are for ×2, not for ×3"):
         params_from_source(tensors("imdn", 2), 3)
