@@ -93,7 +93,7 @@ def test_the_resolution_comes_from_exif_if_the_header_has_none():
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns about malformed metadata
-def test_malformed_segments_do_not_cost_the_image():
+def test_malformed_segments_do_not_make_an_image_unreadable():
     """Inserts 400 segments that start as known metadata and continue with noise."""
     good = jpeg()
     expected = read_picture(good).pixels

@@ -120,7 +120,7 @@ def test_a_description_of_the_subject_is_kept_in_a_tiff():
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns about malformed metadata
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_damaged_exif_does_not_cost_the_image(form):
+def test_damaged_exif_does_not_make_an_image_unreadable(form):
     """Overwrites up to 5 random bytes of an EXIF block, 150 times per format."""
     rng = np.random.default_rng(0)
     expected = [read_picture(saved(form, b"")).pixels]

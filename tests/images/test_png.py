@@ -185,7 +185,7 @@ def test_exif_stored_as_text_is_applied_and_written_once():
     ],
     ids=lambda c: f"{c[4:8].decode()}-{len(c)}",
 )
-def test_malformed_metadata_does_not_cost_the_image(malformed):
+def test_malformed_metadata_does_not_make_an_image_unreadable(malformed):
     samples = noise(2, 8)
     for content in (png(samples, 2, 8, malformed), png(samples, 2, 8, after=[malformed])):
         picture = read_picture(content)

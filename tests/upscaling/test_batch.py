@@ -189,7 +189,7 @@ def test_a_resumed_run_upscales_what_is_missing(model, folder, tmp_path):
         (Options(form="WEBP"), "PNG of 24×18", "WEBP of 24×18"),
     ],
 )
-def test_results_of_other_options_are_not_taken_for_done(model, photo, tmp_path, changed, found, expected):
+def test_results_of_other_options_do_not_count_as_finished(model, photo, tmp_path, changed, found, expected):
     target = tmp_path / "out.png"
     upscale(model, [photo], target)
     content = target.read_bytes()
@@ -204,7 +204,7 @@ def test_results_of_other_options_are_not_taken_for_done(model, photo, tmp_path,
     assert target.read_bytes() != content
 
 
-def test_an_unreadable_output_file_is_not_taken_for_done(model, photo, tmp_path):
+def test_an_unreadable_output_file_does_not_count_as_finished(model, photo, tmp_path):
     (tmp_path / "out.png").write_bytes(b"precious")
     with pytest.raises(UserError, match=r"out\.png exists, but it is no image instead of PNG of 24×18 pixels"):
         upscale(model, [photo], tmp_path / "out.png", Options(resume=True))

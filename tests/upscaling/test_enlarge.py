@@ -145,7 +145,7 @@ def test_two_passes_are_the_model_twice(upscaler):
         (4, 16.0, (256, 320), 2),
     ],
 )
-def test_the_model_is_applied_as_often_as_comes_nearest_to_the_factor(scale, target, size, passes):
+def test_the_number_of_passes_is_the_closest_to_the_factor(scale, target, size, passes):
     to = enlargement_of(Picture(_noise(16, 20, 3)), scale, target, True)
     assert (to.height, to.width, to.passes) == (*size, passes)
 
