@@ -18,7 +18,7 @@ class BenchmarkSet(NamedTuple):
     """A set of images on which papers report scores.
 
     Attributes:
-      title: Name as printed in papers.
+      title: name as printed in papers.
       spellings: Names under which its folder is distributed, in lower case.
     """
 
@@ -41,11 +41,11 @@ class Format:
     """Capabilities of an output format.
 
     Attributes:
-      suffixes: File name suffixes in lower case, the usual one first.
-      max_side: Largest width and height in pixels.
-      sixteen_bit: Whether it supports 16 bits per channel.
-      alpha: Whether it supports transparency.
-      in_strips: Whether it is written strip by strip, so that the image may be larger than memory.
+      suffixes: file name suffixes in lower case, the usual one first.
+      max_side: largest width and height in pixels.
+      sixteen_bit: whether it supports 16 bits per channel.
+      alpha: whether it supports transparency.
+      in_strips: whether it is written strip by strip, so that the image may be larger than memory.
     """
 
     suffixes: tuple[str, ...]
@@ -71,8 +71,8 @@ class Plugin(NamedTuple):
 
     Attributes:
       format: Pillow's name for the format.
-      module: Module that registers the format with Pillow.
-      suffixes: File name suffixes in lower case.
+      module: module that registers the format with Pillow.
+      suffixes: file name suffixes in lower case.
     """
 
     format: str

@@ -1,4 +1,4 @@
-"""The command `a2f compare`."""
+"""`a2f compare`: results of several models side by side with the ground truth."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from a2f_jax.files import check_writable, local_path
 
 
 def add(commands: Any) -> None:
-    """Adds the parser of the command to the subparsers `commands`."""
+    """Adds `a2f compare` to the command line."""
     parser = add_command(
         commands,
         "compare",

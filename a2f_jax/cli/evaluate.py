@@ -1,4 +1,4 @@
-"""The command `a2f evaluate`."""
+"""`a2f evaluate`: PSNR, SSIM and LPIPS on benchmark sets."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from a2f_jax.errors import UserError
 
 
 def add(commands: Any) -> None:
-    """Adds the parser of the command to the subparsers `commands`."""
+    """Adds `a2f evaluate` to the command line."""
     parser = add_command(
         commands,
         "evaluate",

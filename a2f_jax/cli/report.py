@@ -1,4 +1,4 @@
-"""The command `a2f report`."""
+"""`a2f report`: the tables and figures of the paper, with measured results."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names, rectangle
 
 
 def add(commands: Any) -> None:
-    """Adds the parser of the command to the subparsers `commands`."""
+    """Adds `a2f report` to the command line."""
     parser = add_command(
         commands,
         "report",

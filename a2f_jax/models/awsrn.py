@@ -78,7 +78,7 @@ class AWSRN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
         s = Conv(self.features, dtype=self.dtype, name="head")(x)
         for i in range(self.blocks):

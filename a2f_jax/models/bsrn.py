@@ -56,7 +56,7 @@ class BSRN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         rgb = (lr.astype(jnp.float32) / 255).astype(self.dtype)
         x = BlueprintConv(64, name="head")(jnp.concatenate([rgb] * 4, -1))
         outputs = [x]

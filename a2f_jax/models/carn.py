@@ -23,7 +23,7 @@ from a2f_jax.models.layers import Dtype, pixel_shuffle
 from a2f_jax.models.peer_layers import PlainConv
 
 RGB_MEAN_OF_1 = np.array([0.4488, 0.4371, 0.4040], np.float32)
-"""Mean color of DIV2K on 0..1, subtracted from the input and added to the output."""
+"""Mean color of DIV2K in 0..1, subtracted from the input and added to the output."""
 
 _GROUPS = 4  # of CARN-M
 
@@ -88,7 +88,7 @@ class CARN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         x = (lr.astype(jnp.float32) / 255 - RGB_MEAN_OF_1).astype(self.dtype)
         h = PlainConv(64, name="entry")(x)
         h = _cascade(h, [CascadingBlock(self.efficient, name=f"block{i}") for i in range(3)])

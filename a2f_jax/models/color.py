@@ -8,14 +8,14 @@ import numpy as np
 
 from a2f_jax.data.matlab_bicubic import resize_taps
 
-# ITU-R BT.601 for components on 0..255, as MATLAB's rgb2ycbcr has it, without its rounding.
+# ITU-R BT.601 for components in 0..255, as MATLAB's rgb2ycbcr has it, without its rounding.
 _TO_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
 _OFFSET = np.array([16.0, 128.0, 128.0])
 _FROM_YCBCR = np.linalg.inv(_TO_YCBCR)
 
 
 def rgb_to_ycbcr(rgb: jax.Array) -> jax.Array:
-    """`[..., 3]` on 0..255 → Y on 16..235, Cb and Cr on 16..240."""
+    """`[..., 3]` in 0..255 → Y in 16..235, Cb and Cr in 16..240."""
     return rgb @ jnp.asarray(_TO_YCBCR.T, rgb.dtype) + jnp.asarray(_OFFSET, rgb.dtype)
 
 
@@ -40,13 +40,13 @@ def upscale_luma(
     """Upscales a color image with a network for luma.
 
     Args:
-      lr: `[N, H, W, 3]`, RGB on 0..255.
+      lr: `[N, H, W, 3]`, RGB in 0..255.
       scale: of the network.
       network: `[N, h, w, 1]` → `[N, scale · H, scale · W, 1]`, both Y / 255.
       enlarged: whether the network takes Y already enlarged by bicubic interpolation.
 
     Returns:
-      float32 `[N, scale · H, scale · W, 3]`, RGB on 0..255.
+      float32 `[N, scale · H, scale · W, 3]`, RGB in 0..255.
     """
     ycbcr = rgb_to_ycbcr(lr.astype(jnp.float32))
     interpolated = bicubic(ycbcr, scale)

@@ -60,7 +60,7 @@ class DBPN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         rgb = (lr.astype(jnp.float32) / 255).astype(self.dtype)
         x = _activated(_activated(rgb, PlainConv(256, name="head1")), PlainConv(FEATURES, 1, name="head2"))
 

@@ -83,7 +83,7 @@ CELLS: dict[str, tuple[CellForm, ...]] = {
 TAIL_INPUTS = {"a": (-1, 0, 1, 2, 3, 4, 5, 6), "b": (0, 3, 5, 6), "c": (-1, 1, 5, 6)}
 """What the last convolution sees."""
 
-# Full-range luma and chroma of ITU-R BT.601 for RGB on 0..1, and the graph's way back for components on 0..255.
+# Full-range luma and chroma of ITU-R BT.601 for RGB in 0..1, and the graph's way back for components in 0..255.
 _TO_YPBPR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 _TO_RGB = np.array([[1, 0, 1.402], [1, -0.34414, -0.71414], [1, 1.772, 0]])
 _RGB_OFFSET = np.array([-179.456, 135.4598, -226.816])
@@ -164,7 +164,7 @@ class FALSR(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, 2 · H, 2 · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, 2 · H, 2 · W, 3]` in the same range."""
         rgb = lr.astype(jnp.float32)
         y = (rgb / 255 @ jnp.asarray(_TO_YPBPR[0], jnp.float32))[..., None].astype(self.dtype)
         first = nn.relu(PlainConv(32, name="head")(y))

@@ -68,7 +68,7 @@ class RCAN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         x = h = PlainConv(FEATURES, name="head")((lr.astype(jnp.float32) - RGB_MEAN).astype(self.dtype))
         for i in range(self.groups):
             h = ResidualGroup(self.blocks, name=f"group{i}")(h)

@@ -74,7 +74,7 @@ class Peer(NamedTuple):
 
     Attributes:
       title: the name as papers print it.
-      make: from a scale to the network, `[N, H, W, 3]` → `[N, scale · H, scale · W, 3]`, RGB on 0..255.
+      make: from a scale to the network, `[N, H, W, 3]` → `[N, scale · H, scale · W, 3]`, RGB in 0..255.
       scales: the upscaling factors that it exists for.
       luma: whether it upscales luma, and chroma is interpolated.
       enlarged: whether it takes the image enlarged by bicubic interpolation already.

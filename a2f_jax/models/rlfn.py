@@ -2,7 +2,7 @@
 
 Source: "Residual local feature network for efficient super-resolution".
 
-    x = conv3x3(rgb)                                        52 channels, rgb on 0..255
+    x = conv3x3(rgb)                                        52 channels, rgb in 0..255
     y = pixel_shuffle(conv3x3(x + conv3x3(six blocks (x))))
 
 with block(x) = ESA(conv1x1(x + three times lrelu(conv3x3(...)))), leaky ReLU of slope 0.05.
@@ -43,7 +43,7 @@ class RLFN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         x = h = PlainConv(52, name="head")(lr.astype(jnp.float32).astype(self.dtype))
         for i in range(6):
             h = ResidualLocalFeatureBlock(name=f"block{i}")(h)

@@ -38,7 +38,7 @@ class SelNet(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
 
         def selected(x: jax.Array, name: str) -> jax.Array:
             x = PlainConv(FEATURES, name=name)(x)

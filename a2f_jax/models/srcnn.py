@@ -31,7 +31,7 @@ class SRCNN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
 
         def conv(x: jax.Array, features: int, size: int, name: str) -> jax.Array:
             margin = size // 2

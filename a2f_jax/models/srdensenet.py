@@ -52,7 +52,7 @@ class SRDenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, 4 · H, 4 · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, 4 · H, 4 · W, 3]` in the same range."""
 
         def network(y: jax.Array) -> jax.Array:
             outputs = [nn.relu(PlainConv(GROWTH * LAYERS, name="head")(y.astype(self.dtype)))]

@@ -75,7 +75,7 @@ class SRFBN(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         rgb = (lr.astype(jnp.float32) - RGB_MEAN).astype(self.dtype)
         f = _activated(rgb, PlainConv(4 * self.features, name="head1"))
         h = f = _activated(f, PlainConv(self.features, 1, name="head2"))

@@ -36,7 +36,7 @@ class SRMDNF(nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` on 0..255 → float32 `[N, scale · H, scale · W, 3]` on the same range."""
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         rgb = (lr.astype(jnp.float32) / 255).astype(self.dtype)
         degradation = self.param("degradation", nn.initializers.zeros, (KERNEL_COEFFICIENTS,)).astype(self.dtype)
         maps = jnp.broadcast_to(degradation, (*rgb.shape[:3], KERNEL_COEFFICIENTS))
