@@ -22,13 +22,13 @@ class JpegContent:
 
     Attributes:
       stream: JPEG file with nothing but what determines the pixels, for a decoder.
-      kind: What a decoder for baseline and progressive JPEG cannot read, such as "12-bit JPEG", or None.
+      kind: what a decoder for baseline and progressive JPEG cannot read, such as "12-bit JPEG", or None.
       icc_profile: ICC color profile, or None.
       exif: EXIF block, or None.
       xmp: XMP packet, or None.
-      dpi: Horizontal and vertical resolution in dots per inch, or None.
-      aspect: Pixels per unknown unit, horizontally and vertically, if they differ; otherwise None.
-      comments: Comments, in their order.
+      dpi: horizontal and vertical resolution in dots per inch, or None.
+      aspect: pixels per unknown unit, horizontally and vertically, if they differ; otherwise None.
+      comments: comments, in their order.
     """
 
     stream: BinaryIO
@@ -45,13 +45,13 @@ def scan_jpeg(file: BinaryIO) -> JpegContent:
     """Collects the metadata of a JPEG file.
 
     Args:
-      file: The file, read from its current position.
+      file: the file, read from its current position.
 
     Returns:
       The content. Damaged metadata is dropped.
 
     Raises:
-      ValueError: The file ends before its pixels.
+      ValueError: the file ends before its pixels.
     """
     stream = io.BytesIO()
     stream.write(file.read(2))

@@ -82,7 +82,7 @@ def valid_exif(exif: Image.Exif) -> bytes | None:
     """Encodes the tags that are true of an upright, upscaled version of an image.
 
     Args:
-      exif: Tags of the original. Those that cannot be read are dropped.
+      exif: tags of the original. Those that cannot be read are dropped.
 
     Returns:
       An EXIF block, or None if no tag is left. Pixel sizes are still those of the original, see `resized_exif`.
@@ -165,9 +165,9 @@ def valid_dpi(x: Any, y: Any, factor: float = 1) -> tuple[float, float] | None:
     """Returns a resolution in dots per inch, or None if it is missing or absurd.
 
     Args:
-      x: Horizontal number of dots per unit.
-      y: Vertical number of dots per unit.
-      factor: Units per inch.
+      x: horizontal number of dots per unit.
+      y: vertical number of dots per unit.
+      factor: units per inch.
     """
     try:
         dpi = float(x) * factor, float(y) * factor

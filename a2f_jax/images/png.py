@@ -36,15 +36,15 @@ class PngContent:
 
     Attributes:
       stream: PNG file with nothing but what determines the pixels, for a decoder.
-      depth: Bits per sample.
-      frames: Number of images, more than 1 in an animation.
-      transparent_color: For grayscale and RGB, the samples of the color that is transparent, or None.
+      depth: bits per sample.
+      frames: number of images, more than 1 in an animation.
+      transparent_color: for grayscale and RGB, the samples of the color that is transparent, or None.
       icc_profile: ICC color profile, or None.
       exif: EXIF block, or None.
       xmp: XMP packet, or None.
-      dpi: Horizontal and vertical resolution in dots per inch, or None.
-      aspect: Pixels per unknown unit, horizontally and vertically, or None.
-      chunks: Color space and text chunks, which stay valid when the image is upscaled.
+      dpi: horizontal and vertical resolution in dots per inch, or None.
+      aspect: pixels per unknown unit, horizontally and vertically, or None.
+      chunks: color space and text chunks, which stay valid when the image is upscaled.
     """
 
     stream: BinaryIO
@@ -63,13 +63,13 @@ def scan_png(file: BinaryIO) -> PngContent:
     """Checks the structure and the checksums of a PNG file, and collects its metadata.
 
     Args:
-      file: The file, read from its current position.
+      file: the file, read from its current position.
 
     Returns:
       The content. Damaged metadata is dropped.
 
     Raises:
-      ValueError: What determines the pixels is damaged; the message gives the reason.
+      ValueError: what determines the pixels is damaged; the message gives the reason.
     """
     stream = io.BytesIO()
     stream.write(file.read(len(SIGNATURE)))
@@ -255,18 +255,18 @@ def write_png(
     """Writes a PNG image while holding only one strip of it in memory.
 
     Args:
-      file: Binary file, written from its current position; it need not be seekable.
-      shape: Height, width and channels of the whole image. 1 channel is grayscale, 2 are grayscale and alpha,
+      file: binary file, written from its current position; it need not be seekable.
+      shape: height, width and channels of the whole image. 1 channel is grayscale, 2 are grayscale and alpha,
         3 are RGB, and 4 are RGB and alpha.
       dtype: uint8 or uint16.
-      strips: Arrays `[h, width, channels]` of `dtype`, from top to bottom, whose heights add up to the height.
+      strips: arrays `[h, width, channels]` of `dtype`, from top to bottom, whose heights add up to the height.
       icc_profile: ICC color profile to embed.
       exif: EXIF block, with or without the `Exif` prefix that JPEG uses.
       xmp: XMP packet.
-      dpi: Horizontal and vertical resolution in dots per inch.
-      aspect: Pixels per unknown unit, horizontally and vertically; only written without `dpi`.
-      comments: Comments of a JPEG or GIF file.
-      chunks: Color space and text chunks.
+      dpi: horizontal and vertical resolution in dots per inch.
+      aspect: pixels per unknown unit, horizontally and vertically; only written without `dpi`.
+      comments: comments of a JPEG or GIF file.
+      chunks: color space and text chunks.
     """
     height, width, channels = shape
     depth = dtype.itemsize

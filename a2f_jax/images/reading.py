@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import zipfile
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 from a2f_jax.catalogue import PLUGINS
 from a2f_jax.errors import UserError
 from a2f_jax.images.jpeg import scan_jpeg
+from a2f_jax.images.limits import PIXEL_LIMIT, check_size
 from a2f_jax.images.metadata import (
     RESOLUTION_TAGS,
     orientation_of,
@@ -28,10 +30,7 @@ from a2f_jax.images.metadata import (
 )
 from a2f_jax.images.png import Chunk, scan_png
 from a2f_jax.images.signatures import HEAD_SIZE, readable_formats, recognize, remedy
-from a2f_jax.images.tiff import check_size, read_tiff
-
-PIXEL_LIMIT = 200_000_000
-"""Largest number of pixels that an image may declare. A few bytes can declare billions, which would exhaust memory."""
+from a2f_jax.images.tiff import read_tiff
 
 _DEEP_RAW_MODE = re.compile("RGB[AX]?;16[BLN]")
 _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
@@ -48,16 +47,16 @@ class Picture:
 
     Attributes:
       pixels: uint8 or uint16 `[H, W, 3]`, RGB.
-      alpha: Opacity, `[H, W]` of the same dtype as `pixels`, or None if every pixel is opaque.
-      gray: Whether the file is grayscale. The three channels of `pixels` are then equal.
+      alpha: opacity, `[H, W]` of the same dtype as `pixels`, or None if every pixel is opaque.
+      gray: whether the file is grayscale. The three channels of `pixels` are then equal.
       format: Pillow's name for the format of the file, such as "PNG".
       icc_profile: ICC color profile, or None.
       exif: EXIF block with the tags that stay true when the image is upscaled, but for its pixel sizes, or None.
       xmp: XMP packet, whose orientation is set to upright, or None.
-      dpi: Horizontal and vertical resolution in dots per inch, or None.
-      aspect: Pixels per unknown unit, horizontally and vertically, or None.
-      comments: Comments of a JPEG or GIF file.
-      png_chunks: Color space and text chunks of a PNG file, as pairs of type and data.
+      dpi: horizontal and vertical resolution in dots per inch, or None.
+      aspect: pixels per unknown unit, horizontally and vertically, or None.
+      comments: comments of a JPEG or GIF file.
+      png_chunks: color space and text chunks of a PNG file, as pairs of type and data.
     """
 
     pixels: np.ndarray
@@ -99,9 +98,33 @@ def _register_decoders() -> None:
                 module.register_heif_opener()
 
 
-def _open_image(file: BinaryIO, form: str) -> ImageFile.ImageFile:
+def _open_image(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
     _register_decoders()
-    return Image.open(file, formats=[form])
+    return Image.open(file, formats=[format_name])
+
+
+class _WithoutPillowLimit:
+    # Pillow's own pixel limit is a setting of the process. While any thread reads an image, `check_size` replaces it.
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_without_pillow_limit = _WithoutPillowLimit()
 
 
 def _deep_colors(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
@@ -330,34 +353,39 @@ def _turned_pair(pair: Any, orientation: int) -> Any:
     return pair[::-1] if pair and orientation in (5, 6, 7, 8) else pair
 
 
-def read_picture(source: str | os.PathLike[str] | zipfile.Path | bytes, limit: int = PIXEL_LIMIT) -> Picture:
+def read_picture(
+    source: str | os.PathLike[str] | zipfile.Path | bytes, limit: int = PIXEL_LIMIT, *, name: str | None = None
+) -> Picture:
     """Reads an image file.
 
     Args:
-      source: Path of the file, a file inside a zip archive, or the content of a file.
-      limit: Largest number of pixels that the image may declare. The size is checked before anything is decoded.
+      source: path of the file, a file inside a zip archive, or the content of a file.
+      limit: largest number of pixels that the image may declare. The size is checked before anything is decoded.
+      name: name of the image in errors. None: the path, or "standard input" for the content of a file.
 
     Returns:
       The image, rotated upright. CMYK is converted to sRGB with the embedded profile.
 
     Raises:
-      UserError: The file cannot be read, is not an image of a supported format, or is damaged; or the image has more
+      UserError: the file cannot be read, is not an image of a supported format, or is damaged; or the image has more
         than `limit` pixels, several frames, CMYK colors without a profile, or samples that are not supported.
     """
-    name = "standard input" if isinstance(source, bytes) else str(source)
+    name = name or _name_of(source)
     try:
-        with _open(source) as file:
+        with _without_pillow_limit, _open(source) as file:
             return _decode(file, name, limit)
     except UserError:
         raise
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{name} declares too many pixels: {error}") from error
     except MemoryError as error:
         raise UserError(f"{name} does not fit in memory: use a smaller image") from error
     except Exception as error:  # decoders raise many kinds of exceptions for damaged files
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {name}: {error.strerror}") from error
         raise UserError(f"{name} is not an image or is damaged: {_reason(error)}") from error
+
+
+def _name_of(source: Any) -> str:
+    return "standard input" if isinstance(source, bytes) else str(source)
 
 
 def _reason(error: Exception) -> str:
@@ -378,15 +406,20 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
 
 
 def read_size(
-    source: str | os.PathLike[str] | bytes, limit: int = PIXEL_LIMIT, *, upright: bool = True
+    source: str | os.PathLike[str] | bytes,
+    limit: int = PIXEL_LIMIT,
+    *,
+    upright: bool = True,
+    name: str | None = None,
 ) -> tuple[str, int, int]:
     """Reads the format and the size of an image, without decoding its pixels where the format allows it.
 
     Args:
-      source: Path of the file, or the content of a file.
-      limit: Largest number of pixels that the image may declare.
-      upright: Whether to apply the orientation in the EXIF metadata. In a PNG it may come after the pixels, which are
+      source: path of the file, or the content of a file.
+      limit: largest number of pixels that the image may declare.
+      upright: whether to apply the orientation in the EXIF metadata. In a PNG it may come after the pixels, which are
         decoded to find it.
+      name: name of the image in errors. None: the path, or "standard input" for the content of a file.
 
     Returns:
       Pillow's name for the format, and the height and the width in pixels.
@@ -395,18 +428,20 @@ def read_size(
       UserError: `read_picture` cannot read the image.
     """
     try:
-        with _open(source) as file:
+        with _without_pillow_limit, _open(source) as file:
             form = recognize(file.read(HEAD_SIZE))
             file.seek(0)
             with _open_image(file, str(form)) as image:
-                check_size(str(source), *image.size, limit, 1 if form == "JPEG" else getattr(image, "n_frames", 1))
+                check_size(
+                    name or _name_of(source), *image.size, limit, 1 if form == "JPEG" else getattr(image, "n_frames", 1)
+                )
                 width, height = image.size
                 # Pillow applies the orientation of these itself.
                 if upright and form not in ("TIFF", "JXL") and orientation_of(image.getexif()) in (5, 6, 7, 8):
                     width, height = height, width
                 return str(form), height, width
-    except Exception:  # what is wrong, or how else to read the file, is the full reader's to find out
-        picture = read_picture(source, limit)
+    except Exception:  # let `read_picture` report the error, or read the file in another way
+        picture = read_picture(source, limit, name=name)
         return picture.format, *picture.pixels.shape[:2]
 
 
@@ -414,13 +449,13 @@ def read_rgb(source: str | os.PathLike[str] | zipfile.Path) -> np.ndarray:
     """Reads the colors of an 8-bit image, for training or evaluation. Transparency is dropped.
 
     Args:
-      source: Path of the file, or a file inside a zip archive.
+      source: path of the file, or a file inside a zip archive.
 
     Returns:
       uint8 `[H, W, 3]`, RGB, rotated upright.
 
     Raises:
-      UserError: The file is not an image that `read_picture` reads, or it has 16 bits per channel.
+      UserError: the file is not an image that `read_picture` reads, or it has 16 bits per channel.
     """
     picture = read_picture(source)
     if picture.pixels.dtype != np.uint8:

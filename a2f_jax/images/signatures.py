@@ -68,7 +68,7 @@ def recognize(head: bytes) -> str | None:
     """Returns the name of a file format.
 
     Args:
-      head: The first bytes of the file; `HEAD_SIZE` suffice.
+      head: the first bytes of the file; `HEAD_SIZE` suffice.
 
     Returns:
       Pillow's name for a format that it decodes, possibly with a plugin; the name of another format; or None.

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from a2f_jax.errors import UserError
+from a2f_jax.images.limits import check_size
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
@@ -15,16 +16,16 @@ def read_tiff(file: BinaryIO, name: str, limit: int) -> tuple[np.ndarray, dict[i
     """Decodes the first image of a TIFF file with tifffile.
 
     Args:
-      file: The file.
-      name: Its name, for messages.
-      limit: Largest number of pixels that the image may declare.
+      file: the file.
+      name: its name, for messages.
+      limit: largest number of pixels that the image may declare.
 
     Returns:
       Samples `[H, W, 1..4]`, uint8 or uint16: grayscale or RGB, then alpha if there is any. Floating-point samples
       0..1 become uint16. And the values of the tags by number.
 
     Raises:
-      UserError: The image is too large, or its samples have no defined mapping to 16-bit RGB.
+      UserError: the image is too large, or its samples have no defined mapping to 16-bit RGB.
     """
     import tifffile
 
@@ -66,28 +67,6 @@ def read_tiff(file: BinaryIO, name: str, limit: int) -> tuple[np.ndarray, dict[i
         straight = np.rint(color * (highest / np.maximum(opacity, 1, dtype=np.float64)))
         color = np.minimum(straight, highest).astype(samples.dtype)
     return np.concatenate([color, opacity], -1), tags
-
-
-def check_size(name: str, width: int, height: int, limit: int, frames: int) -> None:
-    """Checks the size that a file declares, before its pixels are decoded.
-
-    Args:
-      name: Name of the file, for messages.
-      width: Width in pixels.
-      height: Height in pixels.
-      limit: Largest number of pixels allowed.
-      frames: Number of images in the file.
-
-    Raises:
-      UserError: The image has more pixels than allowed, or the file has several images.
-    """
-    if width * height > limit:
-        raise UserError(
-            f"{name} declares {width}×{height} pixels, more than the pixel limit of {limit}: raise the limit",
-            parameter="pixel_limit",
-        )
-    if frames > 1:
-        raise UserError(f"{name} has {frames} frames: save the frame to upscale as a separate image")
 
 
 def _to_16_bit(samples: np.ndarray, name: str) -> np.ndarray:

@@ -21,13 +21,13 @@ def format_of(path: pathlib.Path) -> str:
     """Returns the output format for a file name.
 
     Args:
-      path: File name; only its suffix matters, in upper or lower case.
+      path: file name; only its suffix matters, in upper or lower case.
 
     Returns:
       A key of `FORMATS`.
 
     Raises:
-      UserError: The suffix is not that of an output format.
+      UserError: the suffix is not that of an output format.
     """
     for name, form in FORMATS.items():
         if path.suffix.lower() in form.suffixes:
@@ -40,14 +40,14 @@ def check_format(name: str, target: str, picture: Picture, height: int, width: i
     """Checks, before any work is done, that a format can hold the result.
 
     Args:
-      name: A key of `FORMATS`.
-      target: Name of the file to write, for messages.
-      picture: The original.
-      height: Height of the result in pixels.
-      width: Width of the result in pixels.
+      name: a key of `FORMATS`.
+      target: name of the file to write, for messages.
+      picture: the original.
+      height: height of the result in pixels.
+      width: width of the result in pixels.
 
     Raises:
-      UserError: The result is too large for the format, or is transparent and the format is not.
+      UserError: the result is too large for the format, or is transparent and the format is not.
     """
     form = FORMATS[name]
     if max(height, width) > form.max_side:
@@ -154,14 +154,14 @@ def write_picture(
     PNG and TIFF are written strip by strip; the other formats need the whole image in memory.
 
     Args:
-      file: Binary file to write to. TIFF needs it to be seekable.
-      form: A key of `FORMATS`.
-      shape: Height, width and channels. 1 channel is grayscale, 2 are grayscale and alpha, 3 are RGB, and 4 are RGB
+      file: binary file to write to. TIFF needs it to be seekable.
+      form: a key of `FORMATS`.
+      shape: height, width and channels. 1 channel is grayscale, 2 are grayscale and alpha, 3 are RGB, and 4 are RGB
         and alpha.
       dtype: uint8, or uint16 if the format is PNG or TIFF.
-      strips: Arrays `[h, width, channels]` of `dtype`, from top to bottom, whose heights add up to the height.
-      picture: The original, whose color profile and metadata are copied.
-      quality: Quality 1..100 for JPEG (default 95), WebP (default: lossless) and AVIF (default 90). Other formats
+      strips: arrays `[h, width, channels]` of `dtype`, from top to bottom, whose heights add up to the height.
+      picture: the original, whose color profile and metadata are copied.
+      quality: quality 1..100 for JPEG (default 95), WebP (default: lossless) and AVIF (default 90). Other formats
         ignore it.
     """
     height, width, channels = shape
@@ -197,12 +197,12 @@ def write_rgb(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     """Writes an 8-bit RGB image. An existing file is replaced atomically, and missing folders are created.
 
     Args:
-      path: File to write. Its suffix selects the format, one of `FORMATS`; JPEG has quality 95, AVIF has quality 90,
+      path: file to write. Its suffix selects the format, one of `FORMATS`; JPEG has quality 95, AVIF has quality 90,
         and WebP is lossless.
       pixels: uint8 `[H, W, 3]`, RGB.
 
     Raises:
-      UserError: The suffix is unknown, the image is too large for the format, or the file cannot be written.
+      UserError: the suffix is unknown, the image is too large for the format, or the file cannot be written.
     """
     path = pathlib.Path(path)
     form, picture = format_of(path), Picture(pixels)

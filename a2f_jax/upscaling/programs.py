@@ -123,7 +123,7 @@ class Programs:
       mix: maps (weights from `mix_weights`, λ_res · res, s_0 to s_i and padding, frame) to (s_{i+1}, sums of its
         channels).
       tail: for each dtype of the result, maps (s_L with `BLOCK_HALO`, pixels, frame) to (`[scale · T, scale · T, 3]`,
-        whether all of it was finite). uint8 and uint16 use their full range; float32 is on 0..255 and not clipped.
+        whether all of it was finite). uint8 and uint16 use their full range; float32 is in 0..255 and not clipped.
       surround: maps a tile and its 8 neighbors to the tile with `BLOCK_HALO`, on the device.
       halo: number of pixels that `head` and `tail` need on each side of a tile.
       device: the device that holds the weights and runs the programs.

@@ -63,7 +63,7 @@ def strips(
 
     Args:
       programs: the tile programs of the network.
-      image: `[H, W, 3]`, uint8 or float32 on 0..255, or uint16 on 0..65535.
+      image: `[H, W, 3]`, uint8 or float32 in 0..255, or uint16 in 0..65535.
       plan: tile size and storage of the states.
       depth: dtype of the result. `"uint8"` and `"uint16"` are rounded and use their full range; `"float32"` is on
         0..255 and neither clipped nor rounded.

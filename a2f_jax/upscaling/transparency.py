@@ -78,7 +78,7 @@ class AlphaLimits:
         """Limits a strip of the enlarged alpha.
 
         Args:
-          strip: float32 `[h, width]` on 0..255.
+          strip: float32 `[h, width]` in 0..255.
           top: row of the enlarged image where the strip begins.
           height: height of the enlarged image.
           width: width of the enlarged image.

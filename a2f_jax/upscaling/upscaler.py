@@ -134,7 +134,7 @@ class Upscaler:
         """Upscales one image.
 
         Args:
-          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
+          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255.
           progress: called with the number of tile programs that have run since the previous call.
 
         Returns:
@@ -167,7 +167,7 @@ class Upscaler:
         """Upscales one image and yields the result in horizontal strips, so that it need not fit into memory.
 
         Args:
-          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 on 0..255.
+          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255.
           dtype: dtype of the result: uint8, uint16 or float32. The default is that of the image.
           reserved: bytes of host memory that hold input and output during the computation. The default is the size of
             the input.
@@ -305,7 +305,7 @@ def quantize(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Converts pixels to integers.
 
     Args:
-      pixels: float32 on 0..255.
+      pixels: float32 in 0..255.
       dtype: uint8, uint16 or float32.
 
     Returns:

@@ -276,11 +276,31 @@ def test_tiff_with_a_tag_of_the_wrong_type_raises_no_other_error(tmp_path, pixel
             read_rgb(tmp_path / "damaged.tif")
 
 
-def test_a_decompression_bomb_is_refused(tmp_path, pixels, monkeypatch):
-    write_rgb(tmp_path / "image.png", pixels)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels.size // 3 // 2 - 1)
-    with pytest.raises(UserError, match=r"image\.png declares too many pixels"):
-        read_rgb(tmp_path / "image.png")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".avif"])
+@pytest.mark.filterwarnings("error")
+def test_the_pixel_limit_of_the_reader_holds_whatever_that_of_pillow_is(tmp_path, pixels, suffix, monkeypatch):
+    path, count = tmp_path / f"image{suffix}", pixels.size // 3
+    write_rgb(path, pixels)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    assert read_picture(path, count).pixels.shape == pixels.shape
+    assert read_size(path, count)[1:] == pixels.shape[:2]
+    assert Image.MAX_IMAGE_PIXELS == 1
+    for read in (read_picture, read_size):
+        with pytest.raises(
+            UserError, match=rf"image\{suffix} declares .* the pixel limit of {count - 1}: pass a larger"
+        ):
+            read(path, count - 1)
+
+
+def test_errors_name_the_image_as_the_caller_does():
+    bomb = _saved(Image.new("1", (100, 100)), "PNG")
+    for read in (read_picture, read_size):
+        with pytest.raises(UserError, match=r"^gs://bucket/photo\.png is not an image"):
+            read(b"?", name="gs://bucket/photo.png")
+        with pytest.raises(UserError, match=r"^gs://bucket/photo\.png declares 100×100 pixels"):
+            read(bomb, 9999, name="gs://bucket/photo.png")
+        with pytest.raises(UserError, match=r"^standard input declares 100×100 pixels"):
+            read(bomb, 9999)
 
 
 def test_a_missing_file_is_named(tmp_path):
