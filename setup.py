@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "a2f_jax/__init__.py").rea
 setuptools.setup(
     name="a2f_jax",
     version=VERSION,
-    description="A2F lightweight image super-resolution in JAX and Flax, for TPU, GPU and CPU",
+    description="A2F lightweight image super-resolution in JAX and Flax, for TPU, GPU, and CPU",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -26,12 +26,6 @@ Network = Any
 """A Flax module `[N, H, W, 3]` → `[N, scale · H, scale · W, 3]` with the attributes `scale` and `dtype`."""
 
 
-def _for_this_backend(network: Network) -> Network:
-    if not isinstance(network, A2F):
-        return network
-    return network.clone(winograd=prefers_winograd(jax.default_backend(), network.dtype))
-
-
 @dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, because arrays are not hashable
 class Model:
     """A network with its weights.
@@ -61,7 +55,7 @@ class Model:
         """
         metadata = dict(metadata or {})
         if "network" not in metadata:
-            return cls(_for_this_backend(network_of(params)), params, metadata)
+            return cls(network_of(params), params, metadata)
         if metadata["network"] not in PEERS:
             raise ValueError(f"there is no network {metadata['network']!r}: update a2f_jax, or use other weights")
         network = PEERS[metadata["network"]].make(int(metadata["scale"]))
@@ -96,10 +90,13 @@ class Model:
 
     def with_dtype(self, dtype: Any) -> "Model":
         """Returns the same model, computing in `dtype` (float32 or bfloat16); parameters stay float32."""
-        return dataclasses.replace(self, network=_for_this_backend(self.network.clone(dtype=dtype)))
+        return dataclasses.replace(self, network=self.network.clone(dtype=dtype))
 
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch. This is a pure function that works under `jax.jit`, `jax.vmap` and `jax.grad`.
+
+        The program depends on no device and can be exported for any of them. `upscale` is faster on a CPU, where it uses
+        Winograd's algorithm. Matrix products have full precision, also where the default of JAX is lower.
 
         Args:
           lr: `[N, H, W, 3]`, RGB in 0..255, of any real dtype.
@@ -107,7 +104,8 @@ class Model:
         Returns:
           float32 `[N, scale · H, scale · W, 3]` in the same range, neither clipped nor rounded.
         """
-        return self.inference_network.apply({"params": self.folded}, lr)
+        with jax.default_matmul_precision("highest"):
+            return self.inference_network.apply({"params": self.folded}, lr)
 
     def upscaler(
         self,
@@ -118,6 +116,7 @@ class Model:
         ensemble: bool = False,
         edge: Edge = "zero",
         device: jax.Device | None = None,
+        concurrent: int = 1,
         verbose: bool = False,
     ) -> Upscaler:
         """Returns an `Upscaler` of this model with the given options.
@@ -131,6 +130,8 @@ class Model:
           edge: what the network sees beyond the border of the image: `"zero"` padding as in the paper, or the image
             itself, mirrored (`"reflect"`), for flat and saturated colors at the border.
           device: the device to compute on; by default JAX's first local device.
+          concurrent: number of upscalers that run at the same time, one on each device, and share the memory of the
+            host.
           verbose: whether to print how each image is computed to standard error.
         """
         device = device or jax.local_devices()[0]
@@ -146,6 +147,7 @@ class Model:
             ensemble=ensemble,
             edge=edge,
             device=device,
+            concurrent=concurrent,
             verbose=verbose,
         )
 
@@ -220,8 +222,8 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     path = shipped_weights().get(name) or local_path(name)
     if not name or not os.path.exists(path):
         raise UserError(
-            f"no weights at {name or repr(name)}: pass a .safetensors or .pt file, the work folder of a training run, "
-            f"or one of {', '.join(shipped_weights())}"
+            f"no weights at {name or repr(name)}: pass a .safetensors, .pt, .pth or .npz file, the work folder of a "
+            f"training run, or one of {', '.join(shipped_weights())}"
         )
     try:
         model = Model.from_params(*read_weights(path, scale))
