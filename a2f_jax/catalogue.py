@@ -19,7 +19,7 @@ class BenchmarkSet(NamedTuple):
 
     Attributes:
       title: name as printed in papers.
-      spellings: Names under which its folder is distributed, in lower case.
+      spellings: names under which its folder is distributed, in lower case.
     """
 
     title: str
