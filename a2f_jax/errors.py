@@ -1,4 +1,6 @@
-"""The exception for errors that the user can fix."""
+"""The exception for errors that the user can fix, and a function for messages."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -14,3 +16,16 @@ class UserError(Exception):
     def __init__(self, message: str, *, parameter: str | None = None):
         super().__init__(message)
         self.parameter = parameter
+
+
+def shorten(names: Sequence[str], most: int = 10) -> str:
+    """Formats a list of names for a message.
+
+    Args:
+      names: the names.
+      most: how many of them to include.
+
+    Returns:
+      The first names, separated by commas, and the number of the others, such as `"a, b and 3 more"`.
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalogue import DEFAULT_SCALE, FORMATS, SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, message_of
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from a2f_jax.model import Model
@@ -266,7 +266,6 @@ def _write_report(path: pathlib.Path, outcome: "Outcome", work: "Worklist") -> N
 
 def _print_summary(outcome: "Outcome") -> None:
     from a2f_jax.progress import say
-    from a2f_jax.upscaling.batch import shorten
 
     done, skipped = len(outcome.having("done")), outcome.having("skipped")
     if done > 1:
@@ -290,7 +289,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.files import local_path
     from a2f_jax.images.reading import PIXEL_LIMIT
     from a2f_jax.progress import say
-    from a2f_jax.upscaling.batch import PIPE, Options, list_jobs, shorten, summarize, upscale_files
+    from a2f_jax.upscaling.batch import PIPE, Options, list_jobs, summarize, upscale_files
     from a2f_jax.upscaling.compilations import count_compilations
 
     weights = _weights(args)

@@ -50,7 +50,7 @@ class Cache(NamedTuple):
     lr_start: np.ndarray
     hr_start: np.ndarray
 
-    def images(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns read-only views of one image, LR uint8 `[h, w, 3]` and HR uint8 `[s·h, s·w, 3]`."""
         height, width = map(int, self.sizes[index])
         return (

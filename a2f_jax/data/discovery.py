@@ -12,8 +12,8 @@ from a2f_jax.data.pairing import (
     pairs_in_one_folder,
     pairs_side_by_side,
 )
-from a2f_jax.data.sources import Source, Splits, listed, sample
-from a2f_jax.errors import UserError
+from a2f_jax.data.sources import Source, Splits, sample
+from a2f_jax.errors import UserError, shorten
 
 
 def has_own_splits(name: str) -> bool:
@@ -72,10 +72,10 @@ def benchmark(folder: pathlib.Path, name: str, scale: int) -> Splits:
         if pairs:
             found[own] = pairs
     if len(found) > 1:
-        raise UserError(f"{name} is in {listed(list(map(str, found)))}: pass one of these folders")
-    if pairs := next(iter(found.values()), None):
-        return {"test": pairs}
-    contents = listed(sorted(f.name for f in candidates[0].iterdir()), most=6) or "nothing"
+        raise UserError(f"{name} is in {shorten(list(map(str, found)))}: pass one of these folders")
+    if found:
+        return {"test": next(iter(found.values()))}
+    contents = shorten(sorted(f.name for f in candidates[0].iterdir()), most=6) or "nothing"
     raise UserError(
         f"{candidates[0]} does not contain {name} ×{scale}: expected image_SRF_{scale}/*_HR.png (SelfExSR), HR/*.png "
         f"(EDSR benchmark) or GTmod12/*.png (BasicSR), found {contents}"

@@ -8,8 +8,8 @@ import urllib.request
 import zipfile
 from typing import NamedTuple
 
-from a2f_jax.data.sources import AnyPath, Source, Splits, image_files, listed, stem
-from a2f_jax.errors import UserError
+from a2f_jax.data.sources import AnyPath, Source, Splits, image_files, stem
+from a2f_jax.errors import UserError, shorten
 from a2f_jax.files import locked, require_space
 from a2f_jax.progress import progress_bar
 
@@ -176,7 +176,7 @@ def find_div2k(folder: pathlib.Path, scale: int) -> Splits:
         }
         for place, mine, other, others in ((hr, hr_files, lr, lr_files), (lr, lr_files, hr, hr_files)):
             if missing := sorted(set(others) - set(mine)):
-                raise UserError(f"{place} has no image for {listed(missing)} in {other}: download {place} again")
+                raise UserError(f"{place} has no image for {shorten(missing)} in {other}: download {place} again")
         if not hr_files:
             raise UserError(f"{hr} has no images: download it again")
         splits[split] = [Source(name, file, lr_files[name]) for name, file in hr_files.items()]

@@ -5,8 +5,8 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from a2f_jax.data.sources import AnyPath, Source, image_files, listed, stem
-from a2f_jax.errors import UserError
+from a2f_jax.data.sources import AnyPath, Source, image_files, stem
+from a2f_jax.errors import UserError, shorten
 
 # Names of folders, in lower case: LR, LR_bicubic, LRbicx4, low_resolution, ...; HR, Flickr2K_HR, GT, GTmod12, ...
 _LR_FOLDER = re.compile(r"(?:^|[^a-z])lr|lr(?=x\d|$|[^a-z])|^low[-_ ]?res")
@@ -59,14 +59,14 @@ def _match(hr: dict[str, AnyPath], lr: dict[str, AnyPath], scale: int, hr_place:
     in_hr, in_lr = (f" in {hr_place}", f" in {lr_place}") if hr_place != lr_place else ("", "")
     without_lr = [name for name in hr if name not in found]
     if without_lr:
-        raise UserError(f"{lr_place} has no LR image for {listed(without_lr)}{in_hr}: add or remove the images")
+        raise UserError(f"{lr_place} has no LR image for {shorten(without_lr)}{in_hr}: add or remove the images")
     without_hr = [name for name in lr if name not in found.values()]
     if without_hr:
-        raise UserError(f"{hr_place} has no HR image for {listed(without_hr)}{in_lr}: add or remove the images")
+        raise UserError(f"{hr_place} has no HR image for {shorten(without_hr)}{in_lr}: add or remove the images")
     for name, count in collections.Counter(found.values()).items():
         if count > 1:
             several = [other for other in hr if found[other] == name]
-            raise UserError(f"{lr_place}/{name} belongs to {listed(several)}{in_hr}: keep one of them")
+            raise UserError(f"{lr_place}/{name} belongs to {shorten(several)}{in_hr}: keep one of them")
     return [Source(stem(name), file, lr[found[name]]) for name, file in hr.items()]
 
 
@@ -96,7 +96,7 @@ def pairs_in_one_folder(folder: pathlib.Path, scale: int) -> list[Source]:
         lr = {n: files[n] for n, p in parsed.items() if p.base != stem(n) and p.base.lower() in stems}
         names = {name: stem(name) for name in files if name not in lr}
         if only_lr := [name for name in names if parsed[name].kind == "lr"]:
-            raise UserError(f"{folder} has no HR image for {listed(only_lr)}: add or remove the images")
+            raise UserError(f"{folder} has no HR image for {shorten(only_lr)}: add or remove the images")
     hr, lr = _of_scale({name: files[name] for name in names}, scale), _of_scale(lr, scale)
     pairs = _match(hr, lr, scale, str(folder), str(folder)) if hr and lr else [Source("", f) for f in hr.values()]
     return [pair._replace(name=names[pair.hr.name]) for pair in pairs]
@@ -162,7 +162,7 @@ def _scale_of(path: str) -> int | None:
 
 def _only(places: dict[str, pathlib.Path], kind: str, folder: pathlib.Path) -> pathlib.Path | None:
     if len(places) > 1:
-        raise UserError(f"{folder} has several folders of {kind} images, {listed(list(places))}: keep one of them")
+        raise UserError(f"{folder} has several folders of {kind} images, {shorten(list(places))}: keep one of them")
     return next(iter(places.values()), None)
 
 

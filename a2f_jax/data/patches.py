@@ -135,7 +135,7 @@ class Patches:
                 f"use a multiple of {process_count}"
             )
         self.cache, self.patch_size = cache, patch_size
-        self._images = [cache.images(i) for i in range(len(cache.names))]
+        self._images = [cache.pair(i) for i in range(len(cache.names))]
         self._seed = np.uint32(seed % 2**32)
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)

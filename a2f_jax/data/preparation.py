@@ -24,8 +24,8 @@ from a2f_jax.data.locations import (
     split_sizes,
 )
 from a2f_jax.data.parallel import in_order
-from a2f_jax.data.sources import Source, Splits, dataset_name, fingerprint, listed
-from a2f_jax.errors import UserError
+from a2f_jax.data.sources import Source, Splits, dataset_name, fingerprint
+from a2f_jax.errors import UserError, shorten
 from a2f_jax.files import check_writable, local_path, locked, require_space
 from a2f_jax.progress import progress_bar, say
 
@@ -169,7 +169,7 @@ def prepare(
         with locked(target.parent / "prepare.lock"):
             if overwrite or not target.exists():
                 if folder and not has_own_splits(name) and (unsupported := unsupported_images(folder)):
-                    say(f"left out, in unsupported formats: {listed(unsupported)}")
+                    say(f"left out, in unsupported formats: {shorten(unsupported)}")
                 _write(name, scale, splits, target, validation, min_size, skip_bad, progress)
             elif (target / "source.txt").read_text() != fingerprint(splits):
                 raise UserError(

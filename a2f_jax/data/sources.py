@@ -134,11 +134,6 @@ def stem(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def listed(names: list[str], most: int = 10) -> str:
-    """Returns names separated by commas, of which the first few are spelled out."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def sample() -> Splits:
     """Returns the color photographs that scikit-image installs; the right quarter of each is held out.
 

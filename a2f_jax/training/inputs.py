@@ -14,7 +14,7 @@ from a2f_jax.data import Cache, Pair, Patches, open_cache, open_pairs
 from a2f_jax.data.device_patches import device_batch, device_images
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.spmd import Resident
-from a2f_jax.training.validation import middle
+from a2f_jax.training.validation import center_crop
 
 
 def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tuple[np.ndarray, np.ndarray]]]:
@@ -26,7 +26,7 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
 
     Returns:
       The sampler of training patches, and this process's share of the validation images as `(LR, HR)` arrays, cropped
-      by `middle`.
+      by `center_crop`.
 
     Raises:
       UserError: the dataset is not prepared, has no validation images, or has an image smaller than a patch.
@@ -39,7 +39,8 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
     with failing_together():
         if index != 0:
             held_out, cache = _open_splits(config, scale)
-        images = [middle(held_out[i], scale) for i in range(min(len(held_out), config.validation_images))[index::count]]
+        chosen = range(min(len(held_out), config.validation_images))[index::count]
+        images = [center_crop(held_out[i], scale) for i in chosen]
         patches = Patches(
             cache,
             seed=config.seed,
@@ -72,10 +73,10 @@ def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
     """Returns the training images to place in device memory, or None if the host crops the patches."""
     if config.data.placement == "host":
         return None
-    cut = functools.partial(device_batch, scale=cache.scale, patch_size=config.data.patch_size)
+    crop = functools.partial(device_batch, scale=cache.scale, patch_size=config.data.patch_size)
     return Resident(
         device_images(cache),
-        lambda images, step, rows: cut(images, seed=config.seed, step=step, rows=rows),
+        lambda images, step, rows: crop(images, seed=config.seed, step=step, rows=rows),
         config.batch_size,
     )
 

@@ -30,7 +30,7 @@ from a2f_jax.training.state import init_state
 from a2f_jax.training.step import make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
 from a2f_jax.training.validation import validate
-from a2f_jax.training.warm_start import start_from
+from a2f_jax.training.warm_start import initialize_from
 
 
 def train(
@@ -64,7 +64,7 @@ def train(
         with failing_together():
             monitor = stack.enter_context(Monitor(workdir, active=primary))
             if primary:
-                stack.enter_context(_alone(workdir))
+                stack.enter_context(_locked_workdir(workdir))
         if unknown := unknown_entries(config):
             monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
         # Before the dataset is decoded, which may take minutes.
@@ -74,7 +74,7 @@ def train(
             start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
             checkpoints.check_space(start)
             if config.init and not checkpoints.steps:
-                start = start_from(config.init, start, monitor.say)
+                start = initialize_from(config.init, start, monitor.say)
 
         patches, images = open_training_data(config, network.scale)
         train_step = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
@@ -176,7 +176,7 @@ def _validate(
 
 
 @contextlib.contextmanager
-def _alone(workdir: pathlib.Path) -> Iterator[None]:
+def _locked_workdir(workdir: pathlib.Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(workdir / "lock", wait=False))

@@ -44,13 +44,13 @@ class Resident(NamedTuple):
 
     Attributes:
       images: a pytree of host arrays.
-      cut: `(images, step, rows) -> batch`, a jittable function that crops patches; `rows` are indices into the global
+      crop: `(images, step, rows) -> batch`, a jittable function that crops patches; `rows` are indices into the global
         batch, uint32 `[b]`.
       batch_size: the global batch size.
     """
 
     images: Any
-    cut: Callable[[Any, jax.Array, jax.Array], Batch]
+    crop: Callable[[Any, jax.Array, jax.Array], Batch]
     batch_size: int
 
 
@@ -86,7 +86,7 @@ def _per_device(train_step: TrainStep, resident: Resident | None) -> Callable[[T
         rows = (jax.lax.axis_index(AXIS) * share + jnp.arange(share)).astype(jnp.uint32)
 
         def update(state: TrainState, _: jax.Array) -> tuple[TrainState, Metrics]:
-            return train_step(state, resident.cut(images, state.step, rows))
+            return train_step(state, resident.crop(images, state.step, rows))
 
         return _updates(update, state, turns)
 

@@ -15,7 +15,7 @@ A fixed crop keeps the scores comparable, needs few compilations and takes littl
 measures whole images."""
 
 
-def middle(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
+def center_crop(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the central crop of a pair as `(LR, HR)`, at most 128 LR pixels high and wide."""
     height, width = (min(_CROP, size) for size in pair.lr.shape[:2])
     top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2

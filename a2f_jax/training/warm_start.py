@@ -13,7 +13,7 @@ from a2f_jax.models.a2f import Params
 from a2f_jax.training.state import TrainState
 
 
-def warm_start(params: Params, weights: Params) -> tuple[Params, list[str]]:
+def copy_matching(params: Params, weights: Params) -> tuple[Params, list[str]]:
     """Replaces the parameters whose names and shapes match, for example all but tail and skip of another scale.
 
     Args:
@@ -29,7 +29,7 @@ def warm_start(params: Params, weights: Params) -> tuple[Params, list[str]]:
     return flax.traverse_util.unflatten_dict(merged, sep="."), [name for name in flat if not fits[name]]
 
 
-def start_from(weights: str, state: TrainState, say: Callable[[str], None]) -> TrainState:
+def initialize_from(weights: str, state: TrainState, say: Callable[[str], None]) -> TrainState:
     """Returns the state of a new run, initialized from existing weights where names and shapes match.
 
     Args:
@@ -44,7 +44,7 @@ def start_from(weights: str, state: TrainState, say: Callable[[str], None]) -> T
         loaded = load(weights).params
     except UserError as error:
         raise UserError(f"config.init: {error}") from error
-    params, left = warm_start(state.params, loaded)
+    params, left = copy_matching(state.params, loaded)
     if len(left) == len(jax.tree.leaves(state.params)):
         raise UserError(f"config.init={weights} has no parameter that fits the network of this run: use other weights")
     say(f"Starting from {weights}" + (f"; randomly initialized: {', '.join(left)}" if left else ""))

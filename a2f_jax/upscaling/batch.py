@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from a2f_jax.catalogue import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, shorten
 from a2f_jax.files import check_writable, local_path, replacing
 from a2f_jax.images.reading import PIXEL_LIMIT, Picture, read_picture, read_size
 from a2f_jax.images.writing import check_format, format_of, write_picture
@@ -212,11 +212,6 @@ def summarize(ignored: Sequence[tuple[pathlib.Path, str]]) -> str:
     for path, reason in ignored:
         by_reason.setdefault(reason, []).append(str(path))
     return ", ".join(f"{len(names)} {reason} ({shorten(names)})" for reason, names in by_reason.items())
-
-
-def shorten(names: Sequence[str], most: int = 10) -> str:
-    """Returns the first few of a list of names, and the number of the others."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _jobs_in_folder(

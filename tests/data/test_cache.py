@@ -25,7 +25,7 @@ def _assert_decoded(opened, pairs):
     assert opened.names == [pair.name for pair in pairs]
     for i, pair in enumerate(pairs):
         assert tuple(opened.sizes[i]) == pair.lr.shape[:2]
-        lr, hr = opened.images(i)
+        lr, hr = opened.pair(i)
         np.testing.assert_array_equal(lr, pair.lr)
         np.testing.assert_array_equal(hr, pair.hr)
 
@@ -52,7 +52,7 @@ def test_every_row_starts_at_a_new_chunk(tmp_path, picture):
 
 def test_the_pixels_are_read_only(data_dir):
     with pytest.raises(ValueError, match="read-only"):
-        open_cache("photos", scale=2, data_dir=data_dir).images(0)[1][:] = 0
+        open_cache("photos", scale=2, data_dir=data_dir).pair(0)[1][:] = 0
 
 
 def test_a_dataset_is_decoded_once(data_dir, monkeypatch):
@@ -66,8 +66,8 @@ def test_a_dataset_that_was_prepared_again_is_decoded_again(photos, data_dir, pi
     write_rgb(photos / f"{old.names[0]}", picture(100))
     prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=2, min_size=1, overwrite=True)
     new = open_cache("photos", scale=2, data_dir=data_dir)
-    np.testing.assert_array_equal(new.images(0)[1], picture(100))
-    assert not np.array_equal(old.images(0)[1], picture(100))  # a run that has the old cache open can still use it
+    np.testing.assert_array_equal(new.pair(0)[1], picture(100))
+    assert not np.array_equal(old.pair(0)[1], picture(100))  # a run that has the old cache open can still use it
     assert len(list(_decoded(data_dir).glob("train-*"))) == 1
 
 

@@ -17,7 +17,7 @@ def patches(cache):
 
 def test_the_cache_returns_the_images(cache, images):
     for i, pair in enumerate(images):
-        for mapped, image in zip(cache.images(i), pair, strict=True):
+        for mapped, image in zip(cache.pair(i), pair, strict=True):
             np.testing.assert_array_equal(mapped, image)
 
 

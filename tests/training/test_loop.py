@@ -18,7 +18,7 @@ from a2f_jax.images import write_rgb
 from a2f_jax.models.a2f import A2F
 from a2f_jax.training import loop
 from a2f_jax.training.loop import train
-from a2f_jax.training.warm_start import warm_start
+from a2f_jax.training.warm_start import copy_matching
 from a2f_jax.weights.training_run import read_checkpoint
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
@@ -310,9 +310,9 @@ def test_an_unwritable_work_folder_is_named(config, tmp_path):
         train(config, tmp_path / "file" / "run")
 
 
-def test_warm_start_takes_what_fits(random_params):
+def test_parameters_are_copied_where_names_and_shapes_match(random_params):
     x2, x4 = (random_params(A2F(scale=s, features=8, blocks=2), seed=s) for s in (2, 4))
-    merged, left = warm_start(x4, x2)
+    merged, left = copy_matching(x4, x2)
     assert sorted(left) == sorted(f"{part}.{leaf}" for part in ("tail", "skip") for leaf in ("v", "g", "bias"))
     np.testing.assert_array_equal(merged["head"]["v"], x2["head"]["v"])
     np.testing.assert_array_equal(merged["tail"]["v"], x4["tail"]["v"])
