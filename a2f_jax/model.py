@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from a2f_jax.catalogue import DEFAULT_SCALE
+from a2f_jax.catalog import DEFAULT_SCALE
 from a2f_jax.errors import UserError
 from a2f_jax.files import local_path
 from a2f_jax.images.pil import image_of, picture_of

@@ -31,7 +31,7 @@ from apache_beam.io import fileio
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
-from a2f_jax.catalogue import FORMATS
+from a2f_jax.catalog import FORMATS
 
 FAILED = "failed"
 

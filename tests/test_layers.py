@@ -29,7 +29,7 @@ LAYERS = [
     "files",
     "progress",
     "compilation_cache",
-    "catalogue",
+    "catalog",
     "errors",
 ]
 
@@ -81,8 +81,8 @@ def test_the_public_api_exists_and_is_documented():
         a2f_jax.nothing  # noqa: B018
 
 
-def test_the_catalogue_and_the_command_line_do_not_import_jax():
-    program = "import sys, a2f_jax.catalogue, a2f_jax.cli; sys.exit('jax' in sys.modules)"
+def test_the_catalog_and_the_command_line_do_not_import_jax():
+    program = "import sys, a2f_jax.catalog, a2f_jax.cli; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

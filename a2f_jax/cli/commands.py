@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from a2f_jax.catalogue import SCALES
+from a2f_jax.catalog import SCALES
 from a2f_jax.errors import UserError
 
 WEIGHTS_HELP = (

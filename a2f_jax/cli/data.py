@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.catalogue import BENCHMARK_SETS, SCALES
+from a2f_jax.catalog import BENCHMARK_SETS, SCALES
 from a2f_jax.cli.commands import add_command
 
 

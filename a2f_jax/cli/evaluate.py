@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.catalogue import SCALES
+from a2f_jax.catalog import SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, names
 from a2f_jax.errors import UserError
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.catalogue import BENCHMARK_SETS
+from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.cli.commands import add_command
 
 

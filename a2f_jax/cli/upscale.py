@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from a2f_jax.catalogue import DEFAULT_SCALE, FORMATS, SCALES
+from a2f_jax.catalog import DEFAULT_SCALE, FORMATS, SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, message_of
 from a2f_jax.errors import UserError, shorten
 

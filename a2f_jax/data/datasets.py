@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from a2f_jax.catalogue import BENCHMARK_SETS
+from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.data.discovery import find
 from a2f_jax.data.locations import data_root, prepared_folder
 from a2f_jax.data.preparation import prepare

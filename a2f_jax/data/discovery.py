@@ -3,7 +3,7 @@
 import itertools
 import pathlib
 
-from a2f_jax.catalogue import BENCHMARK_SETS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
+from a2f_jax.catalog import BENCHMARK_SETS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.data.div2k import find_div2k
 from a2f_jax.data.pairing import (
     is_lr_folder,

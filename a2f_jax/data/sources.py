@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a2f_jax.catalogue import BENCHMARK_SETS, READABLE_SUFFIXES
+from a2f_jax.catalog import BENCHMARK_SETS, READABLE_SUFFIXES
 from a2f_jax.data.matlab_bicubic import matlab_bicubic
 from a2f_jax.errors import UserError
 from a2f_jax.images import read_rgb

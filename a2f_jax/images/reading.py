@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from a2f_jax.catalogue import PLUGINS
+from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
 from a2f_jax.images.jpeg import scan_jpeg
 from a2f_jax.images.limits import PIXEL_LIMIT, check_size

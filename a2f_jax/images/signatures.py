@@ -2,7 +2,7 @@
 
 import re
 
-from a2f_jax.catalogue import FORMATS, PLUGINS
+from a2f_jax.catalog import FORMATS, PLUGINS
 
 HEAD_SIZE = 512
 """Number of bytes from the start of a file that suffice to recognize it."""

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from a2f_jax.catalogue import FORMATS
+from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import replacing
 from a2f_jax.images.metadata import read_exif, resized_exif, resized_xmp

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.catalogue import SCALES
+from a2f_jax.catalog import SCALES
 from a2f_jax.models.layers import Conv, Dtype, conv_init, normalized_kernel, pixel_shuffle, pointwise_conv
 
 Params = dict[str, Any]

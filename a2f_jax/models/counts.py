@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 
-from a2f_jax.catalogue import SCALES
+from a2f_jax.catalog import SCALES
 from a2f_jax.models.a2f import A2F, VARIANTS, build
 
 PAPER_OUTPUT = (720, 1280)

@@ -12,7 +12,7 @@ import flax.traverse_util
 import numpy as np
 from ml_collections import ConfigDict
 
-from a2f_jax.catalogue import SCALES
+from a2f_jax.catalog import SCALES
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd

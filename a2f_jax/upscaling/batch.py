@@ -17,7 +17,7 @@ import jax
 from PIL import Image
 from tqdm import tqdm
 
-from a2f_jax.catalogue import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
+from a2f_jax.catalog import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError, shorten
 from a2f_jax.files import check_writable, local_path, replacing
 from a2f_jax.images.reading import PIXEL_LIMIT, Picture, read_picture, read_size

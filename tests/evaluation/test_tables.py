@@ -4,7 +4,7 @@ import runpy
 
 import pytest
 
-from a2f_jax.catalogue import BENCHMARK_SETS, BenchmarkSet
+from a2f_jax.catalog import BENCHMARK_SETS, BenchmarkSet
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.tables import markdown_table, terminal_table, write_results

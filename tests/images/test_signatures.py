@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from a2f_jax import catalogue
+from a2f_jax import catalog
 from a2f_jax.errors import UserError
 from a2f_jax.images import signatures
 from a2f_jax.images.reading import read_picture
@@ -91,7 +91,7 @@ def test_a_missing_plugin_is_named(monkeypatch, name, package):
         read_picture(CONTENTS[name][0] + bytes(100))
 
 
-@pytest.mark.parametrize("plugin", catalogue.PLUGINS, ids=lambda plugin: plugin.format)
+@pytest.mark.parametrize("plugin", catalog.PLUGINS, ids=lambda plugin: plugin.format)
 def test_an_installed_plugin_reads_its_format(plugin):
     module = pytest.importorskip(plugin.module)
     if plugin.format == "HEIF":

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from a2f_jax.catalogue import FORMATS
+from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.images import read_rgb, write_rgb
 from a2f_jax.images.reading import Picture, read_picture

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 
-from a2f_jax.catalogue import BENCHMARK_SETS
+from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.paper import SETS, Row
 from a2f_jax.models.a2f import SCALES, VARIANTS, build

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from a2f_jax.catalogue import BENCHMARK_SETS
+from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.paper import SETS
 from a2f_jax.model import variant_of
