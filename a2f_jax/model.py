@@ -95,8 +95,8 @@ class Model:
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch. This is a pure function that works under `jax.jit`, `jax.vmap` and `jax.grad`.
 
-        The program depends on no device and can be exported for any of them. `upscale` is faster on a CPU, where it uses
-        Winograd's algorithm. Matrix products have full precision, also where the default of JAX is lower.
+        The program depends on no device and can be exported for any of them. `upscale` is faster on a CPU, where it
+        uses Winograd's algorithm. Matrix products have full precision, also where the default of JAX is lower.
 
         Args:
           lr: `[N, H, W, 3]`, RGB in 0..255, of any real dtype.

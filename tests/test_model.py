@@ -43,6 +43,16 @@ def test_calling_is_pure_and_works_inside_jit_and_vmap(model, lr):
     np.testing.assert_allclose(jax.vmap(lambda x: model(x[None])[0])(lr), want, atol=1e-3)
 
 
+def test_a_called_model_depends_on_no_device_and_has_full_precision(model, lr):
+    wide = Model.from_params(A2F(scale=2, features=32, blocks=1).init(jax.random.key(0), lr)["params"])
+    program = str(jax.make_jaxpr(wide)(lr))
+    products = program.count("conv_general_dilated[") + program.count("dot_general[")
+    assert products >= 5
+    assert program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
+    assert not wide.network.winograd
+    assert wide.upscaler().network.winograd  # on a CPU
+
+
 def test_upscale_rounds_and_clips(model, lr):
     result = model.upscale(lr[0].astype(np.uint8))
     assert result.dtype == np.uint8
