@@ -13,6 +13,9 @@ SCALES = (2, 3, 4)
 DEFAULT_SCALE = 4
 """Scale of the weights that the name of a variant stands for if none is requested."""
 
+MIN_SIZE = 48
+"""Smallest side, in LR pixels, that a photograph may have by default: the patch size of `configs/a2f.py`."""
+
 
 class BenchmarkSet(NamedTuple):
     """A set of images on which papers report scores.

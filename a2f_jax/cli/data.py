@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.catalog import BENCHMARK_SETS, SCALES
+from a2f_jax.catalog import BENCHMARK_SETS, DEFAULT_SCALE, MIN_SIZE, SCALES
 from a2f_jax.cli.commands import add_command
 
 
@@ -28,7 +28,9 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help=f"sample, div2k, {', '.join(BENCHMARK_SETS)}, or a new name for a folder of photographs or pairs",
     )
-    parser.add_argument("--scale", type=int, choices=SCALES, default=4, help="scale of the pairs (default: 4)")
+    parser.add_argument(
+        "--scale", type=int, choices=SCALES, default=DEFAULT_SCALE, help="scale of the pairs (default: %(default)s)"
+    )
     parser.add_argument("--source", metavar="DIR", help="folder with the images or the official archives")
     parser.add_argument(
         "--data-dir",
@@ -44,9 +46,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--min-size",
         type=int,
-        default=48,
+        default=MIN_SIZE,
         metavar="N",
-        help="smallest side of a photograph's LR image in pixels, at least the patch size in training (default: 48)",
+        help="smallest side of a photograph's LR image in pixels, at least the patch size in training "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out photographs that cannot be read or are too small"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from a2f_jax.catalog import MIN_SIZE
 from a2f_jax.data.discovery import find, has_own_splits, unsupported_images
 from a2f_jax.data.div2k import download_div2k
 from a2f_jax.data.holdout import check_count, held_out
@@ -31,9 +32,6 @@ from a2f_jax.progress import progress_bar, say
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
-
-MIN_SIZE = 48
-"""The smallest side, in LR pixels, of a photograph by default: the patch size of `configs/a2f.py`."""
 
 Example = dict[str, str]
 
