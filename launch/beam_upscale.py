@@ -42,18 +42,18 @@ def fixed_part(glob: str) -> str:
     return posixpath.dirname(glob[:wildcard])
 
 
-def output_of(path: str, root: str, output: str, form: str | None) -> str:
+def output_of(path: str, root: str, output: str, format_name: str | None) -> str:
     """Returns the output file of an image.
 
     Args:
       path: the image.
       root: the folder below which subfolders are kept.
       output: the output folder.
-      form: the output format, a key of `FORMATS`. None: that of the image, or PNG if it cannot be written.
+      format_name: the output format, a key of `FORMATS`. None: that of the image, or PNG if it cannot be written.
     """
     stem, suffix = posixpath.splitext(FileSystems.join(output, posixpath.relpath(path, root)))
-    if form or not any(suffix.lower() in each.suffixes for each in FORMATS.values()):
-        suffix = FORMATS[form or "PNG"].suffixes[0]
+    if format_name or not any(suffix.lower() in each.suffixes for each in FORMATS.values()):
+        suffix = FORMATS[format_name or "PNG"].suffixes[0]
     return stem + suffix
 
 
@@ -65,11 +65,8 @@ class Upscale(beam.DoFn):
 
     def setup(self) -> None:
         """Loads the weights, once for each worker."""
-        from PIL import Image
-
         import a2f_jax
 
-        Image.MAX_IMAGE_PIXELS = None  # the reader checks the number of pixels itself
         with tempfile.TemporaryDirectory() as folder:
             local = pathlib.Path(folder, posixpath.basename(self._weights))
             with FileSystems.open(self._weights) as file:
@@ -99,35 +96,34 @@ class Upscale(beam.DoFn):
                 else:
                     yield self._upscale(path, target)
             except UserError as error:  # Beam tries again after all others, such as those of a network
-                reason = str(error).replace("standard input", path)
-                yield beam.pvalue.TaggedOutput(FAILED, {"image": path, "error": reason})
+                yield beam.pvalue.TaggedOutput(FAILED, {"image": path, "error": str(error)})
 
     def _upscale(self, path: str, target: str) -> dict[str, Any]:
         from a2f_jax.images.reading import read_picture
         from a2f_jax.images.writing import check_format, format_of, write_picture
         from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 
-        form = format_of(pathlib.PurePosixPath(target))
+        format_name = format_of(pathlib.PurePosixPath(target))
         content = _read(path)
         if FileSystems.exists(target):
-            self._check_existing(content, target, form)
+            self._check_existing(path, content, target, format_name)
             return {"image": path, "output": target, "status": "skipped", "reason": "the output file exists"}
-        picture = read_picture(content)
-        to = enlargement_of(picture, self._upscaler.scale, None, FORMATS[form].sixteen_bit)
-        check_format(form, target, picture, to.height, to.width)
+        picture = read_picture(content, name=path)
+        to = enlargement_of(picture, self._upscaler.scale, None, FORMATS[format_name].sixteen_bit)
+        check_format(format_name, target, picture, to.height, to.width)
         result = io.BytesIO()
         strips = enlarge(self._upscaler, picture, to, lambda _: None)
-        write_picture(result, form, (to.height, to.width, to.channels), to.dtype, strips, picture)
+        write_picture(result, format_name, (to.height, to.width, to.channels), to.dtype, strips, picture)
         _write(target, result.getvalue())
         return {"image": path, "output": target, "status": "done", "width": to.width, "height": to.height}
 
-    def _check_existing(self, content: bytes, target: str, form: str) -> None:
+    def _check_existing(self, path: str, content: bytes, target: str, format_name: str) -> None:
         from a2f_jax.errors import UserError
         from a2f_jax.images.reading import read_size
 
-        _, height, width = read_size(content)
-        expected = form, height * self._upscaler.scale, width * self._upscaler.scale
-        if read_size(_read(target), sys.maxsize, upright=False) != expected:
+        _, height, width = read_size(content, name=path)
+        expected = format_name, height * self._upscaler.scale, width * self._upscaler.scale
+        if read_size(_read(target), sys.maxsize, upright=False, name=target) != expected:
             raise UserError(f"{target} exists with another format or size than expected: choose another output folder")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import os
@@ -72,7 +73,8 @@ def add(commands: Any) -> None:
         "--size",
         type=_size,
         metavar="WxH",
-        help="enlarge to fit this box, keeping the aspect ratio; of several images, those that fill it are skipped",
+        help="enlarge to fit this box, keeping the aspect ratio; with several images, those already that large are "
+        "skipped",
     )
     parser.add_argument(
         "--ensemble", action="store_true", help="average over 8 flips and transpositions: better, but 8× slower"
@@ -81,7 +83,7 @@ def add(commands: Any) -> None:
         "--edge",
         choices=("zero", "reflect"),
         default="zero",
-        help="beyond the border: zero as in the paper, or the image mirrored, for flat graphics (default: zero)",
+        help="padding at the image border: zero, as in the paper, or reflect, for flat graphics (default: zero)",
     )
     parser.add_argument(
         "--dtype",
@@ -287,7 +289,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """
     from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.files import local_path
-    from a2f_jax.images.reading import PIXEL_LIMIT
+    from a2f_jax.images.limits import PIXEL_LIMIT
     from a2f_jax.progress import say
     from a2f_jax.upscaling.batch import PIPE, Options, list_jobs, summarize, upscale_files
     from a2f_jax.upscaling.compilations import count_compilations
@@ -303,9 +305,12 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         overwrite=args.overwrite,
         resume=args.resume,
         target=args.scale or args.size,
-        form=args.format,
+        format_name=args.format,
         quality=args.quality,
         pixel_limit=args.pixel_limit or PIXEL_LIMIT,
+    )
+    make_upscaler = functools.partial(
+        model.upscaler,
         memory=args.memory,
         disk=args.disk,
         tile=args.tile,
@@ -326,8 +331,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     with _terminable(), count_compilations() as count:
         try:
             outcome = upscale_files(
-                model.inference_network,
-                model.folded,
+                make_upscaler,
                 work,
                 options,
                 lambda error: None if work.single else say(message_of(error)),
@@ -335,8 +339,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         finally:
             if args.verbose:
                 say(
-                    f"{count.programs} programs compiled in {count.seconds:.1f} s, {count.cached} of them read from "
-                    "the cache"
+                    f"{count.programs} programs: {count.programs - count.cached} compiled, {count.cached} read from "
+                    f"the cache, in {count.seconds:.1f} s"
                 )
     if report:
         _write_report(report, outcome, work)

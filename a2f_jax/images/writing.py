@@ -29,18 +29,18 @@ def format_of(path: pathlib.Path) -> str:
     Raises:
       UserError: the suffix is not that of an output format.
     """
-    for name, form in FORMATS.items():
-        if path.suffix.lower() in form.suffixes:
+    for name, spec in FORMATS.items():
+        if path.suffix.lower() in spec.suffixes:
             return name
-    suffixes = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
+    suffixes = ", ".join(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
     raise UserError(f"cannot write {path}: the name must end in one of {suffixes}")
 
 
-def check_format(name: str, target: str, picture: Picture, height: int, width: int) -> None:
+def check_format(format_name: str, target: str, picture: Picture, height: int, width: int) -> None:
     """Checks, before any work is done, that a format can hold the result.
 
     Args:
-      name: a key of `FORMATS`.
+      format_name: a key of `FORMATS`.
       target: name of the file to write, for messages.
       picture: the original.
       height: height of the result in pixels.
@@ -49,14 +49,16 @@ def check_format(name: str, target: str, picture: Picture, height: int, width: i
     Raises:
       UserError: the result is too large for the format, or is transparent and the format is not.
     """
-    form = FORMATS[name]
-    if max(height, width) > form.max_side:
+    spec = FORMATS[format_name]
+    if max(height, width) > spec.max_side:
         raise UserError(
-            f"{target} would have {width}×{height} pixels, but {name} allows at most {form.max_side} per side: use PNG"
+            f"{target} would have {width}×{height} pixels, but {format_name} allows at most {spec.max_side} per side: "
+            "use PNG"
         )
-    if picture.alpha is not None and not form.alpha:
+    if picture.alpha is not None and not spec.alpha:
         raise UserError(
-            f"{target}: the image is transparent, and {name} does not support transparency: use PNG, WebP or TIFF"
+            f"{target}: the image is transparent, and {format_name} does not support transparency: use PNG, WebP, or "
+            "TIFF"
         )
 
 
@@ -142,7 +144,7 @@ def _write_tiff(
 
 def write_picture(
     file: BinaryIO,
-    form: str,
+    format_name: str,
     shape: tuple[int, int, int],
     dtype: np.dtype,
     strips: Iterable[np.ndarray],
@@ -155,7 +157,7 @@ def write_picture(
 
     Args:
       file: binary file to write to. TIFF needs it to be seekable.
-      form: a key of `FORMATS`.
+      format_name: a key of `FORMATS`.
       shape: height, width and channels. 1 channel is grayscale, 2 are grayscale and alpha, 3 are RGB, and 4 are RGB
         and alpha.
       dtype: uint8, or uint16 if the format is PNG or TIFF.
@@ -171,11 +173,11 @@ def write_picture(
         "xmp": picture.xmp and resized_xmp(picture.xmp, width, height),
         "dpi": picture.dpi,
     }
-    if form == "PNG":
+    if format_name == "PNG":
         metadata |= {"aspect": picture.aspect, "comments": picture.comments, "chunks": picture.png_chunks}
         write_png(file, shape, dtype, strips, **metadata)
         return
-    if form == "TIFF":
+    if format_name == "TIFF":
         _write_tiff(file, shape, dtype, strips, picture, metadata)
         return
     options: dict[str, Any] = {
@@ -183,14 +185,14 @@ def write_picture(
         "WEBP": {"quality": quality, "method": 4} if quality else {"lossless": True, "exact": True},
         "AVIF": {"quality": quality or 90},
         "BMP": {},
-    }[form]
-    if form == "BMP":
+    }[format_name]
+    if format_name == "BMP":
         metadata = {"dpi": picture.dpi}
-    if form == "JPEG":  # each must fit into one segment; the image matters more
+    if format_name == "JPEG":  # each must fit into one segment; the image matters more
         metadata |= {key: None for key in ("exif", "xmp") if len(metadata[key] or b"") > _JPEG_SEGMENT}
     options |= {key: value for key, value in metadata.items() if value}
     pixels = np.concatenate(list(strips))
-    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(file, form, **options)
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(file, format_name, **options)
 
 
 def write_rgb(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
@@ -205,7 +207,7 @@ def write_rgb(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
       UserError: the suffix is unknown, the image is too large for the format, or the file cannot be written.
     """
     path = pathlib.Path(path)
-    form, picture = format_of(path), Picture(pixels)
-    check_format(form, str(path), picture, *pixels.shape[:2])
+    format_name, picture = format_of(path), Picture(pixels)
+    check_format(format_name, str(path), picture, *pixels.shape[:2])
     with replacing(path) as file:
-        write_picture(file, form, pixels.shape, pixels.dtype, [pixels], picture)
+        write_picture(file, format_name, pixels.shape, pixels.dtype, [pixels], picture)

@@ -14,21 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
-from PIL import Image
 from tqdm import tqdm
 
 from a2f_jax.catalog import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import check_writable, local_path, replacing
-from a2f_jax.images.reading import PIXEL_LIMIT, Picture, read_picture, read_size
+from a2f_jax.files import check_writable, format_bytes, local_path, replacing
+from a2f_jax.images.limits import PIXEL_LIMIT
+from a2f_jax.images.reading import Picture, read_picture, read_size
 from a2f_jax.images.writing import check_format, format_of, write_picture
-from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.progress import progress_bar
 from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps
 from a2f_jax.upscaling.plan import RUNTIME, free_memory
-from a2f_jax.upscaling.upscaler import Edge, Upscaler
+from a2f_jax.upscaling.upscaler import Upscaler
 
-WRITABLE_SUFFIXES = frozenset(suffix for form in FORMATS.values() for suffix in form.suffixes)
+WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
 
 PIPE = pathlib.Path("-")
@@ -45,31 +44,18 @@ class Options:
         interrupted run. Other existing files are errors, unless `overwrite` is set.
       target: the size of the results: a factor, a box `(width, height)` in pixels to fit into while keeping the aspect
         ratio, or None for the scale of the network.
-      form: the output format, a key of `FORMATS`. None: determined by the name of the output file.
+      format_name: the output format, a key of `FORMATS`. None: determined by the name of the output file.
       quality: 1 to 100, for JPEG, WebP and AVIF. None: 95 for JPEG, lossless for WebP, 90 for AVIF.
       pixel_limit: the largest number of pixels that the header of an image may declare.
-      memory: bytes of memory to use, of the device or, on a CPU, of the process. None: three quarters of what is free.
-      disk: largest size in bytes of the temporary file that is used when the memory is not sufficient. None: 16 GB, or
-        half of the free space if that is less.
-      tile: side of the square tiles in pixels. None: chosen to suit the memory and the device.
-      ensemble: average the results over the 8 flips and transpositions, which takes 8 times as long.
-      edge: what the network sees beyond the border of an image, `"zero"` padding or the image itself, `"reflect"`.
-      verbose: print on standard error how each image is computed.
       progress: show a progress bar on standard error.
     """
 
     overwrite: bool = False
     resume: bool = False
     target: Target = None
-    form: str | None = None
+    format_name: str | None = None
     quality: int | None = None
     pixel_limit: int = PIXEL_LIMIT
-    memory: int | None = None
-    disk: int | None = None
-    tile: int | None = None
-    ensemble: bool = False
-    edge: Edge = "zero"
-    verbose: bool = False
     progress: bool = True
 
 
@@ -158,7 +144,7 @@ def input_path(image: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def list_jobs(
-    images: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], form: str | None = None
+    images: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], format_name: str | None = None
 ) -> Worklist:
     """Pairs every input image with its output file.
 
@@ -168,7 +154,7 @@ def list_jobs(
       output: a file if one image is named; a folder, which need not exist, for any number of images; or `PIPE` for
         standard output. A path that ends in a slash is a folder. Otherwise, with one image, a path that has a suffix
         and is not an existing folder is a file.
-      form: the output format, a key of `FORMATS`; output files in a folder get its suffix.
+      format_name: the output format, a key of `FORMATS`; output files in a folder get its suffix.
 
     Returns:
       One job for each image, and the files that were left out. In an output folder, files keep their names, and
@@ -184,22 +170,22 @@ def list_jobs(
     single = len(paths) == 1 and not os.path.isdir(paths[0])
     ignored: list[tuple[pathlib.Path, str]] = []
     if single and (target == PIPE or (target.suffix and not names_folder)):
-        if not form and target != PIPE and target.suffix.lower() not in WRITABLE_SUFFIXES:
+        if not format_name and target != PIPE and target.suffix.lower() not in WRITABLE_SUFFIXES:
             raise UserError(
                 f"cannot write {target}: its suffix must be one of {', '.join(sorted(WRITABLE_SUFFIXES))}, or its name "
                 "must end in / if it is a folder"
             )
         jobs = [Job(paths[0], target)]
     elif PIPE in (target, *paths):
-        raise UserError("standard input and output (-) carry one image: name one input and one output")
+        raise UserError("standard input and output (-) can carry only one image: pass one input and one output")
     elif not names_folder and target.suffix.lower() in WRITABLE_SUFFIXES:
         several = "a folder" if len(paths) == 1 else f"{len(paths)} files or folders"
-        raise UserError(f"{target} is the name of one file, but the input is {several}: name a folder for the output")
+        raise UserError(f"{target} is the name of one file, but the input is {several}: pass a folder for the output")
     else:
-        jobs, ignored = _jobs_in_folder(paths, target, form)
+        jobs, ignored = _jobs_in_folder(paths, target, format_name)
     if not jobs:
         raise UserError(
-            f"no images found in {', '.join(map(str, paths))}: name a folder that contains PNG, JPEG, ... files"
+            f"no images found in {', '.join(map(str, paths))}: pass a folder that contains PNG, JPEG, ... files"
             + (f" ({len(ignored)} were left out: {summarize(ignored)})" if ignored else "")
         )
     _check_outputs(jobs)
@@ -215,7 +201,7 @@ def summarize(ignored: Sequence[tuple[pathlib.Path, str]]) -> str:
 
 
 def _jobs_in_folder(
-    paths: Sequence[pathlib.Path], target: pathlib.Path, form: str | None
+    paths: Sequence[pathlib.Path], target: pathlib.Path, format_name: str | None
 ) -> tuple[list[Job], list[tuple[pathlib.Path, str]]]:
     jobs: dict[str, Job] = {}  # by the image, which may be named twice: in its folder and by itself
     ignored: list[tuple[pathlib.Path, str]] = []
@@ -226,8 +212,8 @@ def _jobs_in_folder(
             ignored += left_out
         for image in found:
             output = target / (image.relative_to(path) if os.path.isdir(path) else image.name)
-            if form or image.suffix.lower() not in WRITABLE_SUFFIXES:
-                output = output.with_suffix(FORMATS[form or "PNG"].suffixes[0])
+            if format_name or image.suffix.lower() not in WRITABLE_SUFFIXES:
+                output = output.with_suffix(FORMATS[format_name or "PNG"].suffixes[0])
             jobs.setdefault(os.path.abspath(image), Job(image, output))
     return list(jobs.values()), ignored
 
@@ -273,46 +259,23 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
         check_writable(folder)
 
 
-def _check_memory(job: Job, form: str, to: Enlargement, options: Options) -> bool:
-    # Returns whether the result is too large to keep in memory; an error if its format needs it whole.
-    on_cpu = jax.local_devices()[0].platform == "cpu"
-    budget = options.memory - RUNTIME if options.memory and on_cpu else free_memory()
-    if to.nbytes <= budget // 4:
-        return False
-    if not FORMATS[form].in_strips:
-        raise UserError(
-            f"{job.output} does not fit in memory ({to.nbytes >> 20} MB), as {form} requires: choose PNG or TIFF, "
-            "which are written strip by strip"
-        )
-    return True
-
-
 class _Pipeline:
     """Decodes, upscales and encodes several images concurrently, using all local devices."""
 
-    def __init__(self, network: A2F, folded: Params, work: Worklist, options: Options):
-        self.scale = network.scale
+    def __init__(self, make_upscaler: Callable[..., Upscaler], work: Worklist, options: Options):
         self.single = work.single
         self.show_tiles = options.progress and len(work.jobs) == 1
         self.options = options
         self.devices = jax.local_devices()[: len(work.jobs)]
         self.busy = 0.0
+        self._lock = threading.Lock()
         self.stopped = threading.Event()  # set to interrupt the images being computed
+        upscalers = [make_upscaler(device=device, concurrent=len(self.devices)) for device in self.devices]
+        self._upscaler = upscalers[0]  # for what is the same for all of them
+        self.scale = self._upscaler.scale
         self._free: queue.Queue[Upscaler] = queue.Queue()
-        for device in self.devices:
-            self._free.put(
-                Upscaler(
-                    network,
-                    folded,
-                    memory=options.memory,
-                    disk=options.disk,
-                    tile=options.tile,
-                    ensemble=options.ensemble,
-                    edge=options.edge,
-                    device=device,
-                    verbose=options.verbose,
-                )
-            )
+        for upscaler in upscalers:
+            self._free.put(upscaler)
 
     @contextlib.contextmanager
     def _device(self) -> Iterator[Upscaler]:
@@ -321,29 +284,30 @@ class _Pipeline:
         try:
             yield upscaler
         finally:
-            self.busy += time.perf_counter() - start
+            with self._lock:
+                self.busy += time.perf_counter() - start
             self._free.put(upscaler)
 
     def run(self, job: Job) -> Result:
         """Upscales one file; raises `UserError` if it fails."""
         start = time.perf_counter()
         source = sys.stdin.buffer.read() if job.image == PIPE else job.image
-        form = self.options.form
-        if not form and job.output != PIPE:
-            form = format_of(job.output)
-        reason = self._reason_to_skip(job, source, form)
+        format_name = self.options.format_name
+        if not format_name and job.output != PIPE:
+            format_name = format_of(job.output)
+        reason = self._reason_to_skip(job, source, format_name)
         if reason:
             return Result(job, "skipped", reason)
         picture = read_picture(source, self.options.pixel_limit)
-        form = form or (picture.format if picture.format in FORMATS else "PNG")
+        format_name = format_name or (picture.format if picture.format in FORMATS else "PNG")
         with _naming(job):
-            to = enlargement_of(picture, self.scale, self.options.target, FORMATS[form].sixteen_bit)
-        check_format(form, str(job.output), picture, to.height, to.width)
-        self._upscale(job, form, picture, to)
+            to = enlargement_of(picture, self.scale, self.options.target, FORMATS[format_name].sixteen_bit)
+        check_format(format_name, str(job.output), picture, to.height, to.width)
+        self._upscale(job, format_name, picture, to)
         seconds = round(time.perf_counter() - start, 3)
         return Result(job, "done", height=to.height, width=to.width, seconds=seconds)
 
-    def _reason_to_skip(self, job: Job, source: pathlib.Path | bytes, form: str | None) -> str | None:
+    def _reason_to_skip(self, job: Job, source: pathlib.Path | bytes, format_name: str | None) -> str | None:
         exists = job.output != PIPE and os.path.lexists(job.output)
         if exists and os.path.isdir(job.output):
             raise UserError(f"{job.output} is a folder: choose another output")
@@ -362,31 +326,44 @@ class _Pipeline:
             found = read_size(job.output, sys.maxsize, upright=False)  # results are upright
         except UserError:
             found = None
-        expected = form, round(height * factor), round(width * factor)
+        expected = format_name, round(height * factor), round(width * factor)
         if found == expected:
             return "the output file exists with the expected format and size"
         if self.options.overwrite:
             return None
         described = ["{0} of {2}×{1} pixels".format(*size) if size else "no image" for size in (found, expected)]
         raise UserError(
-            f"{job.output} exists, but it is {described[0]} instead of {described[1]}, so other options were used: "
-            "choose another output, or replace it",
+            f"{job.output} exists, but it is {described[0]} instead of {described[1]}, so it was probably written with "
+            "other options: choose another output, or replace it",
             parameter="overwrite",
         )
 
-    def _upscale(self, job: Job, form: str, picture: Picture, to: Enlargement) -> None:
+    def _exceeds_memory(self, job: Job, format_name: str, to: Enlargement) -> bool:
+        # Whether the result is too large to keep; an error if its format needs it whole.
+        memory, on_cpu = self._upscaler.memory, self._upscaler.device.platform == "cpu"
+        budget = memory - RUNTIME if memory and on_cpu else free_memory()
+        if to.nbytes <= budget // 4 // len(self.devices):
+            return False
+        if not FORMATS[format_name].in_strips:
+            raise UserError(
+                f"{job.output} does not fit in memory ({format_bytes(to.nbytes)}), and {format_name} must be held in "
+                "memory as a whole: choose PNG or TIFF, which are written strip by strip"
+            )
+        return True
+
+    def _upscale(self, job: Job, format_name: str, picture: Picture, to: Enlargement) -> None:
         shape = to.height, to.width, to.channels
-        large = _check_memory(job, form, to, self.options)
+        large = self._exceeds_memory(job, format_name, to)
         with _opened(job.output) as file:  # before the work, which would be lost if the file could not be written
             kept = 0 if large else to.nbytes
-            with _naming(job), self._device() as upscaler, self._bar(upscaler, picture, to) as bar:
+            with _naming(job), self._device() as upscaler, self._bar(upscaler, picture, to, kept) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)
                 if large:
-                    write_picture(file, form, shape, to.dtype, strips, picture, self.options.quality)
+                    write_picture(file, format_name, shape, to.dtype, strips, picture, self.options.quality)
                     return
                 result = list(strips)
             # The device is free for the next image while this one is encoded.
-            write_picture(file, form, shape, to.dtype, result, picture, self.options.quality)
+            write_picture(file, format_name, shape, to.dtype, result, picture, self.options.quality)
 
     def _progress(self, bar: tqdm) -> Callable[[int], None]:
         def advance(count: int) -> None:
@@ -396,8 +373,8 @@ class _Pipeline:
 
         return advance
 
-    def _bar(self, upscaler: Upscaler, picture: Picture, to: Enlargement) -> tqdm:
-        total = steps(upscaler, picture, to) if self.show_tiles else None
+    def _bar(self, upscaler: Upscaler, picture: Picture, to: Enlargement, reserved: int) -> tqdm:
+        total = steps(upscaler, picture, to, reserved=reserved) if self.show_tiles else None
         return progress_bar(total=total, unit="tile", visible=self.show_tiles, delay=2, leave=False)
 
 
@@ -423,8 +400,7 @@ def _opened(output: pathlib.Path) -> Iterator[Any]:
 
 
 def upscale_files(
-    network: A2F,
-    folded: Params,
+    make_upscaler: Callable[..., Upscaler],
     work: Worklist,
     options: Options = Options(),
     on_failure: Callable[[UserError], object] = lambda error: None,
@@ -432,8 +408,8 @@ def upscale_files(
     """Upscales image files. A file that fails does not stop the others.
 
     Args:
-      network: a network without weight normalization, such as `Model.inference_network`.
-      folded: its parameters, such as `Model.folded`.
+      make_upscaler: creates the upscaler of each device. It is called with the keyword arguments `device` and
+        `concurrent`, such as `Model.upscaler`, or a `functools.partial` of it with further options.
       work: the images, as returned by `list_jobs`.
       options: how the files are upscaled.
       on_failure: called with the error of each image that fails, as soon as it fails.
@@ -441,11 +417,10 @@ def upscale_files(
     Returns:
       The result for every image.
     """
-    pipeline = _Pipeline(network, folded, work, options)
+    pipeline = _Pipeline(make_upscaler, work, options)
     results: dict[Job, Result] = {}
     start = time.perf_counter()
     with (
-        _pillow_limit_disabled(),
         concurrent.futures.ThreadPoolExecutor(len(pipeline.devices) + 1) as pool,
         progress_bar(total=len(work.jobs), unit="image", visible=options.progress and not pipeline.show_tiles) as bar,
     ):
@@ -469,14 +444,3 @@ def upscale_files(
     seconds = time.perf_counter() - start
     idle = max(0.0, 1 - pipeline.busy / (seconds * len(pipeline.devices)))
     return Outcome([results[job] for job in work.jobs], seconds, idle)
-
-
-@contextlib.contextmanager
-def _pillow_limit_disabled() -> Iterator[None]:
-    # `read_picture` checks the number of pixels itself, against `Options.pixel_limit`.
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before

@@ -215,13 +215,14 @@ def _finished(strip: np.ndarray, gray: bool, dtype: np.dtype) -> np.ndarray:
     return quantize(strip.mean(-1, keepdims=True) if gray else strip, dtype)
 
 
-def steps(upscaler: Upscaler, picture: Picture, to: Enlargement) -> int:
+def steps(upscaler: Upscaler, picture: Picture, to: Enlargement, *, reserved: int = 0) -> int:
     """Returns the total that `enlarge` calls `progress` with.
 
     Args:
       upscaler: applies the model.
       picture: the original.
       to: size and kind of the result, as returned by `enlargement_of`.
+      reserved: as for `enlarge`.
 
     Raises:
       UserError: the memory budget, or the free disk space for the states, is too small.
@@ -229,5 +230,5 @@ def steps(upscaler: Upscaler, picture: Picture, to: Enlargement) -> int:
     layers = 1 if picture.alpha is None else 2
     return layers * sum(
         upscaler.steps(each.height, each.width, upscaler.plan(each.height, each.width, each.reserved, each.images))
-        for each in _schedule(upscaler.scale, picture, to, 0)
+        for each in _schedule(upscaler.scale, picture, to, reserved)
     )

@@ -1,6 +1,7 @@
 """Upscaling of files and folders: outputs, messages, and no incomplete files."""
 
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -20,13 +21,13 @@ from a2f_jax.upscaling.enlarge import enlarge
 DEFAULT = Options()
 
 
-def upscale_all(model, images, output, options=DEFAULT):
-    work = list_jobs(images, output, options.form)
-    return upscale_files(model.inference_network, model.folded, work, options)
+def upscale_all(model, images, output, options=DEFAULT, **upscaler):
+    work = list_jobs(images, output, options.format_name)
+    return upscale_files(functools.partial(model.upscaler, **upscaler), work, options)
 
 
-def upscale(model, images, output, options=DEFAULT):
-    for result in upscale_all(model, images, output, options).results:
+def upscale(model, images, output, options=DEFAULT, **upscaler):
+    for result in upscale_all(model, images, output, options, **upscaler).results:
         if result.error:
             raise result.error
 
@@ -92,7 +93,7 @@ BAD = {
     ),
     "bomb.png": (
         _encoded("1", (20000, 20000), format="PNG"),
-        "more than the pixel limit of 200000000: raise the limit",
+        "more than the pixel limit of 200000000: pass a larger limit",
     ),
     "tiny.png": (_encoded("RGB", (7, 30), format="PNG"), "at least 8×8"),
     "missing.png": (None, "No such file"),
@@ -147,7 +148,7 @@ def test_failures_are_reported_as_they_happen(model, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"?")
     errors = []
     work = list_jobs([tmp_path], tmp_path / "out")
-    outcome = upscale_files(model.inference_network, model.folded, work, on_failure=errors.append)
+    outcome = upscale_files(model.upscaler, work, on_failure=errors.append)
     assert errors == [outcome.results[0].error]
 
 
@@ -161,7 +162,7 @@ def folder(photo, tmp_path):
 
 
 def test_a_folder_keeps_its_structure(model, folder, tmp_path):
-    upscale(model, [folder], tmp_path / "out", Options(form="WEBP"))
+    upscale(model, [folder], tmp_path / "out", Options(format_name="WEBP"))
     found = [str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")]
     assert sorted(found) == ["a.webp", "deep/b.webp"]
 
@@ -186,7 +187,7 @@ def test_a_resumed_run_upscales_what_is_missing(model, folder, tmp_path):
     [
         (Options(target=3.0), "PNG of 24×18", "PNG of 36×27"),
         (Options(target=(40, 999)), "PNG of 24×18", "PNG of 40×30"),
-        (Options(form="WEBP"), "PNG of 24×18", "WEBP of 24×18"),
+        (Options(format_name="WEBP"), "PNG of 24×18", "WEBP of 24×18"),
     ],
 )
 def test_results_of_other_options_do_not_count_as_finished(model, photo, tmp_path, changed, found, expected):
@@ -236,7 +237,7 @@ def test_standard_input_and_output(model, photo, monkeypatch):
     out = io.BytesIO()
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(photo.read_bytes())))
     monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=out))
-    upscale(model, [pathlib.Path("-")], pathlib.Path("-"), Options(form="TIFF"))
+    upscale(model, [pathlib.Path("-")], pathlib.Path("-"), Options(format_name="TIFF"))
     want = model.upscale(np.asarray(Image.open(photo)))
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(out.getvalue()))), want)
 
@@ -245,18 +246,18 @@ def test_standard_input_and_output(model, photo, monkeypatch):
 def test_large_results_are_written_strip_by_strip(model, photo, tmp_path, monkeypatch, ending):
     upscale(model, [photo], tmp_path / f"at_once.{ending}")
     monkeypatch.setattr("a2f_jax.upscaling.batch.free_memory", lambda: 100)
-    upscale(model, [photo], tmp_path / f"strips.{ending}", Options(tile=8))
+    upscale(model, [photo], tmp_path / f"strips.{ending}", tile=8)
     images = [np.asarray(Image.open(tmp_path / f"{name}.{ending}")) for name in ("at_once", "strips")]
     np.testing.assert_allclose(images[0].astype(int), images[1], atol=1)
     with pytest.raises(UserError, match="choose PNG or TIFF, which are written strip by strip"):
         upscale(model, [photo], tmp_path / "out.jpg")
 
 
-@pytest.mark.parametrize("options", [Options(tile=16, target=2.6), Options(tile=16, edge="reflect"), Options(tile=8)])
-def test_a_tiff_of_several_rows_of_tiles_holds_the_pixels_of_the_png(model, tmp_path, options):
+@pytest.mark.parametrize(("target", "edge"), [(2.6, "zero"), (None, "reflect"), (None, "zero")])
+def test_a_tiff_of_several_rows_of_tiles_holds_the_pixels_of_the_png(model, tmp_path, target, edge):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 12, 3), np.uint8)).save(tmp_path / "in.png")
     for ending in ("png", "tif"):
-        upscale(model, [tmp_path / "in.png"], tmp_path / f"out.{ending}", options)
+        upscale(model, [tmp_path / "in.png"], tmp_path / f"out.{ending}", Options(target=target), tile=16, edge=edge)
     png, tiff = (np.asarray(Image.open(tmp_path / f"out.{ending}")) for ending in ("png", "tif"))
     np.testing.assert_array_equal(tiff, png)
 
@@ -278,7 +279,7 @@ def test_the_memory_of_a_result_that_is_kept_is_reserved(model, photo, tmp_path,
 def test_images_are_distributed_over_all_local_devices(tmp_path):
     """Runs in a subprocess because the number of devices is fixed once JAX is initialized."""
     program = (
-        "import sys, pathlib, jax, numpy as np\n"
+        "import functools, sys, pathlib, jax, numpy as np\n"
         "from PIL import Image\n"
         "from a2f_jax.upscaling import batch\n"
         "from a2f_jax.models.a2f import A2F\n"
@@ -291,7 +292,7 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
         "[Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f'{i}.png') for i in range(6)]\n"
         "model = Model.from_params(params)\n"
         "work = batch.list_jobs([folder], folder / 'out')\n"
-        "batch.upscale_files(model.inference_network, model.folded, work, batch.Options(tile=16))\n"
+        "batch.upscale_files(functools.partial(model.upscaler, tile=16), work)\n"
         "for i in range(6):\n"
         "    want = model.upscale(np.asarray(Image.open(folder / f'{i}.png')))\n"
         "    assert (np.asarray(Image.open(folder / 'out' / f'{i}.png')) == want).mean() > 0.99\n"
@@ -343,7 +344,7 @@ def test_an_unexpected_exception_does_not_stop_the_other_images(model, photo, tm
 
 def test_an_interrupted_batch_stops_within_an_image(model, photo, tmp_path):
     job = Job(photo, tmp_path / "out.png")
-    pipeline = _Pipeline(model.inference_network, model.folded, Worklist([job]), Options(tile=8))
+    pipeline = _Pipeline(functools.partial(model.upscaler, tile=8), Worklist([job]), Options())
     pipeline.stopped.set()
     with pytest.raises(UserError, match="interrupted"):
         pipeline.run(job)
@@ -404,7 +405,7 @@ def test_an_output_with_an_unknown_suffix_is_refused(photo, tmp_path):
 
 def test_the_name_of_an_image_file_is_refused_as_output_of_several_images(photo, tmp_path):
     for images, several in (([photo, tmp_path / "b.png"], "2 files or folders"), ([tmp_path], "a folder")):
-        with pytest.raises(UserError, match=rf"two\.png is the name of one file, but the input is {several}: name a"):
+        with pytest.raises(UserError, match=rf"two\.png is the name of one file, but the input is {several}: pass a"):
             list_jobs(images, tmp_path / "two.png")
     (tmp_path / "two.png").mkdir()
     (job,) = list_jobs([photo, photo], tmp_path / "two.png").jobs
