@@ -14,8 +14,8 @@ from PIL import Image
 from a2f_jax.catalog import DEFAULT_SCALE
 from a2f_jax.errors import UserError
 from a2f_jax.files import local_path
-from a2f_jax.images.pil import image_of, picture_of
-from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, network_of, variant_of
+from a2f_jax.images.pil import from_pil, to_pil
+from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, infer_network, variant_of
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.registry import PEERS, ScaleError
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
@@ -55,7 +55,7 @@ class Model:
         """
         metadata = dict(metadata or {})
         if "network" not in metadata:
-            return cls(network_of(params), params, metadata)
+            return cls(infer_network(params), params, metadata)
         if metadata["network"] not in PEERS:
             raise ValueError(f"there is no network {metadata['network']!r}: update a2f_jax, or use other weights")
         network = PEERS[metadata["network"]].make(int(metadata["scale"]))
@@ -186,12 +186,12 @@ class Model:
         return self._upscaler.upscale(np.asarray(image))
 
     def _upscale_pil(self, image: Image.Image) -> Image.Image:
-        picture = picture_of(image)
+        picture = from_pil(image)
         opaque = picture.alpha is not None and bool((picture.alpha == np.iinfo(picture.alpha.dtype).max).all())
         if opaque:  # saves upscaling it
             picture = dataclasses.replace(picture, alpha=None)
         to = enlargement_of(picture, self.scale, None, deep=True)
-        result = image_of(np.concatenate(list(enlarge(self._upscaler, picture, to, lambda _: None))))
+        result = to_pil(np.concatenate(list(enlarge(self._upscaler, picture, to, lambda _: None))))
         if opaque:
             result.putalpha(255)
         result.info = {key: value for key, value in image.info.items() if key != "transparency"}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from a2f_jax.errors import UserError
-from a2f_jax.model import Model, fold_weight_norm, network_of, variant_of
+from a2f_jax.model import Model, fold_weight_norm, infer_network, variant_of
 from a2f_jax.models.a2f import A2F, build
 
 
@@ -120,13 +120,13 @@ def test_what_is_not_an_image_is_refused_with_the_remedy(model):
 def test_networks_are_recognized_from_their_parameters(network, name):
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert variant_of(network) == name
-    assert network_of(shapes) == network or not network.auxiliary
-    assert variant_of(network_of(shapes)) == name
+    assert infer_network(shapes) == network or not network.auxiliary
+    assert variant_of(infer_network(shapes)) == name
 
 
 def test_parameters_of_another_architecture_are_refused(model):
     with pytest.raises(ValueError, match="head, blocks and tail of A2F are missing"):
-        network_of({"encoder": {"kernel": np.zeros((3, 3, 3, 8))}})
+        infer_network({"encoder": {"kernel": np.zeros((3, 3, 3, 8))}})
     damaged = {**model.params, "tail": {**model.params["tail"], "v": np.zeros((3, 3, 5, 27))}}
     with pytest.raises(ValueError, match=r"tail.v must have shape \(3, 3, 16, 27\), not \(3, 3, 5, 27\)"):
-        network_of(damaged)
+        infer_network(damaged)

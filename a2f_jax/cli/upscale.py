@@ -197,12 +197,12 @@ def _load(weights: str, factor: float | None) -> "Model":
 
 
 def _default_output(args: argparse.Namespace, scale: int) -> str:
-    from a2f_jax.upscaling.batch import PIPE, WRITABLE_SUFFIXES, input_path
+    from a2f_jax.upscaling.batch import STDIO, WRITABLE_SUFFIXES, input_path
 
     image = input_path(args.images[0])
     if image.name in ("", ".."):
         image = image.resolve()
-    if len(args.images) > 1 or image == PIPE or not image.name:
+    if len(args.images) > 1 or image == STDIO or not image.name:
         raise UserError("choose where to write: -o FOLDER for several images, -o - for standard output")
     size = "-{}x{}".format(*args.size) if args.size else f"-x{args.scale or scale:g}"
     if os.path.isdir(image):
@@ -269,7 +269,7 @@ def _write_report(path: pathlib.Path, outcome: "Outcome", work: "Worklist") -> N
 def _print_summary(outcome: "Outcome") -> None:
     from a2f_jax.progress import say
 
-    done, skipped = len(outcome.having("done")), outcome.having("skipped")
+    done, skipped = len(outcome.with_status("done")), outcome.with_status("skipped")
     if done > 1:
         speed, idle = done / outcome.seconds, outcome.idle
         say(f"{done} images upscaled, {speed:.3g} images/s, devices idle {idle:.0%} of the time")
@@ -291,7 +291,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.files import local_path
     from a2f_jax.images.limits import PIXEL_LIMIT
     from a2f_jax.progress import say
-    from a2f_jax.upscaling.batch import PIPE, Options, list_jobs, summarize, upscale_files
+    from a2f_jax.upscaling.batch import STDIO, Options, list_jobs, summarize, upscale_files
     from a2f_jax.upscaling.compilations import count_compilations
 
     weights = _weights(args)
@@ -352,5 +352,5 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         raise UserError(
             f"{len(errors)} of {_count_of(len(work.jobs), 'image')} failed, for the reasons above: {shorten([*errors])}"
         )
-    if work.jobs[0].output != PIPE:
+    if work.jobs[0].output != STDIO:
         print(work.jobs[0].output if work.single else local_path(output))

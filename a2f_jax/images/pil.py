@@ -9,7 +9,7 @@ _GRAY = ("1", "L", "LA", "La")
 _COLOR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
 
 
-def picture_of(image: Image.Image) -> Picture:
+def from_pil(image: Image.Image) -> Picture:
     """Returns the pixels of a Pillow image as a `Picture` without metadata.
 
     The pixels stay as they are: neither an EXIF orientation nor a color profile is applied.
@@ -35,7 +35,7 @@ def picture_of(image: Image.Image) -> Picture:
     )
 
 
-def image_of(samples: np.ndarray) -> Image.Image:
+def to_pil(samples: np.ndarray) -> Image.Image:
     """Returns a Pillow image of mode L, LA, RGB or RGBA, or I;16 for 16-bit grayscale.
 
     Args:

@@ -247,7 +247,7 @@ def check_shapes(network: nn.Module, params: Params) -> None:
             raise ValueError(f"parameter {name} must have shape {shapes[0]}, not {shapes[1]}")
 
 
-def network_of(params: Params) -> A2F:
+def infer_network(params: Params) -> A2F:
     """Infers the network that a parameter tree belongs to from the names and shapes of the parameters.
 
     Args:

@@ -30,7 +30,7 @@ from a2f_jax.upscaling.upscaler import Upscaler
 WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
 
-PIPE = pathlib.Path("-")
+STDIO = pathlib.Path("-")
 """Standard input as an image, standard output as the output."""
 
 
@@ -69,7 +69,7 @@ class Job:
     @property
     def name(self) -> str:
         """The image's name in messages."""
-        return "standard input" if self.image == PIPE else str(self.image)
+        return "standard input" if self.image == STDIO else str(self.image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Outcome:
     seconds: float
     idle: float
 
-    def having(self, status: str) -> list[Result]:
+    def with_status(self, status: str) -> list[Result]:
         """Returns the results of a status."""
         return [result for result in self.results if result.status == status]
 
@@ -149,9 +149,9 @@ def list_jobs(
     """Pairs every input image with its output file.
 
     Args:
-      images: files, folders that are searched recursively for images, or `PIPE` for standard input. Hidden files, and
+      images: files, folders that are searched recursively for images, or `STDIO` for standard input. Hidden files, and
         files in hidden folders, are left out of folders.
-      output: a file if one image is named; a folder, which need not exist, for any number of images; or `PIPE` for
+      output: a file if one image is named; a folder, which need not exist, for any number of images; or `STDIO` for
         standard output. A path that ends in a slash is a folder. Otherwise, with one image, a path that has a suffix
         and is not an existing folder is a file.
       format_name: the output format, a key of `FORMATS`; output files in a folder get its suffix.
@@ -169,14 +169,14 @@ def list_jobs(
     names_folder = os.fspath(output).endswith(("/", os.sep)) or os.path.isdir(target)
     single = len(paths) == 1 and not os.path.isdir(paths[0])
     ignored: list[tuple[pathlib.Path, str]] = []
-    if single and (target == PIPE or (target.suffix and not names_folder)):
-        if not format_name and target != PIPE and target.suffix.lower() not in WRITABLE_SUFFIXES:
+    if single and (target == STDIO or (target.suffix and not names_folder)):
+        if not format_name and target != STDIO and target.suffix.lower() not in WRITABLE_SUFFIXES:
             raise UserError(
                 f"cannot write {target}: its suffix must be one of {', '.join(sorted(WRITABLE_SUFFIXES))}, or its name "
                 "must end in / if it is a folder"
             )
         jobs = [Job(paths[0], target)]
-    elif PIPE in (target, *paths):
+    elif STDIO in (target, *paths):
         raise UserError("standard input and output (-) can carry only one image: pass one input and one output")
     elif not names_folder and target.suffix.lower() in WRITABLE_SUFFIXES:
         several = "a folder" if len(paths) == 1 else f"{len(paths)} files or folders"
@@ -245,10 +245,10 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
     # Finds out before the work begins what would be lost, or could not be written, at its end.
-    originals = {job.image.resolve() for job in jobs if job.image != PIPE}
+    originals = {job.image.resolve() for job in jobs if job.image != STDIO}
     inputs: dict[pathlib.Path, pathlib.Path] = {}
     for job in jobs:
-        if job.output == PIPE:
+        if job.output == STDIO:
             continue
         if job.output.resolve() in originals:
             raise UserError(f"{job.output} is one of the input images: choose another output")
@@ -291,9 +291,9 @@ class _Pipeline:
     def run(self, job: Job) -> Result:
         """Upscales one file; raises `UserError` if it fails."""
         start = time.perf_counter()
-        source = sys.stdin.buffer.read() if job.image == PIPE else job.image
+        source = sys.stdin.buffer.read() if job.image == STDIO else job.image
         format_name = self.options.format_name
-        if not format_name and job.output != PIPE:
+        if not format_name and job.output != STDIO:
             format_name = format_of(job.output)
         reason = self._reason_to_skip(job, source, format_name)
         if reason:
@@ -308,7 +308,7 @@ class _Pipeline:
         return Result(job, "done", height=to.height, width=to.width, seconds=seconds)
 
     def _reason_to_skip(self, job: Job, source: pathlib.Path | bytes, format_name: str | None) -> str | None:
-        exists = job.output != PIPE and os.path.lexists(job.output)
+        exists = job.output != STDIO and os.path.lexists(job.output)
         if exists and os.path.isdir(job.output):
             raise UserError(f"{job.output} is a folder: choose another output")
         if exists and not self.options.overwrite and not self.options.resume:
@@ -389,7 +389,7 @@ def _naming(job: Job) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(output: pathlib.Path) -> Iterator[Any]:
-    if output != PIPE:
+    if output != STDIO:
         with replacing(output) as file:
             yield file
         return

@@ -6,7 +6,7 @@ import pytest
 
 from a2f_jax.configs import a2f, ablation
 from a2f_jax.evaluation.paper import ABLATION, HEAD_KERNELS
-from a2f_jax.model import network_of, variant_of
+from a2f_jax.model import infer_network, variant_of
 from a2f_jax.models.a2f import ABLATIONS
 from a2f_jax.training.settings import make_network
 
@@ -20,7 +20,7 @@ def test_the_network_has_the_published_number_of_parameters_and_is_recognized(na
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) / 1e3 == pytest.approx(thousands, abs=0.5)
     attention = network.attention and network.auxiliary
-    assert network_of(params) == network.clone(attention=attention)
+    assert infer_network(params) == network.clone(attention=attention)
 
 
 @pytest.mark.parametrize(
