@@ -101,7 +101,7 @@ def add(commands: Any) -> None:
         metavar="1..100",
         help="quality of JPEG, WebP and AVIF files (default: 95, lossless, 90)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files, the report included")
     parser.add_argument(
         "--resume", action="store_true", help="skip images whose output file exists with the right format and size"
     )
@@ -174,7 +174,7 @@ def _size(text: str) -> tuple[int, int]:
 def _weights(args: argparse.Namespace) -> str:
     from a2f_jax.weights import shipped_weights
 
-    if args.weights:
+    if args.weights is not None:
         return args.weights
     if args.model in shipped_weights():
         return args.model
@@ -232,14 +232,28 @@ def _count_of(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _report_path(text: str, work: "Worklist") -> pathlib.Path:
+def _is_report(path: pathlib.Path) -> bool:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "images" in content
+
+
+def _report_path(args: argparse.Namespace, work: "Worklist") -> pathlib.Path:
     from a2f_jax.files import check_writable, local_path
 
+    text = args.report
     report = local_path(text)
     if report.resolve() in {path.resolve() for job in work.jobs for path in (job.image, job.output)}:
         raise UserError(f"--report {text} would replace an image: choose another name for the report")
     if os.path.isdir(report):
         raise UserError(f"--report {text} is a folder: add the name of a file")
+    if report.exists() and not report.is_file():
+        raise UserError(f"--report {text} is not a regular file: choose another name for the report")
+    # With --resume, the same command line runs again, and replaces the report of the interrupted run.
+    if os.path.lexists(report) and not args.overwrite and not (args.resume and _is_report(report)):
+        raise UserError(f"--report {text} exists: choose another name for the report or pass --overwrite")
     check_writable(report.parent)
     return report
 
@@ -320,7 +334,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     )
     output = args.output or _default_output(args, model.scale)
     work = list_jobs(args.images, output, args.format)
-    report = _report_path(args.report, work) if args.report else None
+    report = _report_path(args, work) if args.report else None
     if work.ignored:
         say(f"left out: {summarize(work.ignored)}")
     if args.verbose:

@@ -175,6 +175,29 @@ def test_the_report_never_replaces_an_image_or_a_folder(weights, photo, fails, t
     assert not (tmp_path / "o.png").exists()
 
 
+def test_an_existing_file_is_replaced_by_the_report_only_with_overwrite(weights, photo, fails, tmp_path):
+    report = tmp_path / "report.json"
+    report.write_text('{"images": []}')
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    argv = ["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights, "--report"]
+    assert "report.json exists: " in fails(*argv, str(report))
+    assert "notes.txt exists: " in fails(*argv, str(notes), "--resume")
+    assert (notes.read_text(), (tmp_path / "o.png").exists()) == ("mine", False)
+    assert cli.main([*argv, str(report), "--overwrite"]) == 0
+    assert json.loads(report.read_text())["images"][0]["status"] == "done"
+
+
+def test_the_report_never_replaces_a_fifo(weights, photo, fails, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    argv = ["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights, "--overwrite", "--report"]
+    assert "is not a regular file" in fails(*argv, str(fifo))
+    assert "is not a regular file" in fails(*argv, "/dev/null")
+    assert fifo.is_fifo()
+    assert not (tmp_path / "o.png").exists()
+
+
 def test_a_tilde_in_the_value_of_a_flag_is_the_home_folder(weights, photo, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
