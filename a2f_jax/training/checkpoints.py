@@ -19,7 +19,7 @@ import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.files import replacing, require_space
 from a2f_jax.training.processes import failing_together
-from a2f_jax.training.settings import check_resume
+from a2f_jax.training.settings import check_resume, stored
 from a2f_jax.training.state import TrainState
 from a2f_jax.weights import training_run as layout
 
@@ -82,7 +82,7 @@ class Checkpoints:
             )
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {self._folder}: {error.strerror or error}") from error
-        self._validation = layout.validation_settings(config.to_dict())
+        self._validation = layout.validation_settings(stored(config))
         for step in self.steps:
             about = self._about(step)
             # Scores on other images cannot be compared with those that this run will get.
@@ -148,7 +148,7 @@ class Checkpoints:
           UserError: this checkpoint or the previous one could not be written.
         """
         step = int(state.step)
-        about = {"step": step, "version": a2f_jax.__version__, "config": self._config.to_dict()}
+        about = {"step": step, "version": a2f_jax.__version__, "config": stored(self._config)}
         items: dict[str, Any] = {
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave(state.opt_state),

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -81,7 +81,7 @@ def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
     )
 
 
-def dispatch_inputs(patches: Patches, resident: Resident | None, step: int, counts: list[int]) -> Generator[Any]:
+def dispatch_inputs(patches: Patches, resident: Resident | None, step: int, counts: Iterable[int]) -> Generator[Any]:
     """Yields the inputs of each dispatch: stacked batches, or just a range if the devices crop the patches."""
     if resident is not None:
         yield from map(np.arange, counts)

@@ -106,9 +106,9 @@ def train(
         del start  # frees its memory on every device
         measured = StepMetrics()
         preemption = stack.enter_context(Preemption())
-        counts = list(dispatch_sizes(config, step))
+        counts = dispatch_sizes(config, step)
         inputs = stack.enter_context(contextlib.closing(dispatch_inputs(patches, resident, step, counts)))
-        for count in counts:
+        for count in dispatch_sizes(config, step):
             with monitor.waiting_for_data():
                 batches = spmd.put_inputs(next(inputs))
             with tracing(workdir, profile, step, count) as traced:

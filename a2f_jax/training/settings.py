@@ -63,7 +63,10 @@ _COSINE, _HALVING = (_with("optimizer.schedule", name) for name in ("cosine", "h
 
 _SETTINGS = {
     "seed": _Setting(lambda x: _is_integer(x) and 0 <= x < 2**32, "an integer from 0 to 2³² − 1", _ACCEPTED),
-    "steps": _Setting(*_AT_LEAST_1, _ACCEPTED, _COSINE),  # the cosine schedule depends on the length of the run
+    # The cosine schedule depends on the length of the run. Steps are counted in int32.
+    "steps": _Setting(
+        lambda x: _is_integer(x) and 1 <= x < 2**31, "a positive integer, at most 2³¹ − 1", _ACCEPTED, _COSINE
+    ),
     "batch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
     "init": _Setting(*_TEXT, _IMPOSSIBLE),
     "model.variant": _Setting(*_choice(*VARIANTS), _FREE),  # stands for `features` and `blocks`
@@ -108,6 +111,19 @@ _SETTINGS = {
 def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a config by dotted name, such as `"optimizer.learning_rate"`."""
     return flax.traverse_util.flatten_dict(config.to_dict() if isinstance(config, ConfigDict) else config, sep=".")
+
+
+def stored(config: ConfigDict) -> dict[str, Any]:
+    """Returns the settings of a config as nested dictionaries that JSON can hold.
+
+    NumPy scalars become Python numbers. Entries that are not settings are left out: they can be any object.
+    """
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in flat(config).items()
+        if name in _SETTINGS
+    }
+    return flax.traverse_util.unflatten_dict(plain, sep=".")
 
 
 def check_complete(config: ConfigDict, name: str) -> None:

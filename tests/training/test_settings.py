@@ -1,11 +1,15 @@
 """Which settings are valid, and which may change when a run resumes."""
 
+import json
+import pathlib
+
+import numpy as np
 import pytest
 
 from a2f_jax.configs import a2f
 from a2f_jax.errors import UserError
 from a2f_jax.training import settings
-from a2f_jax.training.settings import check, check_resume, closest_settings, flat, make_network
+from a2f_jax.training.settings import check, check_resume, closest_settings, flat, make_network, stored
 
 OPTIONAL = {"model.features", "model.blocks", "model.depthwise"}
 
@@ -39,6 +43,7 @@ def test_every_setting_of_the_configs_has_a_rule_and_every_rule_a_setting(paper)
         ("seed", 2**32, "an integer from 0"),
         ("seed", 0.5, "an integer from 0"),
         ("steps", 0, "a positive integer"),
+        ("steps", 2**31, "at most 2³¹ − 1"),
         ("steps", 1e6, "a positive integer"),
         ("steps", True, "a positive integer"),
         ("batch_size", 0, "a positive integer"),
@@ -208,3 +213,11 @@ def test_the_network_has_what_the_config_says_and_entries_of_its_own_are_ignored
     assert (network.scale, network.features, network.blocks, network.head_kernel) == (4, 16, 3, 5)
     assert network.winograd
     assert not make_network(paper, "gpu").winograd
+
+
+def test_stored_settings_are_plain_numbers_without_entries_of_other_kinds(paper):
+    config = changed(paper, seed=np.int64(3), optimizer__learning_rate=np.float32(0.5), own=pathlib.Path("x"))
+    found = json.loads(json.dumps(stored(config)))
+    assert found == stored(changed(paper, seed=3, optimizer__learning_rate=0.5))
+    assert "own" not in found
+    check_resume(found, config, "run", accept_changes=False)
