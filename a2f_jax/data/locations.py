@@ -60,7 +60,7 @@ def split_sizes(folder: pathlib.Path) -> dict[str, int]:
     try:
         splits = json.loads(file.read_text())["splits"]
         return {split["name"]: sum(map(int, split.get("shardLengths", []))) for split in splits}
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not JSON, or of another structure
         raise UserError(f"{file} is damaged: prepare the dataset again and overwrite it") from error
 
 
@@ -86,6 +86,6 @@ def recorded_assignment(target: pathlib.Path) -> Assignment:
             facts = json.loads(file.read_text())
             train.update(facts["train"])
             validation.update(facts["validation"])
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:  # not JSON, or of another structure
             raise UserError(f"{file} is damaged: remove it to choose the validation images anew") from error
     return Assignment(frozenset(train - validation), frozenset(validation))

@@ -169,7 +169,7 @@ def prepare(
                 if folder and not has_own_splits(name) and (unsupported := unsupported_images(folder)):
                     say(f"left out, in unsupported formats: {shorten(unsupported)}")
                 _write(name, scale, splits, target, validation, min_size, skip_bad, progress)
-            elif (target / "source.txt").read_text() != fingerprint(splits):
+            elif (target / "source.txt").read_bytes() != fingerprint(splits).encode():
                 raise UserError(
                     f"{target} was prepared from different files: overwrite it, or choose another name",
                     parameter="overwrite",

@@ -235,7 +235,7 @@ class Checkpoints:
             match cause:
                 case FileNotFoundError():
                     return f"{cause.filename or cause} is missing"
-                case json.JSONDecodeError() | UnicodeDecodeError():
+                case json.JSONDecodeError() | UnicodeDecodeError() | layout.MetadataError():
                     return "a JSON file in it is not valid"
                 case _ if found := _DAMAGE.search(str(cause)):
                     return f"its arrays cannot be read ({found[1] or found[2]})"

@@ -228,9 +228,14 @@ def check_resume(before: Mapping[str, Any], config: ConfigDict, folder: object, 
       accept_changes: whether the user accepts changes that affect the result.
 
     Raises:
-      UserError: settings that must not change have changed, or others that affect the result and are not accepted.
+      UserError: settings that must not change have changed, or others that affect the result and are not accepted, or
+        `before` is damaged.
     """
-    old, new = _with_defaults(flat(before)), _with_defaults(flat(config))
+    try:
+        old = _with_defaults(flat(before))
+    except KeyError as error:
+        raise UserError(f"the settings stored in {folder} are damaged ({error}): use another work folder") from error
+    new = _with_defaults(flat(config))
     changes: dict[_Change, list[str]] = {change: [] for change in _Change}
     for name, setting in _SETTINGS.items():
         # A checkpoint lacks the settings that were introduced after it was written.

@@ -23,6 +23,10 @@ SCORES = "scores.json"
 """Written after the checkpoint, because validation follows the saving."""
 
 
+class MetadataError(ValueError):
+    """The metadata of a checkpoint is JSON, but not what a training run writes."""
+
+
 def read_about(checkpoint: pathlib.Path) -> dict[str, Any]:
     """Reads the metadata of a checkpoint.
 
@@ -33,11 +37,18 @@ def read_about(checkpoint: pathlib.Path) -> dict[str, Any]:
       OSError: the metadata cannot be read.
       ValueError: the metadata is damaged.
     """
-    about = json.loads((checkpoint / "about" / "metadata").read_text())
+    match json.loads((checkpoint / "about" / "metadata").read_text()):
+        case {"step": int(), "config": {"data": {"name": str()}}} as about:
+            pass
+        case _:
+            raise MetadataError("about/metadata lacks the step or the settings of the run")
     try:
-        return {**about, **json.loads((checkpoint / SCORES).read_text())}
+        match json.loads((checkpoint / SCORES).read_text()):
+            case {"psnr": int() | float(), "ssim": int() | float()} as scores:
+                return {**about, **scores}
     except (FileNotFoundError, ValueError):  # not validated, or damaged
-        return about
+        pass
+    return about
 
 
 def validation_of(about: Mapping[str, Any]) -> list[Any]:

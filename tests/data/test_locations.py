@@ -50,3 +50,13 @@ def test_damaged_records_are_named(tmp_path):
         (own / f"{name}.json").write_text("{")
         with pytest.raises(UserError, match=f"{name}.json is damaged: "):
             read(own)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"splits": 1, "train": 1}', '{"splits": [[]], "train": [[]]}'])
+def test_records_of_another_structure_are_damaged(tmp_path, content):
+    folder = tmp_path / "x4" / "1.0.0"
+    folder.mkdir(parents=True)
+    for name, read in (("dataset_info.json", split_sizes), ("assignment.json", recorded_assignment)):
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            read(folder)

@@ -221,3 +221,8 @@ def test_stored_settings_are_plain_numbers_without_entries_of_other_kinds(paper)
     assert found == stored(changed(paper, seed=3, optimizer__learning_rate=0.5))
     assert "own" not in found
     check_resume(found, config, "run", accept_changes=False)
+
+
+def test_damaged_settings_of_a_run_are_refused(paper):
+    with pytest.raises(UserError, match="the settings stored in run are damaged"):
+        check_resume({"data": {"name": "photos"}}, paper, "run", accept_changes=True)

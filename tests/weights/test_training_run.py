@@ -33,14 +33,30 @@ OTHER = {**CONFIG, "validation_images": 20}
 @pytest.mark.parametrize(
     ("checkpoints", "step"),
     [
-        ({1: (CONFIG, {"psnr": 32.0}), 2: (CONFIG, {"psnr": 31.0}), 3: (CONFIG, None)}, 1),
+        ({1: (CONFIG, {"psnr": 32.0, "ssim": 0.9}), 2: (CONFIG, {"psnr": 31.0, "ssim": 0.9}), 3: (CONFIG, None)}, 1),
         ({1: (CONFIG, None), 2: (CONFIG, None)}, 2),
-        ({1: (CONFIG, {"psnr": 32.0}), 2: (CONFIG, {"psnr": float("nan")})}, 1),
-        ({1: (CONFIG, {"psnr": 30.0}), 2: (None, {"psnr": 31.0})}, 1),  # the metadata of 2 is damaged
+        ({1: (CONFIG, {"psnr": 32.0, "ssim": 0.9}), 2: (CONFIG, {"psnr": float("nan"), "ssim": 0.9})}, 1),
+        (
+            {1: (CONFIG, {"psnr": 30.0, "ssim": 0.9}), 2: (None, {"psnr": 31.0, "ssim": 0.9})},
+            1,
+        ),  # the metadata of 2 is damaged
         ({1: (None, None)}, None),
         # Scores on different images: by the settings when the checkpoint was saved, or those stored with the scores.
-        ({1: (CONFIG, {"psnr": 40.0}), 2: (OTHER, {"psnr": 30.0}), 3: (OTHER, {"psnr": 29.0})}, 2),
-        ({1: (CONFIG, {"psnr": 40.0}), 2: (CONFIG, {"psnr": 30.0, "validation": ["photos", "", 20]})}, 2),
+        (
+            {
+                1: (CONFIG, {"psnr": 40.0, "ssim": 0.9}),
+                2: (OTHER, {"psnr": 30.0, "ssim": 0.9}),
+                3: (OTHER, {"psnr": 29.0, "ssim": 0.9}),
+            },
+            2,
+        ),
+        (
+            {
+                1: (CONFIG, {"psnr": 40.0, "ssim": 0.9}),
+                2: (CONFIG, {"psnr": 30.0, "ssim": 0.9, "validation": ["photos", "", 20]}),
+            },
+            2,
+        ),
     ],
 )
 def test_the_best_readable_checkpoint_is_chosen(chosen, checkpoints, step):
@@ -50,3 +66,21 @@ def test_the_best_readable_checkpoint_is_chosen(chosen, checkpoints, step):
 def test_a_folder_without_a_readable_checkpoint_is_named(tmp_path):
     with pytest.raises(UserError, match="contains no readable training checkpoint: pass the work folder"):
         training_run.read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"step": 1, "config": {}}', '{"step": 1, "config": []}'])
+def test_metadata_of_another_structure_is_damaged(tmp_path, content):
+    for folder in ("about", "params"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "about/metadata").write_text(content)
+    with pytest.raises(UserError, match="is damaged"):
+        training_run.read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"psnr": "high", "ssim": 1}'])
+def test_scores_of_another_structure_count_as_no_scores(tmp_path, content):
+    (tmp_path / "about").mkdir()
+    about = {"step": 1, "config": CONFIG}
+    (tmp_path / "about/metadata").write_text(json.dumps(about))
+    (tmp_path / "scores.json").write_text(content)
+    assert training_run.read_about(tmp_path) == about
