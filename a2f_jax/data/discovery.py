@@ -1,6 +1,7 @@
 """Finds the images of a dataset in the folders and archives in which it is distributed."""
 
 import itertools
+import os
 import pathlib
 
 from a2f_jax.catalog import BENCHMARK_SETS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
@@ -132,6 +133,14 @@ def unsupported_images(folder: pathlib.Path) -> list[str]:
     """Returns the names of the image files in a folder and its subfolders whose format cannot be read."""
     files = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*"))]
     return [name for name in files if name.lower().endswith(OTHER_IMAGE_SUFFIXES) and "/." not in f"/{name}"]
+
+
+def unreadable_folders(folder: pathlib.Path) -> list[str]:
+    """Returns the names of the subfolders of a folder that cannot be listed, without hidden ones."""
+    errors: list[OSError] = []
+    for _, subfolders, _ in os.walk(folder, onerror=errors.append):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    return sorted(pathlib.Path(error.filename).relative_to(folder).as_posix() for error in errors)
 
 
 def find(name: str, folder: pathlib.Path | None, scale: int) -> Splits:

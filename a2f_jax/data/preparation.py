@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from a2f_jax.catalog import MIN_SIZE
-from a2f_jax.data.discovery import find, has_own_splits, unsupported_images
+from a2f_jax.data.discovery import find, has_own_splits, unreadable_folders, unsupported_images
 from a2f_jax.data.div2k import download_div2k
 from a2f_jax.data.holdout import check_count, held_out
 from a2f_jax.data.locations import (
@@ -156,7 +156,9 @@ def prepare(
     if folder is not None and folder != root and (ready := prepared_folder(name, scale, folder)):
         raise UserError(f"{ready} is already prepared: use {folder} as the folder of datasets", parameter="data_dir")
     try:
-        splits = find(name, folder, scale)
+        if folder and not has_own_splits(name) and (unreadable := unreadable_folders(folder)):
+            _refuse_or_leave_out(f"folders that cannot be read: {shorten(unreadable)}", skip_bad)
+        splits = _with_valid_names(find(name, folder, scale), skip_bad)
         if _divisible(splits):
             check_count(validation, len(splits["train"]))
         elif validation:
@@ -179,6 +181,32 @@ def prepare(
     except OSError as error:
         raise UserError(f"cannot prepare {target}: {error}") from error
     return target
+
+
+def _refuse_or_leave_out(what: str, skip_bad: bool) -> None:
+    if not skip_bad:
+        raise UserError(f"the source has {what}; fix or remove them, or leave them out", parameter="skip_bad")
+    say(f"left out: {what}")
+
+
+def _with_valid_names(splits: Splits, skip_bad: bool) -> Splits:
+    def valid(source: Source) -> bool:
+        return all(_is_unicode(name) for name in (source.name, source.hr.name, source.lr.name if source.lr else ""))
+
+    invalid = [source.name for sources in splits.values() for source in sources if not valid(source)]
+    if not invalid:
+        return splits
+    printable = [name.encode(errors="backslashreplace").decode() for name in invalid]
+    _refuse_or_leave_out(f"images whose file names are not UTF-8: {shorten(printable)}", skip_bad)
+    left = {split: [source for source in sources if valid(source)] for split, sources in splits.items()}
+    if not left.get("train", left.get("test")):
+        raise UserError("no image can be used: rename the files", parameter="source")
+    return left
+
+
+def _is_unicode(name: str) -> bool:
+    # Python represents the bytes of a file name that cannot be decoded by surrogates.
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _divisible(splits: Splits) -> bool:

@@ -388,3 +388,32 @@ def test_a_dataset_that_cannot_be_replaced_stays(photos, data_dir, picture, monk
     prepare("photos", **arguments, overwrite=True)
     images = {pair.name: pair.hr for pair in open_pairs("photos", scale=2, split="train", data_dir=data_dir)}
     np.testing.assert_array_equal(images["0.png"], picture(100))
+
+
+def test_unreadable_folders_are_refused_or_left_out_by_name(photos, data_dir, monkeypatch, capfd):
+    (photos / "private").mkdir()
+    scandir = os.scandir
+
+    def refusing(path="."):  # permissions do not apply to root
+        if not isinstance(path, int) and pathlib.Path(path).name == "private":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 1, "min_size": 1}
+    with pytest.raises(UserError, match="folders that cannot be read: private; fix or remove them") as error:
+        prepare("photos", **arguments)
+    assert error.value.parameter == "skip_bad"
+    assert not data_dir.exists()
+    assert split_sizes(prepare("photos", **arguments, skip_bad=True)) == {"train": 9, "validation": 1}
+    assert "left out: folders that cannot be read: private" in capfd.readouterr().err
+
+
+def test_images_whose_names_are_not_utf_8_are_refused_or_left_out(photos, data_dir, capfd):
+    shutil.copy(photos / "0.png", os.fsencode(photos) + b"/caf\xe9.png")
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 1, "min_size": 1}
+    with pytest.raises(UserError, match=r"not UTF-8: caf\\udce9\.png; fix or remove them") as error:
+        prepare("photos", **arguments)
+    assert error.value.parameter == "skip_bad"
+    assert split_sizes(prepare("photos", **arguments, skip_bad=True)) == {"train": 9, "validation": 1}
+    assert r"left out: images whose file names are not UTF-8: caf\udce9.png" in capfd.readouterr().err
