@@ -40,6 +40,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"a2f: error: {message}; see `{self.prog} --help`\n")
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # An empty name, such as that of a shell variable that is not set, would mean this folder or the default.
+        if not arg_string and action.nargs != argparse.PARSER:  # COMMAND takes the arguments of the command as well
+            raise argparse.ArgumentError(action, "the value is empty")
+        return super()._get_value(action, arg_string)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = action.choices
         if choices is None or value in choices:

@@ -44,14 +44,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "images",
         nargs="+",
-        type=_name,
         metavar="IMAGE",
         help="image files, folders (searched recursively, without hidden files), or - for standard input",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=_name,
         metavar="OUT",
         help="a file, a folder (such as out/), or - for standard output (default: next to the image, as photo-x4.jpg)",
     )
@@ -105,7 +103,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="skip images whose output file exists with the right format and size"
     )
-    parser.add_argument("--report", type=_name, metavar="FILE", help="write the status of every image as JSON")
+    parser.add_argument("--report", metavar="FILE", help="write the status of every image as JSON")
     parser.add_argument(
         "--memory",
         type=_bytes,
@@ -131,12 +129,6 @@ def add(commands: Any) -> None:
         help="largest number of pixels that an image may declare (default: 200 million)",
     )
     parser.add_argument("--verbose", action="store_true", help="print how each image is computed and what was compiled")
-
-
-def _name(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty")
-    return text
 
 
 def _bytes(text: str) -> int:

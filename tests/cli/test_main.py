@@ -119,6 +119,30 @@ def test_arguments_that_do_not_parse_get_one_line_with_the_closest_valid_one(arg
     assert line.startswith(f"a2f: error: {message}")
 
 
+@pytest.mark.parametrize(
+    ("argv", "argument"),
+    [
+        (["upscale", ""], "IMAGE"),
+        (["upscale", "a.png", "-o", ""], "-o/--output"),
+        (["upscale", "a.png", "--weights", ""], "--weights"),
+        (["upscale", "a.png", "--report="], "--report"),
+        (["train", "--config", "c.py", "--workdir", ""], "--workdir"),
+        (["data", "prepare", "set5", "--source", ""], "--source"),
+        (["data", "prepare", "set5", "--data-dir="], "--data-dir"),
+        (["evaluate", "--weights", "", "--datasets", "set5"], "--weights"),
+        (["evaluate", "--bicubic", "4", "--datasets", "set5", "--data", ""], "--data"),
+        (["report", "--output", ""], "--output"),
+        (["info", ""], "PATH"),
+    ],
+)
+def test_an_empty_value_is_refused_rather_than_taken_for_this_folder_or_the_default(argv, argument, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"a2f: error: argument {argument}: the value is empty; see")
+
+
 def test_without_a_command_the_help_is_shown(capsys):
     assert cli.main([]) == 2
     assert "a2f upscale photo.jpg" in capsys.readouterr().err

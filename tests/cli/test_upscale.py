@@ -95,12 +95,6 @@ def test_invalid_numbers_are_refused(photo, argv, capsys):
     assert argv[1] in capsys.readouterr().err
 
 
-def test_an_empty_image_name_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["upscale", ""])
-    assert "the name is empty" in capsys.readouterr().err
-
-
 def test_a_model_can_be_named_with_its_scale(tmp_path):
     Image.new("RGB", (24, 16), (10, 90, 200)).save(tmp_path / "photo.png")
     assert cli.main(["upscale", str(tmp_path / "photo.png"), "--model", "a2f-sd-x2"]) == 0
