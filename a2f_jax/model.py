@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from a2f_jax.catalog import DEFAULT_SCALE
+from a2f_jax.catalog import DEFAULT_SCALE, SCALES
 from a2f_jax.errors import UserError
 from a2f_jax.files import local_path
 from a2f_jax.images.pil import from_pil, to_pil
@@ -89,7 +90,16 @@ class Model:
         return self.network.clone(weight_norm=False)
 
     def with_dtype(self, dtype: Any) -> "Model":
-        """Returns the same model, computing in `dtype` (float32 or bfloat16); parameters stay float32."""
+        """Returns the same model, computing in another data type; parameters stay float32.
+
+        Args:
+          dtype: float32 or bfloat16.
+
+        Raises:
+          ValueError: `dtype` is another data type.
+        """
+        if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
+            raise ValueError(f"dtype is {jnp.dtype(dtype)}, but must be float32 or bfloat16")
         return dataclasses.replace(self, network=self.network.clone(dtype=dtype))
 
     def __call__(self, lr: jax.Array) -> jax.Array:
@@ -215,7 +225,10 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
 
     Raises:
       UserError: the weights do not exist, are damaged, have another scale, or belong to another architecture.
+      ValueError: `scale` is not 2, 3 or 4.
     """
+    if scale is not None and scale not in SCALES:
+        raise ValueError(f"scale is {scale!r}, but must be one of {', '.join(map(str, SCALES))}")
     name = os.fspath(weights)
     if name in VARIANTS:
         name = f"{name}-x{scale or DEFAULT_SCALE}"
@@ -250,13 +263,13 @@ def load_labeled(weights: Sequence[str | os.PathLike[str]], scale: int | None = 
       UserError: the same weights are given twice, or `load` fails.
     """
     paths = [pathlib.Path(path) for path in weights]
-    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
-        labels = ["/".join(path.parts[-depth:]) for path in paths]
-        if len({*labels}) == len(labels):
-            return {label: load(path, scale) for label, path in zip(labels, paths, strict=True)}
-    if paths:
-        raise UserError(f"the same weights are given twice: {', '.join(map(str, paths))}")
-    return {}
+    if twice := sorted({str(path) for path in paths if paths.count(path) > 1}):
+        raise UserError(f"the same weights are given twice: {', '.join(twice)}")
+    depth, labels = 1, [path.name or str(path) for path in paths]
+    while len({*labels}) < len(labels):  # ends, because the whole paths differ
+        depth += 1
+        labels = ["/".join(path.parts[-depth:]) or str(path) for path in paths]
+    return {label: load(path, scale) for label, path in zip(labels, weights, strict=True)}
 
 
 def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from a2f_jax.errors import UserError
-from a2f_jax.model import Model, fold_weight_norm, infer_network, variant_of
+from a2f_jax.model import Model, fold_weight_norm, infer_network, load, load_labeled, variant_of
 from a2f_jax.models.a2f import A2F, build
 
 
@@ -130,3 +130,23 @@ def test_parameters_of_another_architecture_are_refused(model):
     damaged = {**model.params, "tail": {**model.params["tail"], "v": np.zeros((3, 3, 5, 27))}}
     with pytest.raises(ValueError, match=r"tail.v must have shape \(3, 3, 16, 27\), not \(3, 3, 5, 27\)"):
         infer_network(damaged)
+
+
+def test_folders_without_a_name_are_loaded_and_only_duplicates_are_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("a2f_jax.model.load", lambda path, scale: f"{path} {scale}")
+    assert load_labeled(["."], 4) == {".": ". 4"}
+    assert load_labeled(["runs/a", "a", "/"]) == {"runs/a": "runs/a None", "a": "a None", "/": "/ None"}
+    with pytest.raises(UserError, match=r"the same weights are given twice: a/b$"):
+        load_labeled(["a/b", "c", "a/b/"])
+
+
+@pytest.mark.parametrize("dtype", [int, np.float16, None])
+def test_other_data_types_than_those_of_the_computation_are_refused(model, dtype):
+    with pytest.raises(ValueError, match="must be float32 or bfloat16"):
+        model.with_dtype(dtype)
+
+
+@pytest.mark.parametrize("scale", [0, 1, "4", 2.5])
+def test_a_scale_for_which_no_network_exists_is_refused(scale):
+    with pytest.raises(ValueError, match="must be one of 2, 3, 4"):
+        load("a2f-sd", scale)
