@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import expit
 
 from a2f_jax.models import winograd
 from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, Params
@@ -173,7 +174,7 @@ def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
         for k in ("squeeze", "excite")
     )
     hidden = np.maximum(mean @ squeeze[0] + squeeze[1], 0)
-    return 1 / (1 + np.exp(-(hidden @ excite[0] + excite[1])))
+    return expit(hidden @ excite[0] + excite[1])
 
 
 @functools.cache  # models with equal networks, such as successive checkpoints of one training run, share their programs
