@@ -60,10 +60,15 @@ def matlab_bicubic(image: np.ndarray, scale: float, *, edges: Literal["clamp", "
       uint8 `[ceil(H · scale), ceil(W · scale)]` or `[ceil(H · scale), ceil(W · scale), C]`.
 
     Raises:
-      ValueError: `image` has a different dtype or number of dimensions, or `edges` is unknown.
+      ValueError: `image` has a different dtype or number of dimensions or no pixels, `scale` is not positive and
+        finite, or `edges` is unknown.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"expected uint8 [H, W] or [H, W, C], got {image.dtype} {list(image.shape)}")
+    if not image.size:
+        raise ValueError(f"expected an image with at least one pixel, got {list(image.shape)}")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale is {scale}, but must be positive and finite")
     if edges not in ("clamp", "mirror"):
         raise ValueError(f"edges={edges!r} is unknown: choose 'clamp' or 'mirror'")
     rows_done = _resize_rows(image, scale, edges)

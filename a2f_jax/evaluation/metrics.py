@@ -27,6 +27,8 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 def _shaved_luma(sr: np.ndarray, hr: np.ndarray, shave: int) -> tuple[np.ndarray, np.ndarray]:
     if sr.shape != hr.shape:
         raise ValueError(f"the images have different shapes: {list(sr.shape)} and {list(hr.shape)}")
+    if shave < 0:
+        raise ValueError(f"shave is {shave}, but must be at least 0")
     height, width = hr.shape[:2]
     if min(height, width) < 2 * shave + _WINDOW:
         raise ValueError(
@@ -49,7 +51,8 @@ def psnr_y(sr: np.ndarray, hr: np.ndarray, shave: int) -> float:
       The ratio in dB; infinity for identical images.
 
     Raises:
-      ValueError: the shapes differ, the dtype is not uint8, or fewer than 11×11 pixels remain inside the border.
+      ValueError: the shapes differ, the dtype is not uint8, `shave` is negative, or fewer than 11×11 pixels remain
+        inside the border.
     """
     x, y = _shaved_luma(sr, hr, shave)
     mse = np.mean((x - y) ** 2)
@@ -72,7 +75,8 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, shave: int) -> float:
       A value of at most 1, which identical images reach.
 
     Raises:
-      ValueError: the shapes differ, the dtype is not uint8, or fewer than 11×11 pixels remain inside the border.
+      ValueError: the shapes differ, the dtype is not uint8, `shave` is negative, or fewer than 11×11 pixels remain
+        inside the border.
     """
     x, y = _shaved_luma(sr, hr, shave)
     return float(

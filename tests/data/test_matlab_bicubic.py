@@ -94,3 +94,14 @@ def test_overshoot_is_clipped(value):
 def test_unsupported_arguments_are_refused(image, edges):
     with pytest.raises(ValueError, match=r"float32|\[4\]|wrap"):
         matlab_bicubic(image, 2, edges=edges)
+
+
+@pytest.mark.parametrize("scale", [0, -2, math.nan, math.inf])
+def test_a_scale_that_is_not_positive_and_finite_is_refused(scale, image):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        matlab_bicubic(image, scale)
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ValueError, match="at least one pixel"):
+        matlab_bicubic(np.zeros((0, 4, 3), np.uint8), 2)

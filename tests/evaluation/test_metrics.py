@@ -66,3 +66,9 @@ def test_wrong_shapes_dtypes_and_sizes_are_errors(metric, truth):
     with pytest.raises(ValueError, match="20×16 is too small"):
         metric(truth[:16, :20], truth[:16, :20], 3)
     assert metric(truth[:17, :20], truth[:17, :20], 3) >= 1
+
+
+@pytest.mark.parametrize("metric", [psnr_y, ssim_y])
+def test_a_negative_border_is_refused(metric, truth):
+    with pytest.raises(ValueError, match="shave is -1, but must be at least 0"):
+        metric(truth, truth, -1)

@@ -178,3 +178,9 @@ def test_other_images_are_refused(model, image, message):
 def test_unknown_edges_are_refused(model):
     with pytest.raises(ValueError, match="edge is 'wrap', but must be one of zero, reflect"):
         model.upscaler(edge="wrap")
+
+
+@pytest.mark.parametrize("tile", [0, -8])
+def test_a_tile_without_pixels_is_refused(model, tile):
+    with pytest.raises(ValueError, match=f"tile is {tile}, but must be at least 1"):
+        model.upscaler(tile=tile)
