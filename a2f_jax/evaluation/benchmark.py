@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation import lpips as lpips_metric
@@ -117,6 +118,10 @@ def evaluate_models(
     Raises:
       UserError: as in `evaluate`.
     """
+    if isinstance(datasets, str):
+        raise TypeError(f"datasets is the string {datasets!r}: pass a list of names, such as [{datasets!r}]")
+    # Benchmark sets are found under any spelling; each is measured once.
+    datasets = [*dict.fromkeys(name.lower() if name.lower() in BENCHMARK_SETS else name for name in datasets)]
     if output is not None:
         output = local_path(output)
         check_writable(output)

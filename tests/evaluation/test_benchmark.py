@@ -168,3 +168,12 @@ def test_error_names_the_image_that_is_too_small_to_measure(data_dir):
     Image.new("RGB", (7, 7)).save(folder / "img_001_SRF_2_LR.png")
     with pytest.raises(UserError, match=r"set5, image .*001.*14×14 is too small"):
         evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+
+
+def test_one_name_instead_of_a_list_is_refused(data_dir):
+    with pytest.raises(TypeError, match=r"pass a list of names, such as \['set5'\]"):
+        evaluate(Bicubic(2), "set5", data_dir=data_dir)
+
+
+def test_a_benchmark_set_in_two_spellings_is_measured_once(data_dir):
+    assert [*evaluate(Bicubic(2), ["Set5", "set5", "SET5"], data_dir=data_dir)["datasets"]] == ["set5"]
