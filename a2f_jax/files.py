@@ -38,6 +38,20 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
         raise UserError(f"{text}: the user after ~ does not exist, or has no home folder") from error
 
 
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Checks that a path, if it exists, is a file or a folder, because opening a named pipe would block.
+
+    Args:
+      path: a file or folder that is about to be read.
+
+    Raises:
+      UserError: it is a named pipe, a device or a socket.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is not a regular file: save its content to a file")
+
+
 def check_writable(folder: str | os.PathLike[str]) -> None:
     """Checks that files can be created in a folder, and leaves no trace.
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from a2f_jax.catalog import DEFAULT_SCALE, SCALES
 from a2f_jax.errors import UserError
-from a2f_jax.files import local_path
+from a2f_jax.files import check_regular, local_path
 from a2f_jax.images.pil import from_pil, to_pil
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, infer_network, variant_of
 from a2f_jax.models.convolution import prefers_winograd
@@ -238,6 +238,7 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
             f"no weights at {name or repr(name)}: pass a .safetensors, .pt, .pth or .npz file, the work folder of a "
             f"training run, or one of {', '.join(shipped_weights())}"
         )
+    check_regular(path)
     try:
         model = Model.from_params(*read_weights(path, scale))
     except ScaleError as error:

@@ -1,6 +1,7 @@
 """Local paths, free space, atomic file replacement and locks."""
 
 import errno
+import os
 import pathlib
 import shutil
 import threading
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_writable, format_bytes, local_path, locked, replacing, require_space
+from a2f_jax.files import check_regular, check_writable, format_bytes, local_path, locked, replacing, require_space
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -135,3 +136,12 @@ def test_a_url_is_refused(url):
         local_path(url)
     with pytest.raises(UserError):
         local_path(pathlib.Path(url))  # which turns // into /
+
+
+def test_a_named_pipe_or_device_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", "/dev/null"):
+        with pytest.raises(UserError, match=f"{path} is not a regular file"):
+            check_regular(path)
+    for path in (tmp_path, __file__, tmp_path / "missing"):
+        check_regular(path)

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
+from a2f_jax.files import check_regular
 from a2f_jax.images.jpeg import scan_jpeg
 from a2f_jax.images.limits import PIXEL_LIMIT, check_size
 from a2f_jax.images.metadata import (
@@ -402,6 +403,7 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
         return io.BytesIO(source)
     if isinstance(source, zipfile.Path):
         return source.open("rb")  # type: ignore[return-value]
+    check_regular(source)
     return pathlib.Path(source).open("rb")
 
 

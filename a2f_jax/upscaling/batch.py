@@ -291,6 +291,8 @@ class _Pipeline:
     def run(self, job: Job) -> Result:
         """Upscales one file; raises `UserError` if it fails."""
         start = time.perf_counter()
+        if job.image == STDIO and sys.stdin is None:
+            raise UserError("standard input is closed: pass the name of an image file")
         source = sys.stdin.buffer.read() if job.image == STDIO else job.image
         format_name = self.options.format_name
         if not format_name and job.output != STDIO:

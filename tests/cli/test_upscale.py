@@ -237,3 +237,15 @@ def test_weights_that_serve_several_scales_are_used_at_the_given_one(several_sca
     assert fails(*argv).endswith("pass one of 2, 3, 4 (--scale)")
     assert cli.main([*argv, "--scale", "2"]) == 0
     assert Image.open(tmp_path / "large.png").size == (88, 80)
+
+
+def test_named_pipes_are_refused_as_images_and_as_weights(photo, fails, tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    fifo, output = str(tmp_path / "fifo.png"), str(tmp_path / "o.png")
+    assert "fifo.png is not a regular file" in fails("upscale", fifo, "-o", output)
+    assert "fifo.png is not a regular file" in fails("upscale", photo, "-o", output, "--weights", fifo)
+
+
+def test_closed_standard_input_is_an_error_of_one_line(weights, fails, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as Python sets it if its descriptor is closed
+    assert "standard input is closed" in fails("upscale", "-", "-o", str(tmp_path / "o.png"), "--weights", weights)
