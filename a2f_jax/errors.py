@@ -1,5 +1,6 @@
 """The exception for errors that the user can fix, and a function for messages."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -29,3 +30,15 @@ def shorten(names: Sequence[str], most: int = 10) -> str:
       The first names, separated by commas, and the number of the others, such as `"a, b and 3 more"`.
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def escape(text: str) -> str:
+    r"""Replaces control characters, as file names and metadata may contain them, by escape sequences such as `\n`.
+
+    Args:
+      text: a message for the terminal.
+
+    Returns:
+      The message in one line, without characters that control the terminal.
+    """
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -5,6 +5,8 @@ from typing import Any, TextIO
 
 import tqdm
 
+from a2f_jax.errors import escape
+
 LOG_INTERVAL = 10.0
 """Seconds between the lines that a bar writes to a log file, and before the first one."""
 
@@ -27,7 +29,7 @@ class _LogLines:
 
 def say(text: str) -> None:
     """Prints a message of the program on standard error, without breaking a progress bar that is shown there."""
-    tqdm.tqdm.write(f"a2f: {text}", file=sys.stderr)
+    tqdm.tqdm.write(f"a2f: {escape(text)}", file=sys.stderr)
 
 
 def progress_bar(

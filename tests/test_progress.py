@@ -60,3 +60,8 @@ def test_a_message_does_not_break_a_bar(monkeypatch, capsys):
         say("one image failed")
     # The bar is erased before the message and drawn again after it.
     assert re.search(r"1/3.*\r *\ra2f: one image failed\n.*1/3", capsys.readouterr().err, re.DOTALL)
+
+
+def test_control_characters_in_a_message_are_escaped(capsys):
+    say("left out: a\nb\x1b[31m")
+    assert capsys.readouterr().err == "a2f: left out: a\\nb\\x1b[31m\n"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, escape
 
 if TYPE_CHECKING:
     from a2f_jax.model import Model
@@ -52,7 +52,17 @@ def _describe(model: "Model") -> str:
     parts["multi-adds"] = f"{counts.multiply_adds / 1e9:.1f} G for an output of 1280×720 pixels"
     shown = ("variant", "network", "scale", "scores")
     parts |= {key: value for key, value in sorted(model.metadata.items()) if key not in shown}
-    for name, score in json.loads(model.metadata.get("scores", "{}")).items():
-        parts[name] = f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
+    parts |= _describe_scores(model.metadata.get("scores", "{}"))
+    parts = {escape(key): escape(value) for key, value in parts.items()}
     width = max(map(len, parts))
     return "\n".join(f"{key:{width}}  {value}" for key, value in parts.items())
+
+
+def _describe_scores(text: str) -> dict[str, str]:
+    try:
+        return {
+            name: f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
+            for name, score in json.loads(text).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # anyone can write metadata
+        return {"scores": f"unreadable: {text}"}

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from a2f_jax import __version__
 from a2f_jax.cli.commands import message_of
 from a2f_jax.cli.process import interruptible, missing_device, quiet_libraries, set_up_streams
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, escape
 
 _EPILOG = """
 getting started, with the weights that ship with the package:
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports errors in one line, with the closest valid value."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"a2f: error: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"a2f: error: {escape(message)}; see `{self.prog} --help`\n")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         # An empty name, such as that of a shell variable that is not set, would mean this folder or the default.
@@ -119,7 +119,7 @@ def _discard_output() -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"a2f: error: {message}", file=sys.stderr)
+    print(f"a2f: error: {escape(message)}", file=sys.stderr)
     return 2
 
 
@@ -132,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0 on success, 2 after an error that the user can fix, 130 after an interrupt (Ctrl-C).
     """
+    if sys.stdout is None:
+        return _fail("standard output is closed: redirect it to /dev/null to discard it")
     try:
         with interruptible():
             set_up_streams()

@@ -170,3 +170,14 @@ def test_a_device_that_does_not_exist_is_an_error_of_one_line(platform):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"a2f: error: JAX has no device for JAX_PLATFORMS={platform}: unset it")
+
+
+def test_control_characters_in_a_name_are_escaped(fails):
+    assert r"no weights at a\nb\x1b[31m: " in fails("info", "a\nb\x1b[31m")
+
+
+def test_closed_standard_output_is_an_error_of_one_line():
+    done = a2f("a2f models >&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("a2f: error: standard output is closed")
