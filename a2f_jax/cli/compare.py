@@ -1,12 +1,13 @@
 """`a2f compare`: results of several models side by side with the ground truth."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, rectangle
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_writable, local_path
+from a2f_jax.files import check_regular, check_writable, local_path
 
 
 def add(commands: Any) -> None:
@@ -31,6 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="the image file to write, such as comparison.png"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -46,6 +48,9 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         raise UserError(f"{output} is the input image: choose another --output")
     if output.is_dir():
         raise UserError(f"{output} is a folder: pass an image file as --output")
+    check_regular(output)
+    if os.path.lexists(output) and not args.overwrite:
+        raise UserError(f"{output} exists: choose another --output or pass --overwrite")
     format_of(output)
     check_writable(output.parent)
     enable_compilation_cache()

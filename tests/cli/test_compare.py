@@ -38,3 +38,13 @@ def test_weights_that_serve_several_scales_are_compared_at_the_given_one(several
     picture = tmp_path / "picture.png"
     assert cli.main(["compare", photo, "--weights", several_scales, weights, "--scale", "2", "-o", str(picture)]) == 0
     assert picture.exists()
+
+
+def test_an_existing_file_is_replaced_only_with_overwrite(weights, photo, tmp_path, fails):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"mine")
+    argv = ["compare", photo, "--weights", weights, "--crop", "4,4,20,20", "-o", str(picture)]
+    assert "picture.png exists: choose another --output or pass --overwrite" in fails(*argv)
+    assert picture.read_bytes() == b"mine"
+    assert cli.main([*argv, "--overwrite"]) == 0
+    assert read_rgb(picture).size
