@@ -44,9 +44,8 @@ def add(commands: Any) -> None:
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process")
     group.add_argument("--processes", type=int, metavar="N", help="number of processes")
     group.add_argument("--process-id", type=int, metavar="I", help="index of this process, starting at 0")
-    parser.add_argument(
-        "--config.KEY", dest="_", metavar="VALUE", help="override a setting, for example --config.seed 1"
-    )
+    # Not an option of the parser, which would accept it, and abbreviations of it, as if it were a setting.
+    parser.add_argument_group("settings", "--config.KEY VALUE overrides a setting, for example --config.seed 1")
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -58,6 +58,8 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
     ("override", "message"),
     [
         ("--config.lr=1", "unknown setting --config.lr; did you mean --config.optimizer.learning_rate?"),
+        ("--config.KEY=4", "unknown setting --config.KEY;"),
+        ("--config.=3", "unknown setting --config.;"),
         ("--config.stps=1", "did you mean --config.steps?"),
         ("--config.optimiser.b1=1", "did you mean --config.optimizer.b1"),
         ("--config.zzz=1", "unknown setting --config.zzz; configs/a2f.py lists all settings"),
