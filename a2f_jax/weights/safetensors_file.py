@@ -46,6 +46,11 @@ def read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
         path,
         lambda file: {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()},  # noqa: SIM118
     )
+    for name in flat:
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            if (outer := ".".join(parts[:end])) in flat:
+                raise UserError(f"{path} is damaged: parameter {name} cannot be inside parameter {outer}")
     return flax.traverse_util.unflatten_dict(flat, sep="."), read_metadata(path)
 
 

@@ -95,3 +95,11 @@ def test_an_error_on_loading_is_one_line_that_names_the_file(tmp_path, name, wri
         a2f_jax.load(tmp_path / name)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_parameter_inside_another_one_is_damage(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    for names in (("k", "k.x"), ("k.x.y", "k")):
+        safetensors.numpy.save_file({name: np.zeros(1, np.float32) for name in names}, path)
+        with pytest.raises(UserError, match=r"is damaged: parameter k\.x(\.y)? cannot be inside parameter k$"):
+            a2f_jax.load(path)
