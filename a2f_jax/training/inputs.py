@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from a2f_jax.data import Cache, Pair, Patches, open_cache, open_pairs
 from a2f_jax.data.device_patches import device_batch, device_images
+from a2f_jax.errors import UserError
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.spmd import Resident
 from a2f_jax.training.validation import center_crop
@@ -88,8 +89,15 @@ def dispatch_inputs(patches: Patches, resident: Resident | None, step: int, coun
         return
     with contextlib.closing(patches.prefetch(step)) as batches:
         for count in counts:
-            taken = list(itertools.islice(batches, count))
-            if count == 1:
-                yield {key: value[None] for key, value in taken[0].items()}  # avoids a copy
-            else:
-                yield {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
+            try:
+                taken = list(itertools.islice(batches, count))
+                if count == 1:
+                    stacked = {key: value[None] for key, value in taken[0].items()}  # avoids a copy
+                else:
+                    stacked = {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
+            except MemoryError as error:
+                raise UserError(
+                    f"{count} batches of {len(patches.rows)} patches do not fit in memory: reduce config.batch_size, "
+                    "config.data.patch_size or config.steps_per_dispatch"
+                ) from error
+            yield stacked

@@ -53,8 +53,11 @@ def train(
 
     Raises:
       KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
+      TypeError: `config` is not a ConfigDict.
       UserError: a setting is invalid, the dataset is missing, the work folder cannot be written, or training diverged.
     """
+    if not isinstance(config, ConfigDict):
+        raise TypeError(f"config must be an ml_collections.ConfigDict, not {type(config).__name__}")
     workdir = local_path(workdir)
     check(config, jax.device_count())
     network = make_network(config, jax.default_backend())

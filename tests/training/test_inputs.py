@@ -1,7 +1,11 @@
 """The inputs of the training step."""
 
 import itertools
+import types
 
+import pytest
+
+from a2f_jax.errors import UserError
 from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes
 
 
@@ -10,3 +14,13 @@ def test_a_run_of_any_length_starts_without_listing_its_dispatches(config):
     # A resident stands for images in device memory; only whether there is one matters here.
     inputs = dispatch_inputs(None, object(), 0, dispatch_sizes(config, 0))
     assert [len(steps) for steps in itertools.islice(inputs, 3)] == list(itertools.islice(dispatch_sizes(config, 0), 3))
+
+
+def test_batches_that_do_not_fit_in_memory_are_refused_with_the_settings_to_reduce():
+    def prefetch(step):
+        raise MemoryError
+        yield
+
+    patches = types.SimpleNamespace(rows=range(10**9), prefetch=prefetch)
+    with pytest.raises(UserError, match=r"1000000000 patches do not fit in memory: reduce config\.batch_size"):
+        next(dispatch_inputs(patches, None, 0, [1]))

@@ -324,3 +324,10 @@ def test_a_run_can_start_from_weights(config, whole, tmp_path, capfd):
     train(config, tmp_path)
     assert "Starting from" in capfd.readouterr().err
     assert_same_weights(tmp_path, whole)
+
+
+@pytest.mark.parametrize("config", ["tiny.py", None, {}])
+def test_a_config_of_another_type_is_refused(config, tmp_path):
+    with pytest.raises(TypeError, match=r"config must be an ml_collections\.ConfigDict, not "):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
