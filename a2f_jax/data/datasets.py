@@ -7,6 +7,7 @@ too.
 
 import contextlib
 import io
+import operator
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.data.discovery import find
 from a2f_jax.data.locations import data_root, prepared_folder
 from a2f_jax.data.preparation import prepare
-from a2f_jax.data.sources import Pair, Source, dataset_name
+from a2f_jax.data.sources import Pair, Source, check_scale, dataset_name
 from a2f_jax.errors import UserError
 
 
@@ -82,7 +83,7 @@ class StoredPairs(Sequence[Pair]):
             ) from error
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        index = range(len(self))[index]
+        index = range(len(self))[operator.index(index)]
         with self._reporting_damage(index):
             example = self._data[index]
             lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
@@ -102,7 +103,7 @@ class _Files(Sequence[Pair]):
         return len(self._sources)
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        return self._sources[index].read(self._scale)
+        return self._sources[operator.index(index)].read(self._scale)
 
 
 def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -117,6 +118,7 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
       UserError: the dataset is not prepared; the message contains the command that prepares it.
     """
     name = dataset_name(name)
+    check_scale(scale)
     root = data_root(data_dir)
     if ready := prepared_folder(name, scale, root):
         return ready
@@ -150,6 +152,7 @@ def open_pairs(
       UserError: the dataset is not found, is damaged, or has no such split.
     """
     name = dataset_name(name)
+    check_scale(scale)
     root = data_root(data_dir)
     if name not in BENCHMARK_SETS:
         return StoredPairs(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)

@@ -25,7 +25,7 @@ from a2f_jax.data.locations import (
     split_sizes,
 )
 from a2f_jax.data.parallel import in_order
-from a2f_jax.data.sources import Source, Splits, dataset_name, fingerprint
+from a2f_jax.data.sources import Source, Splits, check_scale, dataset_name, fingerprint
 from a2f_jax.errors import UserError, shorten
 from a2f_jax.files import check_writable, local_path, locked, require_space
 from a2f_jax.progress import progress_bar, say
@@ -133,6 +133,9 @@ def prepare(
         written.
     """
     name = dataset_name(name)
+    check_scale(scale)
+    if name == "sample" and source is not None:
+        raise UserError("sample has its own images: omit source, or choose another name", parameter="source")
     root = data_root(data_dir)
     folder = local_path(source).resolve() if source is not None else None
     for parameter, value in (("validation", validation), ("skip_bad", skip_bad)):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a2f_jax.catalog import BENCHMARK_SETS, READABLE_SUFFIXES
+from a2f_jax.catalog import BENCHMARK_SETS, READABLE_SUFFIXES, SCALES
 from a2f_jax.data.matlab_bicubic import matlab_bicubic
 from a2f_jax.errors import UserError
 from a2f_jax.images import read_rgb
@@ -147,6 +147,16 @@ def sample() -> Splits:
         "train": [Source(stem(n), folder / n, columns=(0.0, 0.75)) for n in _SAMPLE],
         "validation": [Source(stem(n), folder / n, columns=(0.75, 1.0)) for n in _SAMPLE],
     }
+
+
+def check_scale(scale: int) -> None:
+    """Checks that pairs can have a scale.
+
+    Raises:
+      UserError: the scale is not 2, 3 or 4.
+    """
+    if not isinstance(scale, int | np.integer) or scale not in SCALES:
+        raise UserError(f"scale must be one of {', '.join(map(str, SCALES))}, not {scale!r}", parameter="scale")
 
 
 def dataset_name(name: str) -> str:

@@ -122,3 +122,13 @@ def test_a_damaged_dataset_is_named(photos, data_dir, damage, assert_same):
     prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1, overwrite=True)
     pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
     assert_same(pairs, find("photos", photos, 2)["train"], 2)
+
+
+def test_pairs_are_indexed_by_integers_only(set5, data_dir):
+    prepare("set5", scale=2, data_dir=data_dir, source=set5)
+    for folder in (data_dir, set5):
+        pairs = open_pairs("set5", scale=2, data_dir=folder)
+        np.testing.assert_array_equal(pairs[np.int64(-1)].lr, pairs[1].lr)
+        for index in (slice(0, 2), 0.0, "0"):
+            with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+                pairs[index]

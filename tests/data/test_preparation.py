@@ -417,3 +417,18 @@ def test_images_whose_names_are_not_utf_8_are_refused_or_left_out(photos, data_d
     assert error.value.parameter == "skip_bad"
     assert split_sizes(prepare("photos", **arguments, skip_bad=True)) == {"train": 9, "validation": 1}
     assert r"left out: images whose file names are not UTF-8: caf\udce9.png" in capfd.readouterr().err
+
+
+def test_a_source_for_the_sample_is_refused(photos, data_dir):
+    with pytest.raises(UserError, match="sample has its own images: omit source") as error:
+        prepare("sample", scale=4, data_dir=data_dir, source=photos)
+    assert error.value.parameter == "source"
+
+
+@pytest.mark.parametrize("scale", [0, 5, 2.0, "4", True])
+def test_other_scales_are_refused_and_leave_nothing(photos, data_dir, scale):
+    with pytest.raises(UserError, match="scale must be one of 2, 3, 4, not"):
+        prepare("photos", scale=scale, data_dir=data_dir, source=photos)
+    with pytest.raises(UserError, match="scale must be one of 2, 3, 4, not"):
+        open_pairs("sample", scale=scale, data_dir=data_dir)
+    assert not data_dir.exists()
