@@ -37,14 +37,15 @@ def test_the_cache_holds_the_pixels_of_all_pairs(data_dir, split):
 
 
 def test_every_row_starts_at_a_new_chunk(tmp_path, picture):
-    # 43 pixels take 129 bytes, one more than a chunk; 128 pixels take exactly three chunks.
-    for i, width in enumerate((42, 43, 128)):
+    # 44 pixels take 132 bytes, more than a chunk; 128 pixels take exactly three chunks.
+    for i, width in enumerate((42, 44, 128)):
         write_rgb(tmp_path / "wide" / f"{i}.png", picture(i, 10, width))
-    prepare("wide", scale=1, data_dir=tmp_path, source=tmp_path / "wide", validation=0, min_size=1)
-    opened = open_cache("wide", scale=1, data_dir=tmp_path)
-    assert opened.hr_start.tolist() == opened.lr_start.tolist() == [0, 10, 30]
+    prepare("wide", scale=2, data_dir=tmp_path, source=tmp_path / "wide", validation=0, min_size=1)
+    opened = open_cache("wide", scale=2, data_dir=tmp_path)
+    assert opened.hr_start.tolist() == [0, 10, 30]
+    assert opened.lr_start.tolist() == [0, 5, 10]
     assert opened.hr.shape == (60, cache.CHUNK)
-    for start, step, i, width in ((0, 1, 0, 42), (10, 2, 1, 43), (30, 3, 2, 128)):
+    for start, step, i, width in ((0, 1, 0, 42), (10, 2, 1, 44), (30, 3, 2, 128)):
         rows = opened.hr[start : start + 10 * step].reshape(10, -1)
         np.testing.assert_array_equal(rows[:, : 3 * width], picture(i, 10, width).reshape(10, -1))
         assert not rows[:, 3 * width :].any()
