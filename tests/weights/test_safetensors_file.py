@@ -86,7 +86,7 @@ def other_architecture(path):
         ("text.pt", lambda path: path.write_text("weights"), "not a safetensors or PyTorch file"),
         ("pickle.pt", lambda path: path.write_bytes(pickle.dumps([1])), "not a PyTorch state dict"),
         ("unreadable", lambda path: path.symlink_to("/proc/self/mem"), "cannot read"),
-        ("folder", lambda path: path.mkdir(), "no training checkpoint"),
+        ("folder", lambda path: path.mkdir(), "no readable training checkpoint"),
     ],
 )
 def test_an_error_on_loading_is_one_line_that_names_the_file(tmp_path, name, write, message):
