@@ -1,5 +1,6 @@
 """The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
+import functools
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
@@ -31,6 +32,11 @@ _FLIPS = [(transpose, y, x) for transpose in (False, True) for y in (1, -1) for 
 
 _ROWS = 256
 """Rows of an ensemble that are rounded at a time."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network: Any, params: Params, lr: jax.Array) -> jax.Array:
+    return network.apply({"params": params}, lr)
 
 
 def _flip(image: np.ndarray, transpose: bool, y: int, x: int) -> np.ndarray:
@@ -122,7 +128,6 @@ class Upscaler:
         self.concurrent = concurrent
         self.verbose = verbose
         self._margin = REFLECTED if edge == "reflect" else 0
-        self._whole_programs: dict[tuple[int, int], Any] = {}
         tiled = isinstance(network, A2F) and not network.depthwise
         self._programs = programs_of(network, folded, self.device) if tiled else None
         self._folded = None if tiled else jax.device_put(folded, self.device)
@@ -264,15 +269,12 @@ class Upscaler:
             say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
 
     def _compiled(self, height: int, width: int) -> Any:
-        # The program for whole images of a size, with the margins; only the last is kept.
-        if (height, width) not in self._whole_programs:
-            place = jax.sharding.SingleDeviceSharding(self.device)
-            lr = jax.ShapeDtypeStruct((1, height, width, 3), np.float32, sharding=place)
-            # The default on accelerators multiplies float32 with fewer bits.
-            with jax.default_matmul_precision("highest"):
-                program = jax.jit(self.network.apply).lower({"params": self._folded}, lr).compile()
-            self._whole_programs = {(height, width): program}
-        return self._whole_programs[height, width]
+        # The program for whole images of a size, with the margins. JAX keeps it, for other weights of the network too.
+        place = jax.sharding.SingleDeviceSharding(self.device)
+        lr = jax.ShapeDtypeStruct((1, height, width, 3), np.float32, sharding=place)
+        # The default on accelerators multiplies float32 with fewer bits.
+        with jax.default_matmul_precision("highest"):
+            return _apply.lower(self.network, self._folded, lr).compile()
 
     def _check_memory(self, height: int, width: int, memory: int, reserved: int) -> None:
         smallest = getattr(self.network, "smallest", 1)
@@ -297,7 +299,7 @@ class Upscaler:
         margin = self._margin
         pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
         lr = jax.device_put(pixels[None], self.device)
-        sr = np.asarray(self._compiled(*pixels.shape[:2])({"params": self._folded}, lr)[0])
+        sr = np.asarray(self._compiled(*pixels.shape[:2])(self._folded, lr)[0])
         tiles.require_finite(np.isfinite(sr).all())
         rows, columns = (slice(self.scale * margin, self.scale * (margin + side)) for side in image.shape[:2])
         return quantize(sr[rows, columns], np.dtype(depth))

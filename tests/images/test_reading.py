@@ -37,9 +37,9 @@ def test_pixels_survive_writing_and_reading(form, dtype, channels):
     write_picture(file, form, samples.shape, samples.dtype, iter([samples[:8], samples[8:16], samples[16:]]), original)
     picture = read_picture(file.getvalue())
     has_alpha = channels in (2, 4)
-    colours = samples[..., : channels - has_alpha]
+    colors = samples[..., : channels - has_alpha]
     assert picture.pixels.dtype == dtype
-    np.testing.assert_array_equal(picture.pixels, np.broadcast_to(colours, (23, 17, 3)))
+    np.testing.assert_array_equal(picture.pixels, np.broadcast_to(colors, (23, 17, 3)))
     if has_alpha:
         np.testing.assert_array_equal(picture.alpha, samples[..., -1])
     else:

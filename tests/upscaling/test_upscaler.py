@@ -184,3 +184,11 @@ def test_unknown_edges_are_refused(model):
 def test_a_tile_without_pixels_is_refused(model, tile):
     with pytest.raises(ValueError, match=f"tile is {tile}, but must be at least 1"):
         model.upscaler(tile=tile)
+
+
+def test_networks_computed_whole_are_compiled_once_for_all_their_weights(random_params, compilations):
+    network = A2F(scale=2, features=4, blocks=2, attention=False, depthwise=True)
+    Model.from_params(random_params(network)).upscale(_image())
+    with compilations() as compiled:
+        Model.from_params(random_params(network, seed=1)).upscale(_image())  # as in every validation of a run
+    assert not compiled
