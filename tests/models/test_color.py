@@ -1,0 +1,41 @@
+"""Color for luma networks, against the metrics' luma and against MATLAB's bicubic interpolation of 8-bit images."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a2f_jax.data import matlab_bicubic
+from a2f_jax.evaluation.metrics import luma
+from a2f_jax.models.color import bicubic, rgb_to_ycbcr, upscale_luma, ycbcr_to_rgb
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+
+
+def test_luma_is_that_of_the_metrics(image):
+    np.testing.assert_allclose(rgb_to_ycbcr(jnp.float32(image))[..., 0], luma(image), atol=1e-3)
+
+
+def test_gray_has_no_chroma_and_colors_return(image):
+    np.testing.assert_allclose(rgb_to_ycbcr(jnp.full((1, 1, 3), 77.0))[..., 1:], 128, atol=1e-3)
+    np.testing.assert_allclose(ycbcr_to_rgb(rgb_to_ycbcr(jnp.float32(image))), image, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_is_matlabs_but_for_its_rounding(image, scale):
+    image = image // 2 + 64  # MATLAB also clips after either axis, which noise of full contrast would run into
+    have = bicubic(jnp.float32(image)[None], scale)[0]
+    # MATLAB rounds after either axis: the first half a level, spread by a kernel of absolute sum 1.25, and the second.
+    np.testing.assert_allclose(have, matlab_bicubic(image, scale), atol=0.5 * 1.25 + 0.5 + 1e-3)
+
+
+@pytest.mark.parametrize("enlarged", [True, False])
+def test_a_luma_network_sees_luma_and_leaves_chroma_interpolated(image, enlarged):
+    lr = jnp.float32(image)[None]
+
+    def network(y):
+        return y if enlarged else bicubic(y, 2)
+
+    np.testing.assert_allclose(upscale_luma(lr, 2, network, enlarged=enlarged), bicubic(lr, 2), atol=1e-2)
