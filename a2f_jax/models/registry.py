@@ -76,18 +76,12 @@ class Peer(NamedTuple):
       title: the name as papers print it.
       make: from a scale to the network, `[N, H, W, 3]` → `[N, scale · H, scale · W, 3]`, RGB in 0..255.
       scales: the upscaling factors that it exists for.
-      luma: whether it upscales luma, and chroma is interpolated.
-      enlarged: whether it takes the image enlarged by bicubic interpolation already.
-      global_statistics: whether every pixel of the result depends on the whole image.
-      published: how its published weights are read; None if there are none.
+      published: how its published weights are read; empty if there are none.
     """
 
     title: str
     make: Callable[[int], nn.Module]
     scales: tuple[int, ...] = (2, 3, 4)
-    luma: bool = False
-    enlarged: bool = False
-    global_statistics: bool = False
     published: tuple[Published, ...] = ()
 
 
@@ -97,7 +91,6 @@ def _falsr(variant: str, first_cell: str, shape: tuple[int, ...]) -> Peer:
         f"FALSR-{variant.upper()}",
         lambda scale: FALSR(variant, scale),
         scales=(2,),
-        luma=True,
         published=(Published(signature, source_tensors.falsr_tensors, _any((2,))),),
     )
 
@@ -106,36 +99,28 @@ PEERS: dict[str, Peer] = {
     "srcnn": Peer(
         "SRCNN",
         SRCNN,
-        luma=True,
-        enlarged=True,
         published=(Published({"weights_conv1": (81, 64)}, source_tensors.srcnn_tensors, _any((2, 3, 4))),),
     ),
     "fsrcnn": Peer(
         "FSRCNN",
         FSRCNN,
-        luma=True,
         published=(Published({"mid_part.10.weight": (56, 12, 1, 1)}, source_tensors.fsrcnn_tensors, _any((2, 3, 4))),),
     ),
     "vdsr": Peer(
         "VDSR",
         VDSR,
-        luma=True,
-        enlarged=True,
         published=(Published({"weight_20": (3, 3, 64)}, source_tensors.vdsr_tensors, _any((2, 3, 4))),),
     ),
-    "drcn": Peer("DRCN", DRCN, luma=True, enlarged=True),
+    "drcn": Peer("DRCN", DRCN),
     "drrn": Peer(
         "DRRN",
         DRRN,
-        luma=True,
-        enlarged=True,
         published=(Published({"learned_2": (128, 128, 3, 3)}, source_tensors.drrn_tensors, _any((2, 3, 4))),),
     ),
     "lapsrn": Peer(
         "LapSRN",
         LapSRN,
         scales=(2, 4),
-        luma=True,
         published=(
             Published(
                 {"level1_img_up_f": (4, 4)},
@@ -144,12 +129,11 @@ PEERS: dict[str, Peer] = {
             ),
         ),
     ),
-    "memnet": Peer("MemNet", MemNet, luma=True, enlarged=True),
-    "srdensenet": Peer("SRDenseNet", SRDenseNet, scales=(4,), luma=True),
+    "memnet": Peer("MemNet", MemNet),
+    "srdensenet": Peer("SRDenseNet", SRDenseNet, scales=(4,)),
     "idn": Peer(
         "IDN",
         IDN,
-        luma=True,
         published=(Published({"conv3_1.0": (48, 64, 3, 3)}, source_tensors.idn_tensors, _any((2, 3, 4))),),
     ),
     "carn": Peer(
@@ -181,11 +165,10 @@ PEERS: dict[str, Peer] = {
     },
     "d-dbpn": Peer("D-DBPN", DBPN),
     "edsr": Peer("EDSR", EDSR),
-    "rcan": Peer("RCAN", RCAN, global_statistics=True),
+    "rcan": Peer("RCAN", RCAN),
     "imdn": Peer(
         "IMDN",
         IMDN,
-        global_statistics=True,
         published=(
             Published(
                 {"IMDB1.c2.weight": (64, 48, 3, 3)}, source_tensors.imdn_tensors, _by_sub_pixels("upsampler.0.weight")
@@ -207,7 +190,6 @@ PEERS: dict[str, Peer] = {
     "rlfn": Peer(
         "RLFN",
         RLFN,
-        global_statistics=True,
         published=(
             Published(
                 {"block_1.c1_r.weight": (52, 52, 3, 3)},
@@ -219,7 +201,6 @@ PEERS: dict[str, Peer] = {
     "bsrn": Peer(
         "BSRN",
         BSRN,
-        global_statistics=True,
         published=(
             Published(
                 {"B1.c1_d.weight": (32, 64, 1, 1)},
