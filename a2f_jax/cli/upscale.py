@@ -17,7 +17,8 @@ from a2f_jax.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from a2f_jax.model import Model
-    from a2f_jax.upscaling.batch import Outcome, Worklist
+    from a2f_jax.upscaling.batch import Outcome
+    from a2f_jax.upscaling.worklist import Worklist
 
 _MODEL = "a2f-sd"
 
@@ -189,7 +190,7 @@ def _load(weights: str, factor: float | None) -> "Model":
 
 
 def _default_output(args: argparse.Namespace, scale: int) -> str:
-    from a2f_jax.upscaling.batch import STDIO, WRITABLE_SUFFIXES, input_path
+    from a2f_jax.upscaling.worklist import STDIO, WRITABLE_SUFFIXES, input_path
 
     image = input_path(args.images[0])
     if image.name in ("", ".."):
@@ -297,8 +298,9 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.files import local_path
     from a2f_jax.images.limits import PIXEL_LIMIT
     from a2f_jax.progress import say
-    from a2f_jax.upscaling.batch import STDIO, Options, list_jobs, summarize, upscale_files
+    from a2f_jax.upscaling.batch import Options, upscale_files
     from a2f_jax.upscaling.compilations import count_compilations
+    from a2f_jax.upscaling.worklist import STDIO, list_jobs, summarize
 
     weights = _weights(args)
     model = _load(weights, args.scale).with_dtype(args.dtype)

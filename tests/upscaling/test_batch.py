@@ -15,8 +15,9 @@ from PIL import Image
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.reading import read_picture
-from a2f_jax.upscaling.batch import Job, Options, Worklist, _Pipeline, list_jobs, summarize, upscale_files
+from a2f_jax.upscaling.batch import Options, _Pipeline, upscale_files
 from a2f_jax.upscaling.enlarge import enlarge
+from a2f_jax.upscaling.worklist import Job, Worklist, list_jobs, summarize
 
 DEFAULT = Options()
 
@@ -281,7 +282,7 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
     program = (
         "import functools, sys, pathlib, jax, numpy as np\n"
         "from PIL import Image\n"
-        "from a2f_jax.upscaling import batch\n"
+        "from a2f_jax.upscaling import batch, worklist\n"
         "from a2f_jax.models.a2f import A2F\n"
         "from a2f_jax.model import Model\n"
         "folder = pathlib.Path(sys.argv[1])\n"
@@ -291,7 +292,7 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
         "params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype('f') / 10, shapes)\n"
         "[Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f'{i}.png') for i in range(6)]\n"
         "model = Model.from_params(params)\n"
-        "work = batch.list_jobs([folder], folder / 'out')\n"
+        "work = worklist.list_jobs([folder], folder / 'out')\n"
         "batch.upscale_files(functools.partial(model.upscaler, tile=16), work)\n"
         "for i in range(6):\n"
         "    want = model.upscale(np.asarray(Image.open(folder / f'{i}.png')))\n"
@@ -418,7 +419,7 @@ def test_a_tilde_is_the_home_folder_unless_it_begins_the_name_of_a_file(tmp_path
     pathlib.Path("~a.png").touch()
     (job,) = list_jobs(["~a.png"], "-").jobs
     assert job.image == pathlib.Path("~a.png")
-    monkeypatch.setattr("a2f_jax.upscaling.batch.check_writable", lambda folder: None)
+    monkeypatch.setattr("a2f_jax.upscaling.worklist.check_writable", lambda folder: None)
     (job,) = list_jobs(["~/b.png"], "~/out/").jobs
     assert (job.image, job.output) == (pathlib.Path("/home/ada/b.png"), pathlib.Path("/home/ada/out/b.png"))
 
