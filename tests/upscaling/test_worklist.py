@@ -1,0 +1,109 @@
+"""Which images are upscaled and where their results go, found out before the work begins."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from a2f_jax.errors import UserError
+from a2f_jax.upscaling.worklist import Job, list_jobs, summarize
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(path)
+    return path
+
+
+def test_an_output_folder_inside_the_input_folder_is_not_searched_for_images(photo, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo.png").write_bytes(photo.read_bytes())
+    assert [job.image for job in list_jobs([tmp_path], tmp_path / "out").jobs] == [photo]
+
+
+def test_images_of_a_format_that_cannot_be_written_become_png(tmp_path):
+    (tmp_path / "old.gif").touch()
+    (job,) = list_jobs([tmp_path], tmp_path / "out").jobs
+    assert job.output == tmp_path / "out" / "old.png"
+
+
+def test_what_is_left_out_of_a_folder_is_listed_with_the_reason(photo, tmp_path):
+    names = ["a.JFIF", "b.exr", "c.jp2", "._photo.png", ".hidden/t.jpg", "sub/.d.webp", "notes.txt", ".git/config"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "broken.png").symlink_to("missing.png")
+    work = list_jobs([tmp_path], tmp_path / "out")
+    assert [job.image.name for job in work.jobs] == ["a.JFIF", "photo.png"]
+    reasons = {str(path.relative_to(tmp_path)): reason for path, reason in work.ignored}
+    assert reasons == {
+        "b.exr": "in an unsupported format",
+        "c.jp2": "in an unsupported format",
+        "._photo.png": "hidden",
+        ".hidden/t.jpg": "hidden",
+        "sub/.d.webp": "hidden",
+        "broken.png": "unreadable",
+    }
+
+
+def test_a_hidden_file_that_is_named_is_upscaled(tmp_path):
+    assert [job.image.name for job in list_jobs([tmp_path / ".a.png"], tmp_path / "out.png").jobs] == [".a.png"]
+
+
+def test_the_error_for_a_folder_without_images_counts_what_was_left_out(tmp_path):
+    for name in ("a.exr", "b.exr", "._c.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"\(3 were left out: 1 hidden \(.*_c\.png\), 2 in an unsupported format"):
+        list_jobs([tmp_path], tmp_path / "out")
+
+
+def test_a_long_list_is_shortened():
+    ignored = [(pathlib.Path(f"{i}.exr"), "in an unsupported format") for i in range(12)]
+    assert summarize(ignored).endswith("8.exr, 9.exr and 2 more)")
+
+
+def test_an_image_that_is_named_twice_is_upscaled_once(photo, tmp_path):
+    assert [job.output.name for job in list_jobs([tmp_path, photo], tmp_path / "out").jobs] == ["photo.png"]
+
+
+def test_an_output_that_ends_in_a_slash_is_a_folder(photo, tmp_path):
+    for output in (f"{tmp_path}/out.v2/", f"{tmp_path}/out.png/"):
+        assert [str(job.output) for job in list_jobs([photo], output).jobs] == [f"{output}photo.png"]
+
+
+def test_an_output_with_an_unknown_suffix_is_refused(photo, tmp_path):
+    with pytest.raises(
+        UserError, match=r"out\.v2: its suffix must be one of \.avif, .* must end in / if it is a folder"
+    ):
+        list_jobs([photo], tmp_path / "out.v2")
+    assert list_jobs([photo], tmp_path / "out.v2", "PNG").jobs == [Job(photo, tmp_path / "out.v2")]
+
+
+def test_the_name_of_an_image_file_is_refused_as_output_of_several_images(photo, tmp_path):
+    for images, several in (([photo, tmp_path / "b.png"], "2 files or folders"), ([tmp_path], "a folder")):
+        with pytest.raises(UserError, match=rf"two\.png is the name of one file, but the input is {several}: pass a"):
+            list_jobs(images, tmp_path / "two.png")
+    (tmp_path / "two.png").mkdir()
+    (job,) = list_jobs([photo, photo], tmp_path / "two.png").jobs
+    assert job.output == tmp_path / "two.png" / "photo.png"
+
+
+def test_a_tilde_is_the_home_folder_unless_it_begins_the_name_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("~a.png").touch()
+    (job,) = list_jobs(["~a.png"], "-").jobs
+    assert job.image == pathlib.Path("~a.png")
+    monkeypatch.setattr("a2f_jax.upscaling.worklist.check_writable", lambda folder: None)
+    (job,) = list_jobs(["~/b.png"], "~/out/").jobs
+    assert (job.image, job.output) == (pathlib.Path("/home/ada/b.png"), pathlib.Path("/home/ada/out/b.png"))
+
+
+@pytest.mark.parametrize("output", ["/proc/x.png", "file/x.png", "file/folder/"])
+def test_an_output_that_cannot_be_written_is_found_before_the_work(photo, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").touch()
+    with pytest.raises(UserError, match=f"cannot write to {pathlib.Path(output + '_').parent}"):
+        list_jobs([photo], output)
