@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from a2f_jax.images.reading import Picture
+from a2f_jax.images.decoding import Picture, samples_8_bit
 
 _GRAY = ("1", "L", "LA", "La")
 _COLOR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
@@ -26,9 +26,8 @@ def from_pil(image: Image.Image) -> Picture:
         return Picture(np.broadcast_to(deep, (*deep.shape[:2], 3)), gray=True)
     if image.mode not in (*_GRAY, *_COLOR):
         raise ValueError(f"cannot upscale a PIL image of mode {image.mode}: convert it to L, LA, RGB or RGBA first")
-    transparent, gray = image.has_transparency_data, image.mode in _GRAY
-    mode = ("L" if gray else "RGB") + ("A" if transparent else "")
-    samples = np.asarray(image.convert(mode)).reshape(image.height, image.width, len(mode))
+    samples, gray = samples_8_bit(image), image.mode in _GRAY
+    transparent = samples.shape[-1] in (2, 4)
     colors = samples[..., :-1] if transparent else samples
     return Picture(
         np.broadcast_to(colors, (*colors.shape[:2], 3)), alpha=samples[..., -1] if transparent else None, gray=gray

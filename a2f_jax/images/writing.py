@@ -12,9 +12,9 @@ from PIL import Image
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import replacing
+from a2f_jax.images.decoding import Picture
 from a2f_jax.images.metadata import read_exif, resized_exif, resized_xmp
 from a2f_jax.images.png import write_png
-from a2f_jax.images.reading import Picture
 
 
 def format_of(path: pathlib.Path) -> str:

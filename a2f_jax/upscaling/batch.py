@@ -19,8 +19,9 @@ from tqdm import tqdm
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import format_bytes, replacing
+from a2f_jax.images.decoding import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
-from a2f_jax.images.reading import Picture, read_picture, read_size
+from a2f_jax.images.reading import read_picture, read_size
 from a2f_jax.images.writing import check_format, format_of, write_picture
 from a2f_jax.progress import progress_bar
 from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from a2f_jax.errors import UserError
-from a2f_jax.images.reading import Picture, read_picture
+from a2f_jax.images.decoding import Picture
+from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import write_picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -13,7 +13,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
-from a2f_jax.images.reading import Picture, read_picture, read_rgb, read_size
+from a2f_jax.images.decoding import Picture
+from a2f_jax.images.reading import read_picture, read_rgb, read_size
 from a2f_jax.images.writing import write_picture
 
 
@@ -378,6 +379,6 @@ def test_every_failure_to_decode_has_a_reason(monkeypatch, error, message):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr("a2f_jax.images.reading._decode", fail)
+    monkeypatch.setattr("a2f_jax.images.reading.decode", fail)
     with pytest.raises(UserError, match=rf"standard input.* ?{message}$"):
         read_picture(b"")

@@ -12,7 +12,8 @@ from PIL import Image, ImageCms
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.images import read_rgb, write_rgb
-from a2f_jax.images.reading import Picture, read_picture
+from a2f_jax.images.decoding import Picture
+from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import check_format, format_of, write_picture
 
 SHAPE = (33, 21)

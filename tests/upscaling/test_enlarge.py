@@ -9,7 +9,7 @@ from PIL import Image
 
 import a2f_jax
 from a2f_jax.errors import UserError
-from a2f_jax.images.reading import Picture
+from a2f_jax.images.decoding import Picture
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of, steps
 from a2f_jax.upscaling.plan import RUNTIME, working_bytes
 
