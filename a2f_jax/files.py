@@ -29,9 +29,7 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
     """
     text = os.fspath(path)
     if _URL.match(text):
-        raise UserError(
-            f"{text} is not a local path, and buckets are not supported: mount the bucket or copy it to a disk"
-        )
+        raise UserError(f"{text} is not a local path: download it, or mount the bucket and pass its folder")
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:

@@ -132,7 +132,7 @@ def test_a_tilde_expands_to_the_home_folder(monkeypatch):
 
 @pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket", "file:/run"])
 def test_a_url_is_refused(url):
-    with pytest.raises(UserError, match="not a local path, and buckets are not supported"):
+    with pytest.raises(UserError, match="not a local path: download it, or mount the bucket"):
         local_path(url)
     with pytest.raises(UserError):
         local_path(pathlib.Path(url))  # which turns // into /

@@ -136,15 +136,16 @@ def prepare(
     check_scale(scale)
     if name == "sample" and source is not None:
         raise UserError("sample has its own images: omit source, or choose another name", parameter="source")
+    published_splits = has_own_splits(name)
     root = data_root(data_dir)
     folder = local_path(source).resolve() if source is not None else None
     for parameter, value in (("validation", validation), ("skip_bad", skip_bad)):
-        if value and has_own_splits(name):
+        if value and published_splits:
             raise UserError(
                 f"{parameter} applies to folders of photographs only, and {name} has its own splits: omit it",
                 parameter=parameter,
             )
-    if has_own_splits(name):
+    if published_splits:
         validation = None
     if min_size < 1:
         raise UserError(f"min_size must be at least 1, not {min_size}", parameter="min_size")
@@ -159,7 +160,7 @@ def prepare(
     if folder is not None and folder != root and (ready := prepared_folder(name, scale, folder)):
         raise UserError(f"{ready} is already prepared: use {folder} as the folder of datasets", parameter="data_dir")
     try:
-        if folder and not has_own_splits(name) and (unreadable := unreadable_folders(folder)):
+        if folder and not published_splits and (unreadable := unreadable_folders(folder)):
             _refuse_or_leave_out(f"folders that cannot be read: {shorten(unreadable)}", skip_bad)
         splits = _with_valid_names(find(name, folder, scale), skip_bad)
         if _divisible(splits):
@@ -171,7 +172,7 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / "prepare.lock"):
             if overwrite or not target.exists():
-                if folder and not has_own_splits(name) and (unsupported := unsupported_images(folder)):
+                if folder and not published_splits and (unsupported := unsupported_images(folder)):
                     say(f"left out, in unsupported formats: {shorten(unsupported)}")
                 _write(name, scale, splits, target, validation, min_size, skip_bad, progress)
             elif (target / "source.txt").read_bytes() != fingerprint(splits).encode():

@@ -135,7 +135,7 @@ def explain_divergence(patches: Patches, workdir: pathlib.Path, step: int, seed:
     raise UserError(
         f"training diverged at step {step}: the loss, the gradient or the new weights are not finite (learning rate "
         f"{rate:.3g}, batch {step} of seed {seed}: {names}). Checkpoints in {workdir}, if any, are from before that "
-        "step. Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, then resume and accept the "
-        "changes; config.checks=True names the operation",
+        "step. config.checks=True names the operation. Lower config.optimizer.learning_rate or set "
+        "config.optimizer.clip_norm, then resume and accept the changes",
         parameter="accept_changes",
     )

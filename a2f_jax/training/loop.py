@@ -91,7 +91,7 @@ def train(
                 checkpoints.record(step, _validate(network, start.weights, images, monitor))
         if step >= config.steps:
             monitor.say(
-                f"Done: the run in {workdir} is at step {step} of {config.steps}. Increase config.steps to train longer"
+                f"Done: the run in {workdir} has reached step {step}. To train longer, set a larger config.steps"
             )
             return
         if profile is not None and not step <= profile < config.steps:
