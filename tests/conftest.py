@@ -4,6 +4,9 @@ import os
 import pathlib
 import tempfile
 
+# Before JAX is imported, also for subprocesses: the compilers for TPUs and GPUs are installed, the devices are not.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
 import jax
 import jax.numpy as jnp
 import numpy as np

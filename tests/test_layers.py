@@ -26,6 +26,7 @@ LAYERS = [
     "models",
     "data",
     "images",
+    "hardware",
     "files",
     "progress",
     "compilation_cache",

@@ -5,9 +5,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from a2f_jax.cli import cost_tables
 from a2f_jax.cli.commands import add_command
 from a2f_jax.errors import UserError
-from a2f_jax.files import local_path
+from a2f_jax.files import format_bytes, local_path
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -24,7 +25,8 @@ def add(commands: Any) -> None:
         "  a2f train --config configs/a2f.py:sd_x4 --workdir runs/sd_x4\n"
         "  a2f train --config configs/a2f.py:m_x2 --workdir runs/m_x2 --config.data.name=my_photos "
         "--config.batch_size=32\n"
-        "  a2f train --config configs/finetune.py:sd_x4 --workdir runs/tuned --config.data.name=my_photos\n",
+        "  a2f train --config configs/finetune.py:sd_x4 --workdir runs/tuned --config.data.name=my_photos\n"
+        "  a2f train --config configs/a2f.py:sd_x4 --compile-for v5e:16x16\n",
     )
     parser.add_argument(
         "--config",
@@ -32,7 +34,9 @@ def add(commands: Any) -> None:
         metavar="FILE[:RUN]",
         help="Python file with the settings, see configs/; RUN selects one of its runs",
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder for checkpoints and logs")
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="folder for checkpoints and logs; required, except with --compile-for"
+    )
     parser.add_argument(
         "--accept-changes", action="store_true", help="resume even if settings that affect the result have changed"
     )
@@ -44,6 +48,7 @@ def add(commands: Any) -> None:
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process")
     group.add_argument("--processes", type=int, metavar="N", help="number of processes")
     group.add_argument("--process-id", type=int, metavar="I", help="index of this process, starting at 0")
+    cost_tables.add_arguments(parser, "the training step")
     # Not an option of the parser, which would accept it, and abbreviations of it, as if it were a setting.
     parser.add_argument_group("settings", "--config.KEY VALUE overrides a setting, for example --config.seed 1")
 
@@ -131,6 +136,12 @@ def _parse(location: str, *overrides: str) -> Any:
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """Runs the command; `rest` holds the overrides of the config."""
+    json_path = cost_tables.json_path(args)
+    if args.compile_for is not None:
+        _print_costs(args, load_config(args.config, split_overrides(rest)[0]), json_path)
+        return
+    if args.workdir is None:
+        args.parser.error("the following arguments are required: --workdir")
     workdir = local_path(args.workdir)
     if not args.distributed and (args.coordinator, args.processes, args.process_id) != (None, None, None):
         raise UserError("--coordinator, --processes and --process-id require --distributed")
@@ -142,6 +153,40 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
     enable_compilation_cache()
     train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
+
+
+def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: pathlib.Path | None) -> None:
+    from a2f_jax.hardware import OutOfMemory, parse_target
+    from a2f_jax.training import step_costs
+
+    target = parse_target(args.compile_for)
+    even = step_costs.with_even_batch(config, target.device_count)
+    if even.batch_size != config.batch_size:
+        print(
+            f"config.batch_size={config.batch_size} cannot be split evenly among {target.device_count} devices: "
+            f"compiling for {even.batch_size}, as with --config.batch_size={even.batch_size}"
+        )
+    figures: dict[str, Any] = {"devices": target.name, "fits": False}
+    try:
+        cost_tables.waiting(f"the training step for {target.name}")
+        costs = step_costs.step_costs(even, target)
+        cost_tables.waiting("", done=True)
+        cost_tables.print_step(costs, even.model.dtype, even.data.patch_size)
+        figures = cost_tables.step_figures(costs)
+        reason = f"it needs {format_bytes(costs.program.peak_memory)}"
+    except OutOfMemory as error:
+        reason = str(error)
+    ways = []
+    if not figures["fits"]:
+        for change in step_costs.ways_to_fit(even, target, cost_tables.waiting):
+            cost_tables.waiting("", done=True)
+            ways.append(step_costs.describe(change))
+        figures["ways_to_fit"] = ways
+    if json_path:
+        cost_tables.write_json(json_path, figures)
+    if not figures["fits"]:
+        remedy = f"it fits with {', or '.join(ways)}" if ways else "use more devices, a smaller patch or fewer blocks"
+        raise UserError(f"the training step does not fit into a {target.accelerator.kind} ({reason}): {remedy}")
 
 
 def _connect(args: argparse.Namespace) -> None:

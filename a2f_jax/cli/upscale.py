@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalog import DEFAULT_SCALE, FORMATS, SCALES
+from a2f_jax.cli import cost_tables
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, message_of
 from a2f_jax.errors import UserError, shorten
 
@@ -40,13 +41,15 @@ def add(commands: Any) -> None:
         "  a2f upscale huge.tif -o huge-x2.tif --scale 2 --memory 1GB\n"
         "  a2f upscale still.png -o still-hd.png --size 1920x1080 --ensemble\n"
         "  a2f upscale photo.jpg -o photo-x4.png --weights runs/sd_x4\n"
-        "  cat photo.jpg | a2f upscale - -o - --format PNG > photo-x4.png\n",
+        "  cat photo.jpg | a2f upscale - -o - --format PNG > photo-x4.png\n"
+        "  a2f upscale --compile-for h100 --dtype bfloat16\n",
     )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="IMAGE",
-        help="image files, folders (searched recursively, without hidden files), or - for standard input",
+        help="image files, folders (searched recursively, without hidden files), or - for standard input; required, "
+        "except with --compile-for",
     )
     parser.add_argument(
         "-o",
@@ -130,6 +133,7 @@ def add(commands: Any) -> None:
         help="largest number of pixels that an image may declare (default: 200 million)",
     )
     parser.add_argument("--verbose", action="store_true", help="print how each image is computed and what was compiled")
+    cost_tables.add_arguments(parser, "the programs that compute a tile (the largest that fits, or --tile)")
 
 
 def _bytes(text: str) -> int:
@@ -285,6 +289,41 @@ def _print_summary(outcome: "Outcome") -> None:
         say(f"{_count_of(len(names), 'image')} skipped because {reason}: {shorten(names)}")
 
 
+def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> None:
+    from a2f_jax.hardware import OutOfMemory, compile_only_devices, parse_target
+    from a2f_jax.models.a2f import A2F
+    from a2f_jax.upscaling.tile_costs import largest_tile, tile_costs
+
+    if args.images:
+        raise UserError("--compile-for upscales no images: leave them out")
+    target = parse_target(args.compile_for)
+    compile_only_devices(target)  # before loading the weights initializes JAX
+    model = _load(_weights(args), args.scale).with_dtype(args.dtype)
+    network = model.inference_network
+    if not isinstance(network, A2F) or network.depthwise:
+        raise UserError("--compile-for compiles the tiles of A2F, without depthwise projections")
+    cost_tables.waiting(f"the tile programs for {target.name}")
+    try:
+        if args.tile:
+            costs = tile_costs(network, model.folded, target, args.tile)
+        else:
+            costs = largest_tile(network, model.folded, target)
+    except OutOfMemory as error:
+        side = args.tile or "even 64"
+        raise UserError(
+            f"a tile of {side} pixels does not fit into a {target.accelerator.kind} ({error}): pass a smaller --tile"
+        ) from error
+    finally:
+        cost_tables.waiting("", done=True)
+    cost_tables.print_tile(costs, args.dtype)
+    if json_path:
+        cost_tables.write_json(json_path, cost_tables.tile_figures(costs))
+    if not costs.fits:
+        raise UserError(
+            f"a tile of {costs.side} pixels does not fit into a {target.accelerator.kind}: pass a smaller --tile"
+        )
+
+
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Runs the command.
 
@@ -302,6 +341,12 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.upscaling.compilations import count_compilations
     from a2f_jax.upscaling.worklist import STDIO, list_jobs, summarize
 
+    json_path = cost_tables.json_path(args)
+    if args.compile_for is not None:
+        _print_costs(args, json_path)
+        return
+    if not args.images:
+        args.parser.error("the following arguments are required: IMAGE")
     weights = _weights(args)
     model = _load(weights, args.scale).with_dtype(args.dtype)
     # For each of these scales there are weights that do it better.

@@ -14,7 +14,14 @@ PAPER_OUTPUT = (720, 1280)
 """Height and width of the output for which papers report multi-adds."""
 
 
-def _multiply_adds(jaxpr: Any) -> int:
+def multiply_adds(jaxpr: Any) -> int:
+    """Counts the multiply-add operations of the convolutions and matrix products in a traced program.
+
+    Those in the body of a scan count as often as it runs.
+
+    Args:
+      jaxpr: a `Jaxpr`, such as `jax.make_jaxpr(f)(x).jaxpr`.
+    """
     total = 0
     for equation in jaxpr.eqns:
         out = equation.outvars[0].aval.shape if equation.outvars else ()
@@ -29,7 +36,7 @@ def _multiply_adds(jaxpr: Any) -> int:
             shape = equation.invars[0].aval.shape
             total += int(np.prod(out)) * int(np.prod([shape[axis] for axis in contracted]))
         for inner in jaxprs_in_params(equation.params):
-            total += _multiply_adds(inner)
+            total += multiply_adds(inner) * equation.params.get("length", 1)  # of a scan
     return total
 
 
@@ -60,7 +67,7 @@ def count(network: Any, output: tuple[int, int] = PAPER_OUTPUT) -> Counts:
         network = network.clone(winograd=False)  # Winograd's algorithm would need fewer
     lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     traced, shapes = jax.make_jaxpr(network.init_with_output, return_shape=True)(jax.random.key(0), lr)
-    return Counts(sum(x.size for x in jax.tree.leaves(shapes[1])), _multiply_adds(traced.jaxpr))
+    return Counts(sum(x.size for x in jax.tree.leaves(shapes[1])), multiply_adds(traced.jaxpr))
 
 
 def overview() -> str:

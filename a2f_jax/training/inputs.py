@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from a2f_jax.data import Cache, Pair, Patches, open_cache, open_pairs
-from a2f_jax.data.device_patches import device_batch, device_images
+from a2f_jax.data.device_patches import DeviceImages, device_batch, device_images
 from a2f_jax.errors import UserError
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.spmd import Resident
@@ -74,9 +74,14 @@ def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
     """Returns the training images to place in device memory, or None if the host crops the patches."""
     if config.data.placement == "host":
         return None
-    crop = functools.partial(device_batch, scale=cache.scale, patch_size=config.data.patch_size)
+    return resident_images_of(config, cache.scale, device_images(cache))
+
+
+def resident_images_of(config: ConfigDict, scale: int, images: DeviceImages) -> Resident:
+    """Returns images to place in device memory, with the function that crops the patches of a run."""
+    crop = functools.partial(device_batch, scale=scale, patch_size=config.data.patch_size)
     return Resident(
-        device_images(cache),
+        images,
         lambda images, step, rows: crop(images, seed=config.seed, step=step, rows=rows),
         config.batch_size,
     )

@@ -6,7 +6,7 @@ caller. With `shard_map`, the default, an array is one global array with a shard
 Orbax expect. With `pmap`, an array has one row per local device, which is what much existing code for TPU pods expects.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -76,11 +76,13 @@ def _updates(update: _Update, state: TrainState, inputs: Any) -> tuple[TrainStat
     return state, jax.tree.map(lambda x: x[None], metrics)
 
 
-def _per_device(train_step: TrainStep, resident: Resident | None) -> Callable[[TrainState, Any, Any], Any]:
+def _per_device(
+    train_step: TrainStep, resident: Resident | None, device_count: int
+) -> Callable[[TrainState, Any, Any], Any]:
     """Returns the function that each device runs in a dispatch, `(state, images, inputs) -> (state, metrics)`."""
     if resident is None:
         return lambda state, _, batches: _updates(train_step, state, batches)
-    share = resident.batch_size // jax.device_count()
+    share = resident.batch_size // device_count
 
     def run(state: TrainState, images: Any, turns: jax.Array) -> tuple[TrainState, Metrics]:
         rows = (jax.lax.axis_index(AXIS) * share + jnp.arange(share)).astype(jnp.uint32)
@@ -93,14 +95,16 @@ def _per_device(train_step: TrainStep, resident: Resident | None) -> Callable[[T
     return run
 
 
-def _shard_map(train_step: TrainStep, resident: Resident | None, donate: tuple[int, ...]) -> Spmd:
-    mesh = Mesh(jax.devices(), (AXIS,))
+def _shard_map(
+    train_step: TrainStep, resident: Resident | None, devices: Sequence[jax.Device], donate: tuple[int, ...]
+) -> tuple[Any, NamedSharding, NamedSharding]:
+    """Returns the jitted dispatch, and the shardings of the state and of the inputs."""
+    mesh = Mesh(np.array(devices), (AXIS,))
     whole = PartitionSpec()
     split = PartitionSpec(None, AXIS) if resident is None else whole
-    everywhere, shares = NamedSharding(mesh, whole), NamedSharding(mesh, split)
     step = jax.jit(
         jax.shard_map(
-            _per_device(train_step, resident),
+            _per_device(train_step, resident, len(devices)),
             mesh=mesh,
             in_specs=(whole, whole, split),
             out_specs=(whole, whole),
@@ -109,6 +113,19 @@ def _shard_map(train_step: TrainStep, resident: Resident | None, donate: tuple[i
         ),
         donate_argnums=donate,
     )
+    return step, NamedSharding(mesh, whole), NamedSharding(mesh, split)
+
+
+def _pmap(
+    train_step: TrainStep, resident: Resident | None, devices: Sequence[jax.Device] | None, donate: tuple[int, ...]
+) -> Any:
+    """Returns the dispatch as a `pmap`; None stands for all devices, of which each process passes its own rows."""
+    count = jax.device_count() if devices is None else len(devices)
+    return jax.pmap(_per_device(train_step, resident, count), axis_name=AXIS, devices=devices, donate_argnums=donate)
+
+
+def _parallelize_with_shard_map(train_step: TrainStep, resident: Resident | None, donate: tuple[int, ...]) -> Spmd:
+    step, everywhere, shares = _shard_map(train_step, resident, jax.devices(), donate)
     images = None if resident is None else _replicate(resident.images, everywhere)
 
     def put_inputs(inputs: Any) -> Any:
@@ -122,7 +139,7 @@ def _shard_map(train_step: TrainStep, resident: Resident | None, donate: tuple[i
     )
 
 
-def _pmap(train_step: TrainStep, resident: Resident | None, donate: tuple[int, ...]) -> Spmd:
+def _parallelize_with_pmap(train_step: TrainStep, resident: Resident | None, donate: tuple[int, ...]) -> Spmd:
     devices = jax.local_devices()
     rows = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
     everywhere = NamedSharding(Mesh(jax.devices(), (AXIS,)), PartitionSpec())
@@ -146,7 +163,7 @@ def _pmap(train_step: TrainStep, resident: Resident | None, donate: tuple[int, .
     def get_state(state: Any) -> TrainState:
         return _replicate(jax.tree.map(lambda x: np.array(x.addressable_data(0)[0]), state), everywhere)
 
-    step = jax.pmap(_per_device(train_step, resident), axis_name=AXIS, donate_argnums=donate)
+    step = _pmap(train_step, resident, None, donate)
     images = None if resident is None else put_rows(resident.images)
 
     def step_and_first_metrics(state: Any, inputs: Any) -> tuple[Any, Metrics]:
@@ -165,5 +182,50 @@ def parallelize(train_step: TrainStep, mode: str, *, resident: Resident | None =
       resident: images in device memory, from which each device crops its own share of a batch.
       donate: whether a step may reuse the memory of the state it is given.
     """
-    modes = {"shard_map": _shard_map, "pmap": _pmap}
+    modes = {"shard_map": _parallelize_with_shard_map, "pmap": _parallelize_with_pmap}
     return modes[mode](train_step, resident, (0,) if donate else ())
+
+
+def abstract_step(
+    train_step: TrainStep,
+    mode: str,
+    *,
+    devices: Sequence[jax.Device],
+    state: TrainState,
+    inputs: Any,
+    resident: Resident | None = None,
+) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Returns the program of `parallelize` for devices that may not exist, and the arguments to lower it with.
+
+    Args:
+      train_step: the step that `make_train_step` returned.
+      mode: `"shard_map"` or `"pmap"`.
+      devices: the devices to compile for, such as those of a topology.
+      state: the shapes and dtypes of a state.
+      inputs: the shapes and dtypes of the inputs of K updates, those of all processes together: with `resident` an
+        array `[K]`, otherwise a dict of uint8 `[K, B, h, w, 3]`.
+      resident: images in device memory, given as shapes and dtypes.
+
+    Returns:
+      A function with a method `lower`, and its arguments as `jax.ShapeDtypeStruct`.
+    """
+    images = None if resident is None else resident.images
+    if mode == "pmap":
+        count = len(devices)
+
+        def row(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+
+        def split(x: Any) -> jax.ShapeDtypeStruct:
+            k, b, *rest = x.shape
+            return jax.ShapeDtypeStruct((count, k, b // count, *rest), x.dtype)
+
+        turns = jax.tree.map(split if resident is None else row, inputs)
+        return _pmap(train_step, resident, devices, (0,)), (*jax.tree.map(row, (state, images)), turns)
+
+    step, everywhere, shares = _shard_map(train_step, resident, devices, (0,))
+
+    def placed(tree: Any, sharding: NamedSharding) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+    return step, (placed(state, everywhere), placed(images, everywhere), placed(inputs, shares))

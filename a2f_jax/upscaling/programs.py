@@ -189,13 +189,14 @@ def _compiled(function: Callable, platform: str, **static: Any) -> Callable:
     return jax.jit(traced, compiler_options=options)
 
 
-def programs_of(network: A2F, folded: Params, device: jax.Device) -> Programs:
+def programs_of(network: A2F, folded: Params, device: jax.Device, *, put: Callable = jax.device_put) -> Programs:
     """Creates the tile programs of a network. Each is compiled when it first receives a tile of a given size.
 
     Args:
       network: a network without weight normalization and without depthwise projections.
       folded: its parameters, as returned by `fold_weight_norm`.
       device: the device to run on.
+      put: `(arrays, device) -> arrays`, which places the weights on the device.
 
     Returns:
       The programs.
@@ -210,7 +211,7 @@ def programs_of(network: A2F, folded: Params, device: jax.Device) -> Programs:
     transform = winograd.transform_kernel if network.winograd else np.asarray
 
     def cast(tree: Any) -> Any:
-        return jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), tree), device)
+        return put(jax.tree.map(lambda x: np.asarray(x, dtype), tree), device)
 
     def convolutions(params: dict) -> dict[str, Any]:
         gain = np.asarray(params["lambda_res"])

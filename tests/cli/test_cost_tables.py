@@ -1,0 +1,96 @@
+"""The command lines with `--compile-for`."""
+
+import json
+
+import pytest
+
+from a2f_jax.cli import main
+from a2f_jax.hardware import parse_target
+from a2f_jax.training import step_costs
+
+CONFIG = """
+from a2f_jax.configs import a2f
+
+def get_config(run="small"):
+    config = a2f.get_config("sd_x2")
+    config.model.features, config.model.blocks = 8, 1
+    config.data.patch_size, config.data.name = 8, "missing"
+    return config
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "tiny.py"
+    file.write_text(CONFIG)
+    return str(file)
+
+
+def test_the_step_of_a_pod_is_described_without_data_or_devices(config, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    assert main(["train", "--config", config, "--compile-for", "v5e:16x16", "--json", str(figures)]) == 0
+    out = capsys.readouterr().out
+    assert "batch_size=16 cannot be split evenly among 256 devices: compiling for 256" in out
+    assert "256 patches of 8×8 LR pixels, 1 per device" in out
+    assert "% of 16 GB" in out
+    for row in ("1 all-reduce of ", "estimated cycles", "host transfers        none", "FLOP per byte", "roofline"):
+        assert row in out, row
+    content = json.loads(figures.read_text())
+    assert content["count"] == content["batch_size"] == 256
+    assert content["fits"] is True
+    assert content["program"]["collectives"]["all-reduce"]["times"] == 1
+
+
+def test_a_step_that_does_not_fit_exits_with_2_and_says_what_would(config, tmp_path, capsys, monkeypatch):
+    small = parse_target("cpu:8")
+    small = small._replace(accelerator=small.accelerator._replace(kind="toaster", memory=1000))
+    monkeypatch.setattr("a2f_jax.hardware.parse_target", lambda _: small)
+    monkeypatch.setattr(step_costs, "ways_to_fit", lambda *_: [{"model.remat": True}, {"accumulate": 2}])
+    figures = tmp_path / "figures.json"
+    assert main(["train", "--config", config, "--compile-for", "toaster:8", "--json", str(figures)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "does not fit into a toaster (it needs" in captured.err
+    assert captured.err.endswith("it fits with --config.model.remat=True, or --config.accumulate=2\n")
+    assert json.loads(figures.read_text())["ways_to_fit"] == ["--config.model.remat=True", "--config.accumulate=2"]
+
+
+def test_the_tiles_of_a_device_are_described_without_an_image(capsys, tmp_path):
+    figures = tmp_path / "figures.json"
+    assert main(["upscale", "--compile-for", "h100", "--tile", "64", "--json", str(figures)]) == 0
+    out = capsys.readouterr().out
+    assert "Compiled the tile programs for one NVIDIA H100 80GB HBM3" in out
+    assert "For a tile of 64×64 input pixels:" in out
+    content = json.loads(figures.read_text())
+    assert set(content["runs"]) == set(content["programs"])
+    assert content["side"] == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config", "configs/a2f.py:sd_x4"], "the following arguments are required: --workdir"),
+        (["train", "--config", "configs/a2f.py:sd_x4", "--compile-for", "v9:2x2"], "'v9' is not a known device"),
+        (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--json", "x"], "only for the figures of"),
+        (["upscale"], "the following arguments are required: IMAGE"),
+        (["upscale", "a.png", "--compile-for", "v5e"], "leave them out"),
+        (["upscale", "--compile-for", "v5e", "--json", "/dev/null/x.json"], "/dev/null"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message, capsys):
+    try:
+        code = main(arguments)
+    except SystemExit as error:  # from the parser
+        code = error.code
+    assert code == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_an_existing_json_file_is_not_replaced(config, tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    file.write_text("mine")
+    assert main(["train", "--config", config, "--compile-for", "h100", "--json", str(file)]) == 2
+    assert f"{file} exists: choose another --json" in capsys.readouterr().err
+    assert file.read_text() == "mine"

@@ -1,0 +1,36 @@
+"""Devices to compile for that this machine does not have."""
+
+import pytest
+
+from a2f_jax.errors import UserError
+from a2f_jax.hardware import ACCELERATORS, compile_only_devices, parse_target
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [("v4:2x2x1", 1), ("v5e", 1), ("v5e:16x16", 64), ("v5p:4x4x4", 16), ("v6e:2x4", 2), ("h100:8", 1), ("a100:4x8", 4)],
+)
+def test_a_slice_has_one_device_per_chip(text, hosts):
+    target = parse_target(text)
+    devices = compile_only_devices(target)
+    assert len(devices) == target.device_count
+    assert {device.platform for device in devices} == {target.accelerator.platform}
+    assert len({device.process_index for device in devices}) == hosts
+
+
+def test_all_known_devices_can_be_compiled_for():
+    for name, accelerator in ACCELERATORS.items():
+        (device,) = compile_only_devices(parse_target(name))
+        assert accelerator.kind.replace("v5e", "v5 lite").replace("v6e", "v6 lite").replace("v5p", "v5") == (
+            device.device_kind.upper() if name == "cpu" else device.device_kind
+        )
+
+
+def test_a_layout_that_does_not_exist_is_an_error():
+    with pytest.raises(UserError, match=r"cannot compile for v6e:3x3: .*not divisible"):
+        compile_only_devices(parse_target("v6e:3x3"))
+
+
+def test_more_cpu_devices_than_jax_has_are_an_error():
+    with pytest.raises(UserError, match="cpu:9: JAX was initialized with 8 CPU devices"):
+        compile_only_devices(parse_target("cpu:9"))

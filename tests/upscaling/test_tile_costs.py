@@ -1,0 +1,51 @@
+"""The tile programs compiled for devices that are not there."""
+
+import pytest
+
+from a2f_jax.hardware import OutOfMemory, parse_target
+from a2f_jax.models.a2f import A2F, fold_weight_norm
+from a2f_jax.upscaling import tile_costs as module
+from a2f_jax.upscaling.tile_costs import largest_tile, tile_costs
+
+
+@pytest.fixture(scope="module")
+def model(random_params):
+    network = A2F(scale=2, features=8, blocks=2)
+    return network.clone(weight_norm=False), fold_weight_norm(random_params(network))
+
+
+@pytest.mark.parametrize("devices", ["v5e", "h100"])
+def test_a_tile_takes_the_arithmetic_of_its_convolutions_and_products(model, devices):
+    side, n = 32, 8
+    costs = tile_costs(*model, parse_target(devices), side)
+    hidden = (side + 2) ** 2 * 9 * n * 128 + side**2 * 9 * 128 * n
+    mix = side**2 * 4 * n * n  # four states, padded with zeros
+    ends = side**2 * 9 * (3 * n + n * 12 + 3 * 12)
+    assert costs.flops == 2 * (2 * hidden + 2 * mix + ends)
+    assert costs.runs == {"head": 1, "surround": 3, "residual": 2, "tail": 1, "mix of 4 states": 2}
+    assert costs.fits
+    assert costs.traffic > side**2 * n * 4
+    assert (costs.cycles is not None) == (devices == "v5e")
+    assert all(not p.collectives and not p.host_transfers for p in costs.programs.values())
+
+
+def test_the_largest_tile_is_the_first_power_of_two_that_fits(monkeypatch):
+    tried = []
+
+    class Costs:
+        def __init__(self, network, folded, target, side):
+            tried.append(side)
+            self.side, self.fits = side, side <= 256
+            if side > 1024:
+                raise OutOfMemory("too large")
+
+    monkeypatch.setattr(module, "tile_costs", Costs)
+    assert largest_tile(None, None, parse_target("v5e")).side == 256
+    assert tried == [4096, 2048, 1024, 512, 256]
+
+
+def test_a_network_with_depthwise_projections_is_an_error(random_params):
+    network = A2F(scale=2, features=8, blocks=1, depthwise=True)
+    folded = fold_weight_norm(random_params(network))
+    with pytest.raises(ValueError, match="depthwise"):
+        tile_costs(network.clone(weight_norm=False), folded, parse_target("cpu"), 32)
