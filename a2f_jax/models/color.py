@@ -1,27 +1,34 @@
-"""Luma networks in color: what upscales Y takes bicubic interpolation for Cb and Cr, as its authors do."""
+"""Luma networks in color: what upscales Y takes bicubic interpolation for Cb and Cr, as its authors do.
 
-from collections.abc import Callable
+Colors are computed in full precision, also where the default of JAX is lower, as in training on accelerators.
+"""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.data.matlab_bicubic import resize_taps
+from a2f_jax.models.layers import Dtype
 
 # ITU-R BT.601 for components in 0..255, as MATLAB's rgb2ycbcr has it, without its rounding.
 _TO_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
+RGB_TO_LUMA = _TO_YCBCR[0].astype(np.float32)
+"""Weights of R, G and B in Y, apart from its offset of 16; they add up to 219 / 255."""
+
 _OFFSET = np.array([16.0, 128.0, 128.0])
 _FROM_YCBCR = np.linalg.inv(_TO_YCBCR)
 
 
 def rgb_to_ycbcr(rgb: jax.Array) -> jax.Array:
     """`[..., 3]` in 0..255 → Y in 16..235, Cb and Cr in 16..240."""
-    return rgb @ jnp.asarray(_TO_YCBCR.T, rgb.dtype) + jnp.asarray(_OFFSET, rgb.dtype)
+    return jnp.matmul(rgb, jnp.asarray(_TO_YCBCR.T, rgb.dtype), precision="highest") + jnp.asarray(_OFFSET, rgb.dtype)
 
 
 def ycbcr_to_rgb(ycbcr: jax.Array) -> jax.Array:
     """The inverse of `rgb_to_ycbcr`; nothing is clipped."""
-    return (ycbcr - jnp.asarray(_OFFSET, ycbcr.dtype)) @ jnp.asarray(_FROM_YCBCR.T, ycbcr.dtype)
+    components = ycbcr - jnp.asarray(_OFFSET, ycbcr.dtype)
+    return jnp.matmul(components, jnp.asarray(_FROM_YCBCR.T, ycbcr.dtype), precision="highest")
 
 
 def bicubic(x: jax.Array, scale: int) -> jax.Array:
@@ -29,26 +36,41 @@ def bicubic(x: jax.Array, scale: int) -> jax.Array:
     for axis in (1, 2):
         index, weight = resize_taps(x.shape[axis], scale, "clamp")
         x = jnp.moveaxis(x, axis, -1)
-        x = jnp.einsum("...ot,ot->...o", x[..., index], jnp.asarray(weight, x.dtype))
+        x = jnp.einsum("...ot,ot->...o", x[..., index], jnp.asarray(weight, x.dtype), precision="highest")
         x = jnp.moveaxis(x, -1, axis)
     return x
 
 
-def upscale_luma(
-    lr: jax.Array, scale: int, network: Callable[[jax.Array], jax.Array], *, enlarged: bool = False
-) -> jax.Array:
-    """Upscales a color image with a network for luma.
+class LumaNetwork(nn.Module):
+    """A network for luma, which is trained and measured on Y: the base class of the older networks.
 
-    Args:
-      lr: `[N, H, W, 3]`, RGB in 0..255.
-      scale: of the network.
-      network: `[N, h, w, 1]` → `[N, scale · H, scale · W, 1]`, both Y / 255.
-      enlarged: whether the network takes Y already enlarged by bicubic interpolation.
+    A subclass defines `luma`. Cb and Cr are interpolated by MATLAB's bicubic, as the authors of such networks do.
 
-    Returns:
-      float32 `[N, scale · H, scale · W, 3]`, RGB in 0..255.
+    Attributes:
+      scale: upscaling factor.
+      dtype: computation dtype; parameters and output are float32.
     """
-    ycbcr = rgb_to_ycbcr(lr.astype(jnp.float32))
-    interpolated = bicubic(ycbcr, scale)
-    luma = network((interpolated if enlarged else ycbcr)[..., :1] / 255) * 255
-    return ycbcr_to_rgb(jnp.concatenate([luma.astype(jnp.float32), interpolated[..., 1:]], -1))
+
+    scale: int
+    dtype: Dtype = jnp.float32
+
+    enlarged = False  # whether `luma` takes Y already enlarged by bicubic interpolation
+
+    @nn.compact
+    def __call__(self, lr: jax.Array) -> jax.Array:
+        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
+        ycbcr = rgb_to_ycbcr(lr.astype(jnp.float32))
+        interpolated = bicubic(ycbcr, self.scale)
+        y = self.luma((interpolated if self.enlarged else ycbcr)[..., :1] / 255) * 255
+        return ycbcr_to_rgb(jnp.concatenate([y.astype(jnp.float32), interpolated[..., 1:]], -1))
+
+    def luma(self, y: jax.Array) -> jax.Array:
+        """Upscales Y / 255, which is defined by a subclass.
+
+        Args:
+          y: `[N, h, w, 1]`, of the size of LR, or of SR if the class is `enlarged`.
+
+        Returns:
+          `[N, scale · H, scale · W, 1]`.
+        """
+        raise NotImplementedError

@@ -14,40 +14,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from a2f_jax.models.color import upscale_luma
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.peer_layers import PlainConv
 
 FEATURES = 256
 RECURSIONS = 16
 
 
-class DRCN(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class DRCN(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels; see `LumaNetwork`."""
 
-    Attributes:
-      scale: upscaling factor.
-      dtype: computation dtype; parameters and output are float32.
-    """
+    enlarged = True
 
-    scale: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-
-        def network(y: jax.Array) -> jax.Array:
-            y = h = y.astype(self.dtype)
-            for i in (1, 2):
-                h = nn.relu(PlainConv(FEATURES, name=f"embed{i}")(h))
-            recursion = PlainConv(FEATURES, name="recursion")
-            reconstruct1, reconstruct2 = PlainConv(FEATURES, name="reconstruct1"), PlainConv(1, name="reconstruct2")
-            weights = self.param("weights", nn.initializers.constant(1 / RECURSIONS), (RECURSIONS,)).astype(self.dtype)
-            total = jnp.zeros_like(y)
-            for k in range(RECURSIONS):
-                h = nn.relu(recursion(h))
-                total += weights[k] * (y + reconstruct2(nn.relu(reconstruct1(h))))
-            return total
-
-        return upscale_luma(lr, self.scale, network, enlarged=True)
+    def luma(self, y: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        y = h = y.astype(self.dtype)
+        for i in (1, 2):
+            h = nn.relu(PlainConv(FEATURES, name=f"embed{i}")(h))
+        recursion = PlainConv(FEATURES, name="recursion")
+        reconstruct1, reconstruct2 = PlainConv(FEATURES, name="reconstruct1"), PlainConv(1, name="reconstruct2")
+        weights = self.param("weights", nn.initializers.constant(1 / RECURSIONS), (RECURSIONS,)).astype(self.dtype)
+        total = jnp.zeros_like(y)
+        for k in range(RECURSIONS):
+            h = nn.relu(recursion(h))
+            total += weights[k] * (y + reconstruct2(nn.relu(reconstruct1(h))))
+        return total

@@ -14,38 +14,25 @@ One network serves all scales.
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from a2f_jax.models.color import upscale_luma
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.peer_layers import PlainConv
 
 UNITS = 25
 """The number of recursions."""
 
 
-class DRRN(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class DRRN(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels; see `LumaNetwork`."""
 
-    Attributes:
-      scale: upscaling factor.
-      dtype: computation dtype; parameters and output are float32.
-    """
+    enlarged = True
 
-    scale: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-
-        def network(y: jax.Array) -> jax.Array:
-            rectified = nn.relu(y.astype(self.dtype))
-            first = nn.relu(PlainConv(128, use_bias=False, name="head")(rectified))
-            conv1, conv2 = (PlainConv(128, use_bias=False, name=name) for name in ("conv1", "conv2"))
-            h = first
-            for _ in range(UNITS):
-                h = nn.relu(conv2(nn.relu(conv1(h))) + first)
-            return PlainConv(1, use_bias=False, name="tail")(h) + rectified
-
-        return upscale_luma(lr, self.scale, network, enlarged=True)
+    def luma(self, y: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        rectified = nn.relu(y.astype(self.dtype))
+        first = nn.relu(PlainConv(128, use_bias=False, name="head")(rectified))
+        conv1, conv2 = (PlainConv(128, use_bias=False, name=name) for name in ("conv1", "conv2"))
+        h = first
+        for _ in range(UNITS):
+            h = nn.relu(conv2(nn.relu(conv1(h))) + first)
+        return PlainConv(1, use_bias=False, name="tail")(h) + rectified

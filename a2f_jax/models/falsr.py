@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.peer_layers import PlainConv
 
 
@@ -149,18 +149,14 @@ def pillow_bicubic(x: jax.Array, scale: int) -> jax.Array:
     return x
 
 
-class FALSR(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class FALSR(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels. It has colors of its own: full-range Y, and Pillow's bicubic.
 
     Attributes:
       variant: `"a"`, `"b"` or `"c"`.
-      scale: 2.
-      dtype: computation dtype; parameters and output are float32.
     """
 
-    variant: str
-    scale: int = 2
-    dtype: Dtype = jnp.float32
+    variant: str = "a"
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:

@@ -11,40 +11,24 @@ On luma y of the LR image, each convolution followed by PReLU,
     y' = transposed_conv9x9(h)  stride = scale
 """
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from a2f_jax.models.color import upscale_luma
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.peer_layers import PlainConv, PReLU, TransposedConv
 
 
-class FSRCNN(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class FSRCNN(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels; see `LumaNetwork`."""
 
-    Attributes:
-      scale: upscaling factor.
-      dtype: computation dtype; parameters and output are float32.
-    """
-
-    scale: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-
-        def network(y: jax.Array) -> jax.Array:
-            h = y.astype(self.dtype)
-            layers = [
-                ("extract", 56, 5),
-                ("shrink", 12, 1),
-                *((f"map_{i}", 12, 3) for i in range(4)),
-                ("expand", 56, 1),
-            ]
-            for name, features, size in layers:
-                h = PReLU(name=f"{name}_prelu")(PlainConv(features, size, name=name)(h))
-            return TransposedConv(1, 9, self.scale, crop=4, name="deconv")(h)
-
-        return upscale_luma(lr, self.scale, network)
+    def luma(self, y: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        h = y.astype(self.dtype)
+        layers = [
+            ("extract", 56, 5),
+            ("shrink", 12, 1),
+            *((f"map_{i}", 12, 3) for i in range(4)),
+            ("expand", 56, 1),
+        ]
+        for name, features, size in layers:
+            h = PReLU(name=f"{name}_prelu")(PlainConv(features, size, name=name)(h))
+        return TransposedConv(1, 9, self.scale, crop=4, name="deconv")(h)

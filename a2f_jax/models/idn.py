@@ -18,8 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from a2f_jax.models.color import bicubic, upscale_luma
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork, bicubic
 from a2f_jax.models.peer_layers import PlainConv, TransposedConv
 
 _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.05)
@@ -41,30 +40,17 @@ class DistillationBlock(nn.Module):
         return _leaky_relu(PlainConv(64, 1, name="compress")(h + jnp.concatenate([x, kept], -1)))
 
 
-class IDN(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class IDN(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels; see `LumaNetwork`."""
 
-    Attributes:
-      scale: upscaling factor.
-      dtype: computation dtype; parameters and output are float32.
-    """
-
-    scale: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-
-        def network(y: jax.Array) -> jax.Array:
-            h = y.astype(self.dtype)
-            for i in (1, 2):
-                h = _leaky_relu(PlainConv(64, name=f"head{i}")(h))
-            for i in range(4):
-                h = DistillationBlock(name=f"block{i}")(h)
-            # scale · (n − 1) + 1 pixels a side, which lie on the last ones of the enlarged image.
-            residual = TransposedConv(1, 17, self.scale, crop=8, extra=1 - self.scale, name="deconv")(h)
-            margin = self.scale - 1
-            return bicubic(y, self.scale) + jnp.pad(residual, ((0, 0), (margin, 0), (margin, 0), (0, 0)))
-
-        return upscale_luma(lr, self.scale, network)
+    def luma(self, y: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        h = y.astype(self.dtype)
+        for i in (1, 2):
+            h = _leaky_relu(PlainConv(64, name=f"head{i}")(h))
+        for i in range(4):
+            h = DistillationBlock(name=f"block{i}")(h)
+        # scale · (n − 1) + 1 pixels a side, which lie on the last ones of the enlarged image.
+        residual = TransposedConv(1, 17, self.scale, crop=8, extra=1 - self.scale, name="deconv")(h)
+        margin = self.scale - 1
+        return bicubic(y, self.scale) + jnp.pad(residual, ((0, 0), (margin, 0), (margin, 0), (0, 0)))

@@ -15,40 +15,25 @@ import functools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from a2f_jax.models.color import upscale_luma
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.peer_layers import PlainConv, TransposedConv
 
 _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
 
-class LapSRN(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class LapSRN(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels; see `LumaNetwork`."""
 
-    Attributes:
-      scale: 2 or 4.
-      dtype: computation dtype; parameters and output are float32.
-    """
-
-    scale: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-
-        def network(y: jax.Array) -> jax.Array:
-            y = y.astype(self.dtype)
-            h = _leaky_relu(PlainConv(64, name="head")(y))
-            for level in range(self.scale.bit_length() - 1):
-                for i in range(10):
-                    h = _leaky_relu(PlainConv(64, name=f"level{level}_conv{i}")(h))
-                # One pixel more than twice as many would come out; the last row and column are dropped.
-                h = _leaky_relu(TransposedConv(64, 3, 2, crop=0, name=f"level{level}_up")(h))
-                y = TransposedConv(1, 4, 2, crop=1, use_bias=False, name=f"level{level}_image_up")(y)
-                y += PlainConv(1, name=f"level{level}_residual")(h)
-            return y
-
-        return upscale_luma(lr, self.scale, network)
+    def luma(self, y: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        y = y.astype(self.dtype)
+        h = _leaky_relu(PlainConv(64, name="head")(y))
+        for level in range(self.scale.bit_length() - 1):
+            for i in range(10):
+                h = _leaky_relu(PlainConv(64, name=f"level{level}_conv{i}")(h))
+            # One pixel more than twice as many would come out; the last row and column are dropped.
+            h = _leaky_relu(TransposedConv(64, 3, 2, crop=0, name=f"level{level}_up")(h))
+            y = TransposedConv(1, 4, 2, crop=1, use_bias=False, name=f"level{level}_image_up")(y)
+            y += PlainConv(1, name=f"level{level}_residual")(h)
+        return y

@@ -16,8 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from a2f_jax.models.color import upscale_luma
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.peer_layers import PlainConv
 
 BLOCKS = 6
@@ -55,30 +54,19 @@ class MemoryBlock(nn.Module):
         return PlainConv(64, 1, use_bias=False, name="gate")(nn.relu(FrozenBatchNorm(name="norm_gate")(seen)))
 
 
-class MemNet(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class MemNet(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels; see `LumaNetwork`."""
 
-    Attributes:
-      scale: upscaling factor.
-      dtype: computation dtype; parameters and output are float32.
-    """
+    enlarged = True
 
-    scale: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-
-        def network(y: jax.Array) -> jax.Array:
-            h = y.astype(self.dtype)
-            memory = [PlainConv(64, use_bias=False, name="head")(nn.relu(FrozenBatchNorm(name="norm_head")(h)))]
-            weights = self.param("weights", nn.initializers.constant(1 / BLOCKS), (BLOCKS,)).astype(self.dtype)
-            tail, norm = PlainConv(1, use_bias=False, name="tail"), FrozenBatchNorm(name="norm_tail")
-            total = jnp.zeros_like(h)
-            for m in range(BLOCKS):
-                memory.append(MemoryBlock(name=f"block{m}")(memory))
-                total += weights[m] * (h + tail(nn.relu(norm(memory[-1]))))
-            return total
-
-        return upscale_luma(lr, self.scale, network, enlarged=True)
+    def luma(self, y: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        h = y.astype(self.dtype)
+        memory = [PlainConv(64, use_bias=False, name="head")(nn.relu(FrozenBatchNorm(name="norm_head")(h)))]
+        weights = self.param("weights", nn.initializers.constant(1 / BLOCKS), (BLOCKS,)).astype(self.dtype)
+        tail, norm = PlainConv(1, use_bias=False, name="tail"), FrozenBatchNorm(name="norm_tail")
+        total = jnp.zeros_like(h)
+        for m in range(BLOCKS):
+            memory.append(MemoryBlock(name=f"block{m}")(memory))
+            total += weights[m] * (h + tail(nn.relu(norm(memory[-1]))))
+        return total

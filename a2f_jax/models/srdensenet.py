@@ -17,8 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from a2f_jax.models.color import upscale_luma
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.peer_layers import PlainConv, TransposedConv
 
 GROWTH = 16
@@ -39,28 +38,15 @@ class DenseBlock(nn.Module):
         return jnp.concatenate(outputs, -1)
 
 
-class SRDenseNet(nn.Module):
-    """The whole network, from LR pixels to SR pixels.
+class SRDenseNet(LumaNetwork):
+    """The whole network, from LR pixels to SR pixels; see `LumaNetwork`."""
 
-    Attributes:
-      scale: 4.
-      dtype: computation dtype; parameters and output are float32.
-    """
-
-    scale: int = 4
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, lr: jax.Array) -> jax.Array:
-        """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, 4 · H, 4 · W, 3]` in the same range."""
-
-        def network(y: jax.Array) -> jax.Array:
-            outputs = [nn.relu(PlainConv(GROWTH * LAYERS, name="head")(y.astype(self.dtype)))]
-            for i in range(BLOCKS):
-                outputs.append(DenseBlock(name=f"block{i}")(jnp.concatenate(outputs, -1)))
-            h = nn.relu(PlainConv(256, 1, use_bias=False, name="bottleneck")(jnp.concatenate(outputs, -1)))
-            for i in range(2):
-                h = nn.relu(TransposedConv(256, 2, 2, crop=0, use_bias=False, name=f"up{i}")(h))
-            return PlainConv(1, use_bias=False, name="tail")(h)
-
-        return upscale_luma(lr, self.scale, network)
+    def luma(self, y: jax.Array) -> jax.Array:
+        """See the module's docstring."""
+        outputs = [nn.relu(PlainConv(GROWTH * LAYERS, name="head")(y.astype(self.dtype)))]
+        for i in range(BLOCKS):
+            outputs.append(DenseBlock(name=f"block{i}")(jnp.concatenate(outputs, -1)))
+        h = nn.relu(PlainConv(256, 1, use_bias=False, name="bottleneck")(jnp.concatenate(outputs, -1)))
+        for i in range(2):
+            h = nn.relu(TransposedConv(256, 2, 2, crop=0, use_bias=False, name=f"up{i}")(h))
+        return PlainConv(1, use_bias=False, name="tail")(h)

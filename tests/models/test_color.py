@@ -6,7 +6,7 @@ import pytest
 
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.evaluation.metrics import luma
-from a2f_jax.models.color import bicubic, rgb_to_ycbcr, upscale_luma, ycbcr_to_rgb
+from a2f_jax.models.color import LumaNetwork, bicubic, rgb_to_ycbcr, ycbcr_to_rgb
 
 
 @pytest.fixture
@@ -31,11 +31,23 @@ def test_bicubic_is_matlabs_but_for_its_rounding(image, scale):
     np.testing.assert_allclose(have, matlab_bicubic(image, scale), atol=0.5 * 1.25 + 0.5 + 1e-3)
 
 
-@pytest.mark.parametrize("enlarged", [True, False])
-def test_a_luma_network_sees_luma_and_leaves_chroma_interpolated(image, enlarged):
+class Interpolation(LumaNetwork):
+    """Gives the bicubic interpolation of Y."""
+
+    def luma(self, y):
+        return bicubic(y, self.scale)
+
+
+class Nothing(LumaNetwork):
+    """Gives the enlarged Y back."""
+
+    enlarged = True
+
+    def luma(self, y):
+        return y
+
+
+@pytest.mark.parametrize("kind", [Interpolation, Nothing])
+def test_a_luma_network_sees_luma_and_leaves_chroma_interpolated(image, kind):
     lr = jnp.float32(image)[None]
-
-    def network(y):
-        return y if enlarged else bicubic(y, 2)
-
-    np.testing.assert_allclose(upscale_luma(lr, 2, network, enlarged=enlarged), bicubic(lr, 2), atol=1e-2)
+    np.testing.assert_allclose(kind(2).apply({}, lr), bicubic(lr, 2), atol=1e-2)
