@@ -9,6 +9,7 @@ from PIL import Image
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model, fold_weight_norm, infer_network, load, load_labeled, variant_of
 from a2f_jax.models.a2f import A2F, build
+from a2f_jax.models.awsrn import AWSRN
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,14 @@ def test_folding_changes_the_parameters_but_not_the_result(model, lr):
     assert set(folded["head"]) == {"kernel", "bias"}
     trained = model.network.apply({"params": model.params}, lr)
     np.testing.assert_allclose(model.inference_network.apply({"params": folded}, lr), trained, atol=1e-3)
+
+
+def test_other_weight_normalized_networks_are_folded_as_well(random_params, lr):
+    network = AWSRN(scale=2, features=8, units=2, blocks=1)
+    awsrn = Model(network, random_params(network))
+    assert "v" not in awsrn.folded["block0"]["unit1"]["expand"]
+    trained = network.apply({"params": awsrn.params}, lr)
+    np.testing.assert_allclose(awsrn(lr), trained, atol=1e-3)
 
 
 def test_calling_a_model_does_not_fold_its_weights_again(model, lr):

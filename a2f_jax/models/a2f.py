@@ -217,7 +217,7 @@ def fold_weight_norm(params: Params) -> Params:
     """Computes every weight-normalized kernel, for inference.
 
     Args:
-      params: the parameters of an `A2F`, in which every k×k convolution has a direction `v` and a gain `g`.
+      params: the parameters of a network, such as an `A2F`, whose k×k convolutions have a direction `v` and a gain `g`.
 
     Returns:
       The parameters of the same network with `weight_norm=False`: `kernel` replaces `v` and `g`.

@@ -30,13 +30,19 @@ def _scalar(module: nn.Module, name: str, initial: float, dtype: Dtype) -> jax.A
 
 
 class AdaptiveWeightedUnit(nn.Module):
-    """Adaptive weighted residual unit: `[N, H, W, n]` → the same."""
+    """Adaptive weighted residual unit: `[N, H, W, n]` → the same.
+
+    Attributes:
+      weight_norm: whether kernels are weight-normalized.
+    """
+
+    weight_norm: bool = True
 
     @nn.compact
     def __call__(self, s: jax.Array) -> jax.Array:
         """See the module's docstring."""
-        hidden = nn.relu(Conv(HIDDEN, dtype=s.dtype, name="expand")(s))
-        res = Conv(s.shape[-1], dtype=s.dtype, name="reduce")(hidden)
+        hidden = nn.relu(Conv(HIDDEN, 3, self.weight_norm, s.dtype, name="expand")(s))
+        res = Conv(s.shape[-1], 3, self.weight_norm, s.dtype, name="reduce")(hidden)
         return _scalar(self, "lambda_res", 1.0, s.dtype) * res + _scalar(self, "lambda_x", 1.0, s.dtype) * s
 
 
@@ -45,17 +51,19 @@ class LocalFusionBlock(nn.Module):
 
     Attributes:
       units: how many units it chains.
+      weight_norm: whether kernels are weight-normalized.
     """
 
     units: int
+    weight_norm: bool = True
 
     @nn.compact
     def __call__(self, s: jax.Array) -> jax.Array:
         """See the module's docstring."""
         outputs = [s]
         for i in range(self.units):
-            outputs.append(AdaptiveWeightedUnit(name=f"unit{i}")(outputs[-1]))
-        fused = Conv(s.shape[-1], dtype=s.dtype, name="fuse")(jnp.concatenate(outputs[1:], -1))
+            outputs.append(AdaptiveWeightedUnit(self.weight_norm, name=f"unit{i}")(outputs[-1]))
+        fused = Conv(s.shape[-1], 3, self.weight_norm, s.dtype, name="fuse")(jnp.concatenate(outputs[1:], -1))
         return _scalar(self, "lambda_res", 1.0, s.dtype) * fused + _scalar(self, "lambda_x", 1.0, s.dtype) * s
 
 
@@ -67,6 +75,7 @@ class AWSRN(nn.Module):
       features: number n of channels.
       units: units per block.
       blocks: number of blocks.
+      weight_norm: whether kernels are weight-normalized; False for the parameters that `fold_weight_norm` returns.
       dtype: computation dtype; parameters and output are float32.
     """
 
@@ -74,18 +83,23 @@ class AWSRN(nn.Module):
     features: int
     units: int
     blocks: int
+    weight_norm: bool = True
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
+
+        def conv(features: int, name: str, kernel_size: int = 3) -> Conv:
+            return Conv(features, kernel_size, self.weight_norm, self.dtype, name=name)
+
         x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
-        s = Conv(self.features, dtype=self.dtype, name="head")(x)
+        s = conv(self.features, "head")(x)
         for i in range(self.blocks):
-            s = LocalFusionBlock(self.units, name=f"block{i}")(s)
+            s = LocalFusionBlock(self.units, self.weight_norm, name=f"block{i}")(s)
         channels = 3 * self.scale**2
-        sub_pixels = Conv(channels, dtype=self.dtype, name="skip")(x)
+        sub_pixels = conv(channels, "skip")(x)
         for k in _TAIL_KERNELS:
             weight = _scalar(self, f"lambda_tail{k}", 0.25, self.dtype)
-            sub_pixels += weight * Conv(channels, k, dtype=self.dtype, name=f"tail{k}")(s)
+            sub_pixels += weight * conv(channels, f"tail{k}", k)(s)
         return pixel_shuffle(sub_pixels.astype(jnp.float32), self.scale) * HALF_RANGE + RGB_MEAN
