@@ -6,6 +6,7 @@ They compute in the dtype of their input; parameters are float32.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a2f_jax.models.layers import bias_init, conv_init
 
@@ -115,7 +116,14 @@ class PReLU(nn.Module):
 
 def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
     """Bilinear interpolation with pixel centers aligned and edges repeated, without antialiasing: `[N, H, W, C]`."""
-    return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "bilinear", antialias=False)
+    # Not `jax.image.resize`, which multiplies by a matrix of weights for all pairs of pixels, most of them zero.
+    for axis, size in ((1, height), (2, width)):
+        position = np.clip((np.arange(size) + 0.5) * (x.shape[axis] / size) - 0.5, 0, x.shape[axis] - 1)
+        first = np.floor(position).astype(int)
+        second = np.minimum(first + 1, x.shape[axis] - 1)
+        share = jnp.asarray(position - first, x.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
+        x = jnp.take(x, first, axis) * (1 - share) + jnp.take(x, second, axis) * share
+    return x
 
 
 class EnhancedSpatialAttention(nn.Module):

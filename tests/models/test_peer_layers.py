@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from a2f_jax.models.peer_layers import PReLU, ProjectionDown, ProjectionUp, TransposedConv
+from a2f_jax.models.peer_layers import PReLU, ProjectionDown, ProjectionUp, TransposedConv, resize_bilinear
 
 
 def random_params(layer, shape):
@@ -45,3 +45,10 @@ def test_prelu_has_a_slope_below_zero_only():
     x = np.array([[-2.0, 3.0]], np.float32)
     slopes = {"params": {"slope": np.array([0.5, 0.5], np.float32)}}
     np.testing.assert_allclose(PReLU().apply(slopes, x), [[-1.0, 3.0]])
+
+
+@pytest.mark.parametrize("size", [(14, 10), (21, 15), (33, 20)])
+def test_bilinear_interpolation_is_that_of_jax(size):
+    x = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype(np.float32)
+    want = jax.image.resize(x, (2, *size, 3), "bilinear", antialias=False)
+    np.testing.assert_allclose(resize_bilinear(x, *size), want, atol=4e-6)  # a sum of four in float32

@@ -1,0 +1,58 @@
+"""How far networks look, against sums over their layers."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import pytest
+
+from a2f_jax.models.a2f import A2F
+from a2f_jax.models.peer_layers import PlainConv, resize_bilinear
+from a2f_jax.models.receptive_field import reach
+from a2f_jax.models.registry import PEERS
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "pixels"),
+    [
+        ("srmdnf", 2, 12),  # as many 3×3 convolutions
+        # 5×5, four 3×3, and the transposed 9×9, of which 4 pixels of SR are cut off: nearly 2 of LR.
+        ("fsrcnn", 3, 2 + 4 + 2),
+        ("awsrn-sd", 4, 1 + 8 * 2 + 1 + 4),  # head, eight units, their fusion, the 9×9 of the tail
+    ],
+)
+def test_the_reach_is_the_sum_over_the_layers(name, scale, pixels):
+    assert reach(PEERS[name].make(scale)) == pixels
+
+
+def test_attention_looks_at_the_whole_image_and_a_network_without_it_does_not():
+    network = A2F(scale=2, features=4, blocks=2)
+    assert reach(network) is None
+    assert reach(network.clone(attention=False)) == 1 + 2 * 2 + 1  # head, blocks, tail
+
+
+class Strided(nn.Module):
+    """A network that looks 3 pixels far, but on a grid of 2."""
+
+    scale = 1
+
+    @nn.compact
+    def __call__(self, lr):
+        half = PlainConv(3, stride=2)(lr)
+        return resize_bilinear(half, *lr.shape[1:3])
+
+
+class Shifted(nn.Module):
+    """A network that looks 5 pixels to the left only."""
+
+    scale = 1
+
+    @nn.compact
+    def __call__(self, lr):
+        return lr + jnp.pad(lr, ((0, 0), (0, 0), (5, 0), (0, 0)))[:, :, :-5]
+
+
+def test_a_network_that_reduces_the_image_cannot_be_divided_although_it_does_not_look_far():
+    assert reach(Strided()) is None
+
+
+def test_the_reach_is_the_farthest_of_all_directions():
+    assert reach(Shifted()) == 5
