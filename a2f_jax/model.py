@@ -1,6 +1,7 @@
 """`Model`, a network with its weights, and the functions that load and save it."""
 
 import dataclasses
+import difflib
 import functools
 import os
 import pathlib
@@ -18,7 +19,7 @@ from a2f_jax.files import check_regular, local_path
 from a2f_jax.images.pil import from_pil, to_pil
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, infer_network, variant_of
 from a2f_jax.models.convolution import prefers_winograd
-from a2f_jax.models.registry import PEERS, ScaleError
+from a2f_jax.models.registry import PEERS, ScaleError, name_of
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 from a2f_jax.upscaling.upscaler import Edge, Upscaler
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
@@ -65,8 +66,10 @@ class Model:
 
     @property
     def variant(self) -> str:
-        """The variant's name, such as `"a2f-sd"`."""
-        return self.metadata.get("network") or variant_of(self.network)
+        """The variant's name, such as `"a2f-sd"`, or the name of another network."""
+        if isinstance(self.network, A2F):
+            return variant_of(self.network)
+        return name_of(self.network) or type(self.network).__name__.lower()
 
     @property
     def scale(self) -> int:
@@ -76,16 +79,16 @@ class Model:
     @functools.cached_property
     def folded(self) -> Params:
         """The parameters of `inference_network`: every weight-normalized kernel computed once."""
-        # Evaluated eagerly even inside a jitted function, where a tracer would be cached otherwise.
-        if not isinstance(self.network, A2F):
+        if self.inference_network is self.network:
             return self.params
+        # Evaluated eagerly even inside a jitted function, where a tracer would be cached otherwise.
         with jax.ensure_compile_time_eval():
             return jax.jit(fold_weight_norm)(self.params)  # one program instead of one per operation
 
     @functools.cached_property
     def inference_network(self) -> Network:
-        """The network that `folded` are the parameters of: an A2F without weight normalization."""
-        if not isinstance(self.network, A2F):
+        """The network that `folded` are the parameters of: `network` without weight normalization."""
+        if not getattr(self.network, "weight_norm", False):
             return self.network
         return self.network.clone(weight_norm=False)
 
@@ -234,10 +237,7 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
         name = f"{name}-x{scale or DEFAULT_SCALE}"
     path = shipped_weights().get(name) or local_path(name)
     if not name or not os.path.exists(path):
-        raise UserError(
-            f"no weights at {name or repr(name)}: pass a .safetensors, .pt, .pth or .npz file, the work folder of a "
-            f"training run, or one of {', '.join(shipped_weights())}"
-        )
+        raise UserError(_no_weights(name))
     check_regular(path)
     try:
         model = Model.from_params(*read_weights(path, scale))
@@ -248,6 +248,21 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     if scale and model.scale != scale:
         raise UserError(f"{path} upscales by {model.scale}, not by {scale}: choose weights for ×{scale}")
     return model
+
+
+def _no_weights(name: str) -> str:
+    if name in PEERS:
+        return (
+            f"no weights of {PEERS[name].title} ship with the package: pass a file that its authors published, or "
+            f"train it; `a2f info {name}` tells more"
+        )
+    names = [*shipped_weights(), *VARIANTS, *PEERS]
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
+    guess = f"did you mean {' or '.join(close)}? Or " if close else ""
+    return (
+        f"no weights at {name or repr(name)}: {guess}pass a .safetensors, .pt, .pth or .npz file, the work folder of a "
+        f"training run, or one of {', '.join(shipped_weights())}"
+    )
 
 
 def load_labeled(weights: Sequence[str | os.PathLike[str]], scale: int | None = None) -> dict[str, Model]:
@@ -286,4 +301,6 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
       UserError: the file has another suffix or cannot be written.
     """
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
+    if model.variant in PEERS:
+        about["network"] = model.variant
     write_safetensors(local_path(path), model.params, about)

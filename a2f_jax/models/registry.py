@@ -1,11 +1,13 @@
 """The networks that A2F is compared with, by name. A new one is a file beside this one and an entry here."""
 
+import difflib
 import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.models import source_tensors
@@ -14,6 +16,7 @@ from a2f_jax.models.awsrn import AWSRN
 from a2f_jax.models.awsrn import FORMS as AWSRN_FORMS
 from a2f_jax.models.bsrn import BSRN
 from a2f_jax.models.carn import CARN
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.models.dbpn import DBPN
 from a2f_jax.models.drcn import DRCN
 from a2f_jax.models.drrn import DRRN
@@ -42,7 +45,7 @@ def _any(scales: tuple[int, ...]) -> Callable[[Tensors], tuple[int, ...]]:
     return lambda _: scales
 
 
-def _by_sub_pixels(name: str) -> Callable[[Tensors], tuple[int, ...]]:
+def by_sub_pixels(name: str) -> Callable[[Tensors], tuple[int, ...]]:
     """The scale is seen in the last convolution, which has 3 · scale² channels."""
     return lambda tensors: (round((_find(tensors, name).shape[0] / 3) ** 0.5),)
 
@@ -62,11 +65,13 @@ class Published(NamedTuple):
       signature: a tensor's name and shape, which no other network's file has.
       convert: turns the tensors into ours, see `a2f_jax.models.source_tensors`.
       scales: from a file's tensors, the scales that it may serve.
+      source: where the file comes from. What is not a PyTorch file has to be saved as `.npz`, with its tensors' names.
     """
 
     signature: Mapping[str, tuple[int, ...]]
     convert: Callable[[Tensors, int], FlatParams]
     scales: Callable[[Tensors], tuple[int, ...]]
+    source: str
 
 
 class Peer(NamedTuple):
@@ -84,14 +89,26 @@ class Peer(NamedTuple):
     scales: tuple[int, ...] = (2, 3, 4)
     published: tuple[Published, ...] = ()
 
+    @property
+    def luma(self) -> bool:
+        """Whether the network upscales Y only, and chroma is interpolated."""
+        return isinstance(self.make(self.scales[0]), LumaNetwork)
+
 
 def _falsr(variant: str, first_cell: str, shape: tuple[int, ...]) -> Peer:
     signature = {f"test_sr_evaluator_i1_b0_g/cell0/{first_cell}": shape}
     return Peer(
         f"FALSR-{variant.upper()}",
-        lambda scale: FALSR(variant, scale),
+        lambda scale: FALSR(scale, variant=variant),
         scales=(2,),
-        published=(Published(signature, source_tensors.falsr_tensors, _any((2,))),),
+        published=(
+            Published(
+                signature,
+                source_tensors.falsr_tensors,
+                _any((2,)),
+                "TensorFlow graph of github.com/xiaomi-automl/FALSR",
+            ),
+        ),
     )
 
 
@@ -99,23 +116,51 @@ PEERS: dict[str, Peer] = {
     "srcnn": Peer(
         "SRCNN",
         SRCNN,
-        published=(Published({"weights_conv1": (81, 64)}, source_tensors.srcnn_tensors, _any((2, 3, 4))),),
+        published=(
+            Published(
+                {"weights_conv1": (81, 64)},
+                source_tensors.srcnn_tensors,
+                _any((2, 3, 4)),
+                "MATLAB file of github.com/Cuda-Chen/SRCNN-cpp",
+            ),
+        ),
     ),
     "fsrcnn": Peer(
         "FSRCNN",
         FSRCNN,
-        published=(Published({"mid_part.10.weight": (56, 12, 1, 1)}, source_tensors.fsrcnn_tensors, _any((2, 3, 4))),),
+        published=(
+            Published(
+                {"mid_part.10.weight": (56, 12, 1, 1)},
+                source_tensors.fsrcnn_tensors,
+                _any((2, 3, 4)),
+                "PyTorch file of github.com/yjn870/FSRCNN-pytorch",
+            ),
+        ),
     ),
     "vdsr": Peer(
         "VDSR",
         VDSR,
-        published=(Published({"weight_20": (3, 3, 64)}, source_tensors.vdsr_tensors, _any((2, 3, 4))),),
+        published=(
+            Published(
+                {"weight_20": (3, 3, 64)},
+                source_tensors.vdsr_tensors,
+                _any((2, 3, 4)),
+                "MATLAB file of github.com/huangzehao/caffe-vdsr",
+            ),
+        ),
     ),
     "drcn": Peer("DRCN", DRCN),
     "drrn": Peer(
         "DRRN",
         DRRN,
-        published=(Published({"learned_2": (128, 128, 3, 3)}, source_tensors.drrn_tensors, _any((2, 3, 4))),),
+        published=(
+            Published(
+                {"learned_2": (128, 128, 3, 3)},
+                source_tensors.drrn_tensors,
+                _any((2, 3, 4)),
+                "graph of github.com/WolframRhodium/Super-Resolution-Zoo",
+            ),
+        ),
     ),
     "lapsrn": Peer(
         "LapSRN",
@@ -126,6 +171,7 @@ PEERS: dict[str, Peer] = {
                 {"level1_img_up_f": (4, 4)},
                 source_tensors.lapsrn_tensors,
                 lambda tensors: (4 if "level2_img_up_f" in tensors else 2,),
+                "MatConvNet model of github.com/phoenix104104/LapSRN",
             ),
         ),
     ),
@@ -134,20 +180,44 @@ PEERS: dict[str, Peer] = {
     "idn": Peer(
         "IDN",
         IDN,
-        published=(Published({"conv3_1.0": (48, 64, 3, 3)}, source_tensors.idn_tensors, _any((2, 3, 4))),),
+        published=(
+            Published(
+                {"conv3_1.0": (48, 64, 3, 3)},
+                source_tensors.idn_tensors,
+                _any((2, 3, 4)),
+                "Caffe model of github.com/Zheng222/IDN-Caffe",
+            ),
+        ),
     ),
     "carn": Peer(
         "CARN",
         CARN,
         published=(
-            Published({"learned_66": (256, 64, 3, 3)}, source_tensors.carn_tensors, _any((2,))),
-            Published({"b1.b3.body.2.weight": (64, 64, 3, 3)}, source_tensors.carn_tensors, _any((2, 3, 4))),
+            Published(
+                {"learned_66": (256, 64, 3, 3)},
+                source_tensors.carn_tensors,
+                _any((2,)),
+                "graph of github.com/WolframRhodium/Super-Resolution-Zoo",
+            ),
+            Published(
+                {"b1.b3.body.2.weight": (64, 64, 3, 3)},
+                source_tensors.carn_tensors,
+                _any((2, 3, 4)),
+                "PyTorch file of github.com/nmhkahn/CARN-pytorch",
+            ),
         ),
     ),
     "carn-m": Peer(
         "CARN-M",
         functools.partial(CARN, efficient=True),
-        published=(Published({"b1.b1.body.4.weight": (64, 64, 1, 1)}, source_tensors.carn_m_tensors, _any((2, 3, 4))),),
+        published=(
+            Published(
+                {"b1.b1.body.4.weight": (64, 64, 1, 1)},
+                source_tensors.carn_m_tensors,
+                _any((2, 3, 4)),
+                "PyTorch file of github.com/nmhkahn/CARN-pytorch",
+            ),
+        ),
     ),
     "falsr-a": _falsr("a", "conv_f64_k3_b4_isskip_b0/kernel", (3, 3, 32, 64)),
     "falsr-b": _falsr("b", "invertBotConE2_f16_k3_b1_isskip_conv_supple/kernel", (1, 1, 32, 16)),
@@ -171,7 +241,10 @@ PEERS: dict[str, Peer] = {
         IMDN,
         published=(
             Published(
-                {"IMDB1.c2.weight": (64, 48, 3, 3)}, source_tensors.imdn_tensors, _by_sub_pixels("upsampler.0.weight")
+                {"IMDB1.c2.weight": (64, 48, 3, 3)},
+                source_tensors.imdn_tensors,
+                by_sub_pixels("upsampler.0.weight"),
+                "PyTorch file of github.com/Zheng222/IMDN",
             ),
         ),
     ),
@@ -184,6 +257,7 @@ PEERS: dict[str, Peer] = {
                 source_tensors.pan_tensors,
                 # The files for ×2 and ×3 have the same shapes.
                 lambda tensors: (4,) if "upconv2.weight" in tensors else (2, 3),
+                "PyTorch file of github.com/zhaohengyuan1/PAN",
             ),
         ),
     ),
@@ -194,7 +268,8 @@ PEERS: dict[str, Peer] = {
             Published(
                 {"block_1.c1_r.weight": (52, 52, 3, 3)},
                 source_tensors.rlfn_tensors,
-                _by_sub_pixels("upsampler.0.weight"),
+                by_sub_pixels("upsampler.0.weight"),
+                "PyTorch file of github.com/bytedance/RLFN",
             ),
         ),
     ),
@@ -205,12 +280,24 @@ PEERS: dict[str, Peer] = {
             Published(
                 {"B1.c1_d.weight": (32, 64, 1, 1)},
                 source_tensors.bsrn_tensors,
-                _by_sub_pixels("upsampler.upsampleOneStep.0.weight"),
+                by_sub_pixels("upsampler.upsampleOneStep.0.weight"),
+                "PyTorch file of github.com/xiaom233/BSRN",
             ),
         ),
     ),
 }
 """All of them, roughly in the order in which they appeared."""
+
+
+def closest_peers(name: str) -> list[str]:
+    """Returns the names in `PEERS` that a misspelled name may stand for, the likeliest first."""
+    return difflib.get_close_matches(name.lower(), PEERS, n=3, cutoff=0.7)
+
+
+def name_of(network: nn.Module) -> str | None:
+    """Returns the name in `PEERS` of a network, whatever its scale and dtype, or None if it is none of them."""
+    plain = network.clone(dtype=jnp.float32)
+    return next((name for name, peer in PEERS.items() if peer.make(network.scale) == plain), None)
 
 
 def recognize(tensors: Tensors) -> tuple[str, Published] | None:

@@ -22,7 +22,7 @@ def _torch_leaf(leaf: str, value: np.ndarray, transposed: bool = False) -> tuple
     return "kernel", value.transpose(2, 3, 0, 1) if transposed else value.transpose(2, 3, 1, 0)
 
 
-def _renamed(tensors: Tensors, names: Mapping[str, str], transposed: str | None = None) -> FlatParams:
+def renamed(tensors: Tensors, names: Mapping[str, str], transposed: str | None = None) -> FlatParams:
     """Renames `<module>.weight` and `<module>.bias` by patterns; an empty name leaves the tensor out."""
     flat = {}
     for name, value in tensors.items():
@@ -62,7 +62,7 @@ def carn_m_tensors(tensors: Tensors, scale: int) -> FlatParams:
         rf"upsample\.up{scale}\.body\.3": "upsample1",
         r"upsample\.up\d\.body\.\d": "",  # of other scales
     }
-    flat = _count_from_0(_renamed(tensors, {**_CARN, **up}))
+    flat = _count_from_0(renamed(tensors, {**_CARN, **up}))
     # One unit serves the whole block.
     return {re.sub(r"unit\d", "unit", name): value for name, value in flat.items()}
 
@@ -90,13 +90,13 @@ def carn_tensors(tensors: Tensors, scale: int) -> FlatParams:
             f"learned_{k + i}": f"{name}.{('weight', 'bias')[i]}" for k, name in _CARN_LEARNED.items() for i in (0, 1)
         }
         tensors = {names[name]: value for name, value in tensors.items() if name in names}
-    return _count_from_0(_renamed(tensors, {**_CARN, r"upsample\.up\.body\.0": "upsample0"}))
+    return _count_from_0(renamed(tensors, {**_CARN, r"upsample\.up\.body\.0": "upsample0"}))
 
 
 def imdn_tensors(tensors: Tensors, scale: int) -> FlatParams:
     """IMDN: the PyTorch state dict of the authors."""
     return _count_from_0(
-        _renamed(
+        renamed(
             tensors,
             {
                 "fea_conv": "head",
@@ -119,12 +119,12 @@ def fsrcnn_tensors(tensors: Tensors, scale: int) -> FlatParams:
     names = {r"first_part\.0": "extract", r"first_part\.1": "extract_prelu", "last_part": "deconv"}
     for i, part in enumerate(parts):
         names |= {rf"mid_part\.{2 * i}": part, rf"mid_part\.{2 * i + 1}": f"{part}_prelu"}
-    return _renamed(tensors, names, transposed="deconv")
+    return renamed(tensors, names, transposed="deconv")
 
 
 def pan_tensors(tensors: Tensors, scale: int) -> FlatParams:
     """PAN: the PyTorch state dict of the authors."""
-    flat = _renamed(
+    flat = renamed(
         tensors,
         {
             "conv_first": "head",
@@ -147,7 +147,7 @@ def pan_tensors(tensors: Tensors, scale: int) -> FlatParams:
 def rlfn_tensors(tensors: Tensors, scale: int) -> FlatParams:
     """RLFN: the PyTorch state dict of the authors."""
     return _count_from_0(
-        _renamed(
+        renamed(
             tensors,
             {
                 "conv_1": "head",
@@ -164,7 +164,7 @@ def rlfn_tensors(tensors: Tensors, scale: int) -> FlatParams:
 def bsrn_tensors(tensors: Tensors, scale: int) -> FlatParams:
     """BSRN: the PyTorch state dict of the authors."""
     parts = {"pw": "pointwise", "dw": "depthwise"}
-    flat = _renamed(
+    flat = renamed(
         tensors,
         {
             r"fea_conv\.(pw|dw)": r"head.<\1>",
@@ -187,7 +187,7 @@ def bsrn_tensors(tensors: Tensors, scale: int) -> FlatParams:
 def idn_tensors(tensors: Tensors, scale: int) -> FlatParams:
     """IDN: the Caffe model of the authors."""
     as_torch = {re.sub(r"\.0$", ".weight", re.sub(r"\.1$", ".bias", name)): value for name, value in tensors.items()}
-    flat = _renamed(
+    flat = renamed(
         as_torch,
         {
             "conv1": "head1",

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from a2f_jax.errors import UserError
 from a2f_jax.files import local_path, locked
-from a2f_jax.model import Model
-from a2f_jax.models.a2f import A2F, Params
+from a2f_jax.model import Model, Network
+from a2f_jax.models.a2f import Params
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.debugging import checked_step, explain_divergence, tracing
 from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
@@ -77,7 +77,7 @@ def train(
             start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
             checkpoints.check_space(start)
             if config.init and not checkpoints.steps:
-                start = initialize_from(config.init, start, monitor.say)
+                start = initialize_from(config.init, start, config.model.scale, monitor.say)
 
         patches, images = open_training_data(config, network.scale)
         train_step = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
@@ -162,7 +162,7 @@ def _is_due(step: int, every: int, config: ConfigDict) -> bool:
 
 
 def _validate(
-    network: A2F, weights: Params, images: list[tuple[np.ndarray, np.ndarray]], monitor: Monitor
+    network: Network, weights: Params, images: list[tuple[np.ndarray, np.ndarray]], monitor: Monitor
 ) -> dict[str, float]:
     model = Model(network, jax.device_get(weights))
     with failing_together():

@@ -8,6 +8,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from a2f_jax.catalog import SCALES
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
+from a2f_jax.models.registry import PEERS
 
 
 class _Change(enum.Enum):
@@ -69,6 +71,12 @@ _SETTINGS = {
     ),
     "batch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
     "init": _Setting(*_TEXT, _IMPOSSIBLE),
+    "model.name": _Setting(
+        lambda x: x == "a2f" or x in PEERS,
+        "a2f or a network that `a2f models` lists",
+        _IMPOSSIBLE,
+        default=lambda _: "a2f",
+    ),
     "model.variant": _Setting(*_choice(*VARIANTS), _FREE),  # stands for `features` and `blocks`
     "model.scale": _Setting(*_choice(*SCALES), _IMPOSSIBLE),
     "model.features": _Setting(*_AT_LEAST_1, _IMPOSSIBLE, default=lambda variant: variant.features),
@@ -107,6 +115,13 @@ _SETTINGS = {
     "keep_checkpoints": _Setting(*_AT_LEAST_1, _FREE),
 }
 
+_ONLY_A2F = {name for name in _SETTINGS if name.startswith("model.")} - {"model.name", "model.scale", "model.dtype"}
+"""The settings that describe an A2F, and that the other networks do not have."""
+
+
+def _is_a2f(settings: Mapping[str, Any]) -> bool:
+    return settings.get("model.name", "a2f") not in PEERS
+
 
 def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a config by dotted name, such as `"optimizer.learning_rate"`."""
@@ -137,7 +152,10 @@ def check_complete(config: ConfigDict, name: str) -> None:
       UserError: a required setting is missing.
     """
     existing = flat(config)
-    missing = [key for key, setting in _SETTINGS.items() if setting.default is None and key not in existing]
+    required = {key for key, setting in _SETTINGS.items() if setting.default is None}
+    if not _is_a2f(existing):
+        required -= _ONLY_A2F
+    missing = [key for key in _SETTINGS if key in required and key not in existing]
     if missing:
         raise UserError(f"{name} lacks {', '.join(missing)}: start from a2f_jax.configs.a2f.get_config()")
 
@@ -182,6 +200,8 @@ def check(config: ConfigDict, device_count: int) -> None:
     for name, setting in _SETTINGS.items():
         if name in settings and not setting.valid(settings[name]):
             raise UserError(f"config.{name}={settings[name]} is invalid: it must be {setting.rule}")
+    if not _is_a2f(settings):
+        _check_peer(settings)
     batch, parts = config.batch_size, device_count * config.accumulate
     if batch % parts:
         raise UserError(
@@ -195,7 +215,21 @@ def check(config: ConfigDict, device_count: int) -> None:
         )
 
 
-def make_network(config: ConfigDict | Mapping[str, Any], platform: str) -> A2F:
+def _check_peer(settings: Mapping[str, Any]) -> None:
+    name = settings["model.name"]
+    peer, scale, patch = PEERS[name], settings["model.scale"], settings["data.patch_size"]
+    if wrong := sorted(_ONLY_A2F & settings.keys()):
+        raise UserError(f"config.{wrong[0]} does not apply to {peer.title}: remove it, as in configs/peers.py")
+    if scale not in peer.scales:
+        raise UserError(
+            f"config.model.scale={scale} is invalid: {peer.title} upscales by {' or '.join(map(str, peer.scales))}"
+        )
+    smallest = getattr(peer.make(scale), "smallest", 1)
+    if patch < smallest:
+        raise UserError(f"config.data.patch_size={patch} is too small for {peer.title}: use at least {smallest}")
+
+
+def make_network(config: ConfigDict | Mapping[str, Any], platform: str) -> nn.Module:
     """Returns the network that the settings `model.*` describe.
 
     Args:
@@ -203,16 +237,21 @@ def make_network(config: ConfigDict | Mapping[str, Any], platform: str) -> A2F:
       platform: the platform it will run on, such as `"cpu"`, which decides how convolutions are computed.
     """
     settings = _with_defaults(flat(config))
+    if not _is_a2f(settings):
+        peer = PEERS[settings["model.name"]]
+        return peer.make(settings["model.scale"]).clone(dtype=settings["model.dtype"])
     attributes = {
         name.removeprefix("model."): settings[name]
         for name in _SETTINGS
-        if name.startswith("model.") and name != "model.variant"
+        if name.startswith("model.") and name not in ("model.name", "model.variant")
     }
     network = A2F(**attributes)
     return network.clone(winograd=prefers_winograd(platform, network.dtype))
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if not _is_a2f(settings):
+        return dict(settings)
     variant = VARIANTS[settings["model.variant"]]
     defaults = {name: setting.default(variant) for name, setting in _SETTINGS.items() if setting.default}
     return {**defaults, **settings}
@@ -239,7 +278,7 @@ def check_resume(before: Mapping[str, Any], config: ConfigDict, folder: object, 
     changes: dict[_Change, list[str]] = {change: [] for change in _Change}
     for name, setting in _SETTINGS.items():
         # A checkpoint lacks the settings that were introduced after it was written.
-        if name in old and setting.used(new) and old[name] != new[name]:
+        if name in old and name in new and setting.used(new) and old[name] != new[name]:
             changes[setting.change].append(f"{name}: {old[name]!r} → {new[name]!r}")
     if impossible := changes[_IMPOSSIBLE]:
         remedy = "use another work folder"

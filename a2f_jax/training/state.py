@@ -1,11 +1,12 @@
 """The training state: everything a checkpoint has to preserve."""
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from a2f_jax.models.a2f import A2F, Params
+from a2f_jax.models.a2f import Params
 
 
 @flax.struct.dataclass
@@ -32,7 +33,7 @@ class TrainState:
         return self.params if self.ema is None else self.ema
 
 
-def init_state(network: A2F, optimizer: optax.GradientTransformation, seed: int, ema: bool) -> TrainState:
+def init_state(network: nn.Module, optimizer: optax.GradientTransformation, seed: int, ema: bool) -> TrainState:
     """Returns the state at step 0.
 
     Args:
@@ -44,7 +45,8 @@ def init_state(network: A2F, optimizer: optax.GradientTransformation, seed: int,
     # This generator compiles four times faster than JAX's default and is good enough for initial weights.
     key = jax.random.key(seed, impl="unsafe_rbg")
     # The shapes of the parameters do not depend on the size of the image.
-    params = jax.jit(network.init)(key, jnp.zeros((1, 8, 8, 3)))["params"]
+    side = getattr(network, "smallest", 8)
+    params = jax.jit(network.init)(key, jnp.zeros((1, side, side, 3)))["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from a2f_jax.models.a2f import A2F, Params
+from a2f_jax.models.a2f import Params
+from a2f_jax.models.color import RGB_TO_LUMA, LumaNetwork
 from a2f_jax.training.state import TrainState
 
 AXIS = "data"
@@ -18,13 +20,13 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    network: A2F, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0, accumulate: int = 1
+    network: nn.Module, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0, accumulate: int = 1
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`, to be run on every device of the axis `AXIS`.
 
     The batch is the share of one device, `{"lr": uint8 [b, h, w, 3], "hr": uint8 [b, s·h, s·w, 3]}`. The metrics are
     float32 scalars over the global batch: `loss`, the mean absolute error on 0..255, and `grad_norm`, the global norm
-    of the gradient before clipping.
+    of the gradient before clipping. The error is that of R, G and B, or that of Y if the network is a `LumaNetwork`.
 
     Args:
       network: the network to train.
@@ -36,7 +38,10 @@ def make_train_step(
 
     def loss_fn(params: Params, batch: Batch) -> jax.Array:
         sr = network.apply({"params": params}, batch["lr"])
-        return jnp.mean(jnp.abs(sr - batch["hr"].astype(jnp.float32)))  # type: ignore[operator]
+        difference = sr - batch["hr"].astype(jnp.float32)  # type: ignore[operator]
+        if isinstance(network, LumaNetwork):  # the weights have no effect on chroma
+            difference = jnp.matmul(difference, RGB_TO_LUMA, precision="highest")
+        return jnp.mean(jnp.abs(difference))
 
     def loss_and_grads(params: Params, batch: Batch) -> tuple[jax.Array, Params]:
         if accumulate == 1:

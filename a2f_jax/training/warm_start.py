@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.errors import UserError
-from a2f_jax.model import load
+from a2f_jax.model import Model, load
 from a2f_jax.models.a2f import Params
 from a2f_jax.training.state import TrainState
 
@@ -29,19 +29,29 @@ def copy_matching(params: Params, weights: Params) -> tuple[Params, list[str]]:
     return flax.traverse_util.unflatten_dict(merged, sep="."), [name for name in flat if not fits[name]]
 
 
-def initialize_from(weights: str, state: TrainState, say: Callable[[str], None]) -> TrainState:
+def _load(weights: str, scale: int) -> Model:
+    try:
+        return load(weights)  # of any scale
+    except UserError as error:
+        if error.parameter != "scale":
+            raise
+        return load(weights, scale)
+
+
+def initialize_from(weights: str, state: TrainState, scale: int, say: Callable[[str], None]) -> TrainState:
     """Returns the state of a new run, initialized from existing weights where names and shapes match.
 
     Args:
       weights: a weights file, a work folder or the name of shipped weights, as for `a2f_jax.load`.
       state: the state at step 0.
+      scale: the scale of the run, for published weights that do not tell theirs.
       say: prints a message for the user.
 
     Raises:
       UserError: the weights cannot be loaded, or no parameter matches.
     """
     try:
-        loaded = load(weights).params
+        loaded = _load(weights, scale).params
     except UserError as error:
         raise UserError(f"config.init: {error}") from error
     params, left = copy_matching(state.params, loaded)

@@ -94,7 +94,8 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
         metadata is damaged, are not considered.
 
     Returns:
-      The parameters and the metadata: `step`, `data`, and if known `init` and `validation_psnr`.
+      The parameters and the metadata: `step`, `data`, if known `init` and `validation_psnr`, and for another network
+      than A2F `network` and `scale`.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
@@ -120,6 +121,9 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"the checkpoint {checkpoint} is damaged ({error}): pass an earlier one") from error
     metadata = {"step": str(about["step"]), "data": about["config"]["data"]["name"]}
+    network = about["config"].get("model", {})
+    if network.get("name", "a2f") != "a2f":
+        metadata |= {"network": network["name"], "scale": str(network["scale"])}
     if about["config"].get("init"):
         metadata["init"] = about["config"]["init"]
     if "psnr" in about:

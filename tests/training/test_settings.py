@@ -6,12 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from a2f_jax.configs import a2f
+from a2f_jax.configs import a2f, peers
 from a2f_jax.errors import UserError
+from a2f_jax.models.registry import PEERS
 from a2f_jax.training import settings
 from a2f_jax.training.settings import check, check_resume, closest_settings, flat, make_network, stored
 
-OPTIONAL = {"model.features", "model.blocks", "model.depthwise"}
+OPTIONAL = {"model.name", "model.features", "model.blocks", "model.depthwise"}
 
 
 @pytest.fixture
@@ -213,6 +214,30 @@ def test_the_network_has_what_the_config_says_and_entries_of_its_own_are_ignored
     assert (network.scale, network.features, network.blocks, network.head_kernel) == (4, 16, 3, 5)
     assert network.winograd
     assert not make_network(paper, "gpu").winograd
+
+
+def test_every_network_of_the_registry_has_runs_and_what_does_not_apply_to_it_is_refused():
+    for name, peer in PEERS.items():
+        for scale in peer.scales:
+            config = peers.get_config(f"{name.replace('-', '_')}_x{scale}")
+            config.model.dtype = "bfloat16"
+            check(config, device_count=1)
+            assert make_network(config, "cpu") == peer.make(scale).clone(dtype="bfloat16")
+    config = peers.get_config("lapsrn_x4")
+    with pytest.raises(UserError, match=r"config.model.blocks does not apply to LapSRN: remove it"):
+        check(changed(config, model__blocks=3), device_count=1)
+    with pytest.raises(UserError, match=r"config.model.scale=3 is invalid: LapSRN upscales by 2 or 4"):
+        check(changed(config, model__scale=3), device_count=1)
+    with pytest.raises(UserError, match=r"config.data.patch_size=14 is too small for BSRN: use at least 15"):
+        check(changed(peers.get_config("bsrn_x2"), data__patch_size=14), device_count=1)
+
+
+def test_a_run_cannot_resume_as_another_network(paper):
+    now = peers.get_config("carn_m_x4")
+    for before, after in ((paper, now), (now, paper), (now, changed(now, model__name="vdsr"))):
+        with pytest.raises(UserError, match=r"cannot change when it resumes \(model.name: "):
+            resume(before, after, accept_changes=True)
+    resume(now, now)
 
 
 def test_stored_settings_are_plain_numbers_without_entries_of_other_kinds(paper):

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from a2f_jax.models.color import LumaNetwork, bicubic
 from a2f_jax.training.state import TrainState
 from a2f_jax.training.step import AXIS, make_train_step
 
@@ -51,6 +53,26 @@ def test_loss_is_the_mean_absolute_error_and_the_step_follows_its_gradient(netwo
         lambda new, old, g: np.testing.assert_allclose(new, old - RATE * g, atol=1e-4), state.params, params, grads
     )
     assert state.step == 1
+
+
+class Brightness(LumaNetwork):
+    """Multiplies the enlarged Y."""
+
+    enlarged = True
+
+    def luma(self, y):
+        """Has a single parameter."""
+        return y * self.param("factor", nn.initializers.ones, ())
+
+
+def test_luma_networks_are_trained_on_y(batch):
+    network, params = Brightness(2), {"factor": jnp.float32(0.9)}
+    enlarged = np.asarray(bicubic(batch["lr"].astype(np.float32), 2))
+    y, truth = (16 + image @ (np.array([65.481, 128.553, 24.966]) / 255) for image in (enlarged, batch["hr"]))
+    state, metrics = run(network, params, batch)
+    assert metrics["loss"] == pytest.approx(np.abs(0.9 * y - truth).mean(), rel=1e-4)
+    slope = (np.sign(0.9 * y - truth) * y).mean()
+    assert state.params["factor"] == pytest.approx(0.9 - RATE * slope, rel=1e-4)
 
 
 def assert_same_step(state, plain):
