@@ -60,7 +60,13 @@ def report(
             raise UserError(f"{data_dir} is not a folder: pass the folder that contains the benchmark sets")
     output = local_path(output)
     check_writable(output)
-    models = load_labeled(weights)
+    try:
+        models = load_labeled(weights)
+    except UserError as error:
+        if error.parameter != "scale":
+            raise
+        remedy = "with a2f convert FILE FILE.safetensors --scale SCALE, and use the result"
+        raise UserError(f"{error}, {remedy}") from error
     examples = {}
     for scale in sorted({model.scale for model in models.values()}):
         if comparisons:

@@ -74,7 +74,7 @@ def test_weights_that_serve_several_scales_need_the_flag(several_scales, benchma
     line = fails("evaluate", "--weights", several_scales, *benchmark)
     assert line.endswith("VDSR do not tell their scale: pass one of 2, 3, 4 (--scale)")
     line = fails("report", "--weights", several_scales)
-    assert line.endswith("pass one of 2, 3, 4")  # this command has no such flag
+    assert line.endswith("--scale SCALE, and use the result")  # this command has no such flag
 
 
 def test_weights_of_another_scale_are_refused(weights, benchmark, fails):

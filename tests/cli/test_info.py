@@ -1,5 +1,7 @@
 """`a2f info`."""
 
+import re
+
 import pytest
 
 from a2f_jax import cli
@@ -22,6 +24,44 @@ def test_info_describes_published_weights_of_another_network(several_scales, cap
     assert (lines["variant"], lines["scale"], lines["source"]) == ("vdsr", "×4", "NumPy archive")
     assert lines["multi-adds"].startswith("612.6 G")  # as the slides print it
     assert "pass their PATH" in fails("info", "--scale", "4")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["srmdnf", "--scale", "2"],
+            {
+                "network": "SRMDNF",
+                "scale": "×2, of ×2, ×3, ×4",
+                "colors": "RGB",
+                "parameters": "1,513,115",
+                "multi-adds": "347.7 G for an output of 1280×720 pixels",
+                "receptive field": "25×25 LR pixels",
+                "weights": "none known",
+                "training": "a2f train --config configs/peers.py:srmdnf_x2",
+            },
+        ),
+        (
+            ["a2f-s"],
+            {
+                "network": "A2F-S",
+                "receptive field": "the whole image",
+                "training": "a2f train --config configs/a2f.py:s_x4",
+            },
+        ),
+    ],
+)
+def test_info_describes_a_network_without_weights(words, expected, capsys):
+    assert cli.main(["info", *words]) == 0
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {key: lines[key] for key in expected} == expected
+
+
+def test_names_that_do_not_exist_get_suggestions(fails, photo):
+    assert "no weights at carnm: did you mean carn-m" in fails("info", "carnm")
+    assert "no weights of CARN-M ship with the package" in fails("upscale", photo, "--weights", "carn-m")
+    assert "lapsrn upscales by 2 or 4, not by 3 (--scale)" in fails("info", "lapsrn", "--scale", "3")
 
 
 @pytest.mark.parametrize("scores", ["nope", "[]", '{"set5": {}}', '{"set5": {"psnr": "x", "ssim": 1}}'])

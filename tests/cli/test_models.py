@@ -1,12 +1,14 @@
-"""`a2f models`: the weights that ship with the package."""
+"""`a2f models`: the weights that ship with the package, and the other networks."""
 
 import json
 import pathlib
+import re
 
 import pytest
 
 from a2f_jax import cli
 from a2f_jax.model import load
+from a2f_jax.models.registry import PEERS
 from a2f_jax.weights import read_metadata, shipped_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -14,10 +16,21 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def test_all_shipped_weights_are_listed_with_their_scores(capsys):
     assert cli.main(["models"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == list(shipped_weights())
-    for line in lines[1:-1]:
+    table = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in table[1:-1]] == list(shipped_weights())
+    for line in table[1:-1]:
         assert line.count(" / 0.") >= 2  # sets
+
+
+def test_all_other_networks_are_listed_with_their_scales_colors_and_weights(capsys):
+    assert cli.main(["models"]) == 0
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()[1:-1]
+    assert [line.split()[0] for line in table] == list(PEERS)
+    rows = {line.split()[0]: re.split(r" {2,}", line)[1:] for line in table}
+    assert rows["lapsrn"][:2] == ["×2 ×4", "luma"]
+    assert rows["rcan"] == ["×2 ×3 ×4", "RGB", "–"]
+    assert rows["carn-m"][2] == "PyTorch file of github.com/nmhkahn/CARN-pytorch"
+    assert [name for name, row in rows.items() if row[2] != "–"] == [n for n, peer in PEERS.items() if peer.published]
 
 
 def test_weights_without_scores_are_listed_too(weights, monkeypatch, capsys):
