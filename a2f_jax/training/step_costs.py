@@ -167,7 +167,7 @@ def ways_to_fit(config: ConfigDict, target: Target, trying: Callable[[str], None
     share = config.batch_size // target.device_count // config.accumulate
     parts = [part for part in range(2, share + 1) if share % part == 0]
     candidates: list[list[dict[str, Any]]] = [
-        [{"model.remat": True}] if not config.model.remat else [],
+        [{"model.remat": True}] if config.model.get("remat") is False else [],
         [{"model.dtype": "bfloat16"}] if config.model.dtype == "float32" else [],
         [{"accumulate": config.accumulate * part} for part in parts],
         [{"batch_size": config.batch_size // part} for part in parts],

@@ -11,7 +11,8 @@ from a2f_jax.images import Picture
 from a2f_jax.upscaling.resizing import resize_strips
 from a2f_jax.upscaling.tiles import Progress
 from a2f_jax.upscaling.transparency import AlphaLimits, extend_colors
-from a2f_jax.upscaling.upscaler import Upscaler, quantize
+from a2f_jax.upscaling.upscaler import Upscaler
+from a2f_jax.upscaling.windows import quantize
 
 SMALLEST = 8
 """Minimum width and height of an image in pixels."""

@@ -1,4 +1,4 @@
-"""Exact tiling: applies the network to one image, block by block and, within each block, tile by tile.
+"""Exact tiling of A2F: applies the network to one image, block by block and, within each block, tile by tile.
 
 A2F's channel attention averages over the whole image, so tiles cannot be upscaled independently. Instead, every block
 processes all tiles before the next block starts, and the states are stored in device memory, host memory or a file.
@@ -30,8 +30,9 @@ def _reflected(start: int, count: int, size: int) -> np.ndarray:
     return np.minimum(positions, 2 * size - 1 - positions)
 
 
-def _cut(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
-    rows, columns = _reflected(top, side, image.shape[0]), _reflected(left, side, image.shape[1])
+def cut(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """Returns part of an image, which is reflected beyond its border, as float32 `[height, width, 3]` in 0..255."""
+    rows, columns = _reflected(top, height, image.shape[0]), _reflected(left, width, image.shape[1])
     pixels = image[rows[:, None], columns].astype(np.float32)
     if image.dtype == np.uint16:
         pixels /= 257
@@ -95,7 +96,8 @@ def strips(
     def pixels(tile: Tile) -> np.ndarray:
         # The programs mask what lies beyond the border of the image and its margin, so any value would do there.
         top, left = (index * side - programs.halo - margin for index in tile)
-        return _cut(image, top, left, side + 2 * programs.halo)
+        around = side + 2 * programs.halo
+        return cut(image, top, left, around, around)
 
     def head(tile: Tile) -> jax.Array:
         return store(0, tile, programs.head(pixels(tile), frame(tile)))

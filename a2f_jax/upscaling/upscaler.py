@@ -1,6 +1,5 @@
 """The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
-import functools
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
@@ -8,14 +7,13 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from a2f_jax.errors import UserError
-from a2f_jax.files import format_bytes
 from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.progress import say
 from a2f_jax.upscaling import tiles
-from a2f_jax.upscaling.plan import RUNTIME, Plan, default_memory, make_plan
+from a2f_jax.upscaling.plan import Plan, default_memory, make_plan
 from a2f_jax.upscaling.programs import programs_of
 from a2f_jax.upscaling.tiles import Progress
+from a2f_jax.upscaling.windows import Windows, quantize
 
 SMALLEST_TILE = 32
 """Smallest tile side, in pixels, to fall back to when a device runs out of memory."""
@@ -32,11 +30,6 @@ _FLIPS = [(transpose, y, x) for transpose in (False, True) for y in (1, -1) for 
 
 _ROWS = 256
 """Rows of an ensemble that are rounded at a time."""
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(network: Any, params: Params, lr: jax.Array) -> jax.Array:
-    return network.apply({"params": params}, lr)
 
 
 def _flip(image: np.ndarray, transpose: bool, y: int, x: int) -> np.ndarray:
@@ -79,7 +72,7 @@ class Upscaler:
 
     def __init__(
         self,
-        network: A2F,
+        network: Any,
         folded: Params,
         *,
         memory: int | None = None,
@@ -94,7 +87,8 @@ class Upscaler:
         """Initializes the upscaler; its programs are compiled when they are first needed.
 
         Args:
-          network: a network without weight normalization, such as `Model.inference_network`.
+          network: a network without weight normalization, such as `Model.inference_network`. An `A2F` is computed block
+            by block, in tiles. Other networks are computed whole, or in tiles if they do not look at the whole image.
           folded: its parameters, such as `Model.folded`.
           memory: memory budget in bytes. It covers the device's memory; on a CPU, it covers the whole process. The
             default is three quarters of what is free.
@@ -130,7 +124,7 @@ class Upscaler:
         self._margin = REFLECTED if edge == "reflect" else 0
         tiled = isinstance(network, A2F) and not network.depthwise
         self._programs = programs_of(network, folded, self.device) if tiled else None
-        self._folded = None if tiled else jax.device_put(folded, self.device)
+        self._windows = Windows(network, folded, self.device)
 
     @property
     def scale(self) -> int:
@@ -220,13 +214,20 @@ class Upscaler:
         """
         total = 12 * self.scale**2 * height * width if self.ensemble else 0
         memory = default_memory(self.device) if self.memory is None else self.memory
+        height, width = height + 2 * self._margin, width + 2 * self._margin
         if self._programs is None:
-            self._check_memory(height, width, memory, reserved + images * total)
-            return Plan(max(height, width))
+            return self._windows.plan(
+                height,
+                width,
+                memory=memory,
+                side=self.tile,
+                reserved=reserved + images * total,
+                concurrent=self.concurrent,
+            )
         return make_plan(
             self.network,
-            height + 2 * self._margin,
-            width + 2 * self._margin,
+            height,
+            width,
             memory=memory,
             disk=self.disk,
             platform=self.device.platform,
@@ -238,84 +239,46 @@ class Upscaler:
 
     def steps(self, height: int, width: int, plan: Plan) -> int:
         """Returns the total that `progress` is called with for an image of `height` × `width` pixels."""
-        if self._programs is None:
-            return 0
         height, width = height + 2 * self._margin, width + 2 * self._margin
         if not self.ensemble:
-            return tiles.tile_count(self._programs, height, width, plan)
-        return 4 * sum(tiles.tile_count(self._programs, *size, plan) for size in ((height, width), (width, height)))
+            return self._tile_count(height, width, plan)
+        return 4 * (self._tile_count(height, width, plan) + self._tile_count(width, height, plan))
+
+    def _tile_count(self, height: int, width: int, plan: Plan) -> int:
+        if self._programs is None:
+            return self._windows.tile_count(height, width, plan)
+        return tiles.tile_count(self._programs, height, width, plan)
+
+    def _strips(self, image: np.ndarray, plan: Plan, depth: str, progress: Progress) -> Iterator[np.ndarray]:
+        if self._programs is None:
+            return self._windows.strips(image, plan, depth, progress, self._margin)
+        return tiles.strips(self._programs, image, plan, depth, progress, self._margin)
+
+    def _describe(self, height: int, width: int, plan: Plan) -> str:
+        size = f"{width}×{height}"
+        if self._programs is not None:
+            return f"{size} pixels in tiles of {plan.side}×{plan.side}, states in {_PLACES[plan.place]}"
+        if plan.side < max(height, width):
+            return f"{size} pixels in overlapping tiles of {plan.side}×{plan.side}"
+        return f"{size} pixels at once"
 
     def _one(self, image: np.ndarray, depth: str, plan: Plan, progress: Progress) -> Iterator[np.ndarray]:
-        if self._programs is None:
-            yield self._whole(image, depth)
-            return
         if self.verbose:
-            size, tile = f"{image.shape[1]}×{image.shape[0]}", f"{plan.side}×{plan.side}"
-            say(f"{size} pixels in tiles of {tile}, states in {_PLACES[plan.place]}")
+            say(self._describe(*image.shape[:2], plan))
         height, width = (side + 2 * self._margin for side in image.shape[:2])
-        meter = _Meter(progress, tiles.tile_count(self._programs, height, width, plan))
+        meter = _Meter(progress, self._tile_count(height, width, plan))
         while True:
             begun = False
-            advance = meter.attempt(tiles.tile_count(self._programs, height, width, plan))
+            advance = meter.attempt(self._tile_count(height, width, plan))
             try:
-                for strip in tiles.strips(self._programs, image, plan, depth, advance, self._margin):
+                for strip in self._strips(image, plan, depth, advance):
                     begun = True
                     yield strip
                 return
             except jax.errors.JaxRuntimeError as error:
                 if begun or "RESOURCE_EXHAUSTED" not in str(error) or plan.side // 2 < SMALLEST_TILE:
                     raise
+                if self._programs is None and self._windows.whole_only:
+                    raise
             plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
             say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
-
-    def _compiled(self, height: int, width: int) -> Any:
-        # The program for whole images of a size, with the margins. JAX keeps it, for other weights of the network too.
-        place = jax.sharding.SingleDeviceSharding(self.device)
-        lr = jax.ShapeDtypeStruct((1, height, width, 3), np.float32, sharding=place)
-        # The default on accelerators multiplies float32 with fewer bits.
-        with jax.default_matmul_precision("highest"):
-            return _apply.lower(self.network, self._folded, lr).compile()
-
-    def _check_memory(self, height: int, width: int, memory: int, reserved: int) -> None:
-        smallest = getattr(self.network, "smallest", 1)
-        if min(height, width) < smallest:
-            raise UserError(f"{width}×{height} pixels are too few: this network needs at least {smallest}×{smallest}")
-        program = self._compiled(height + 2 * self._margin, width + 2 * self._margin)
-        if (analysis := program.memory_analysis()) is None:
-            return  # not every backend tells
-        needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-        if self.device.platform == "cpu":
-            needed = RUNTIME + self.concurrent * (needed + reserved)
-        if needed > memory:
-            raise UserError(
-                f"an image of {width}×{height} pixels needs {format_bytes(needed)}, because this network computes it "
-                f"whole, and the limit is {format_bytes(memory)}: allow more memory, or upscale parts of the image",
-                parameter="memory",
-            )
-
-    def _whole(self, image: np.ndarray, depth: str) -> np.ndarray:
-        # Exact tiles exist for A2F only, and not for its ablation with depthwise projections.
-        pixels = image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
-        margin = self._margin
-        pixels = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
-        lr = jax.device_put(pixels[None], self.device)
-        sr = np.asarray(self._compiled(*pixels.shape[:2])(self._folded, lr)[0])
-        tiles.require_finite(np.isfinite(sr).all())
-        rows, columns = (slice(self.scale * margin, self.scale * (margin + side)) for side in image.shape[:2])
-        return quantize(sr[rows, columns], np.dtype(depth))
-
-
-def quantize(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Converts pixels to integers.
-
-    Args:
-      pixels: float32 in 0..255.
-      dtype: uint8, uint16 or float32.
-
-    Returns:
-      The pixels on the full range of the integer type, rounded to nearest and clipped; float32 is returned unchanged.
-    """
-    if dtype == np.float32:
-        return pixels
-    levels = np.iinfo(dtype).max
-    return np.clip(np.rint(pixels * (levels / 255)), 0, levels).astype(dtype)

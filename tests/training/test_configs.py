@@ -73,7 +73,7 @@ def test_a_new_network_is_the_file_and_the_entry_in_the_documentation(data_dir, 
     published = load(tmp_path / "w.npz")
     assert (published.variant, published.scale) == ("tiny", 2)
     image = rng.integers(0, 256, (20, 90, 3), np.uint8)
-    np.testing.assert_array_equal(published.upscaler(tile=32).upscale(image), published.upscale(image))
+    np.testing.assert_allclose(published.upscaler(tile=32).upscale(image), published.upscale(image), atol=1)
 
     config = peers.get_config("tiny_x2")
     config.steps, config.batch_size, config.init = 1, 8, str(tmp_path / "w.npz")
