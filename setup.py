@@ -55,9 +55,20 @@ setuptools.setup(
         "report": ["matplotlib>=3.10,<4"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
         "torch": ["torch>=2.6"],
+        # Paths in buckets: gs://, and s3:// except for work folders.
+        "gcs": ["gcsfs>=2026.10"],
+        "s3": ["s3fs>=2026.9"],
         # Ruff formats the signatures.
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.14"],
-        "test": ["jax[tpu,cuda13-local]>=0.10,<0.12", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18"],
+        "test": [
+            "jax[tpu,cuda13-local]>=0.10,<0.12",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+            "mypy>=1.18",
+            "gcsfs>=2026.10",
+            "gcp-storage-emulator>=2026.7",
+        ],
     },
     entry_points={"console_scripts": ["a2f = a2f_jax.cli:main"]},
 )

@@ -1,4 +1,4 @@
-"""Local paths, free space, atomic file replacement and locks between processes."""
+"""Paths of users, local or in a bucket; free space, atomic file replacement and locks between processes."""
 
 import contextlib
 import fcntl
@@ -6,16 +6,14 @@ import hashlib
 import math
 import os
 import pathlib
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from a2f_jax import buckets
 from a2f_jax.errors import UserError
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -28,12 +26,49 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
       UserError: the path is a URL, such as `gs://bucket/folder`, or the user after `~` does not exist.
     """
     text = os.fspath(path)
-    if _URL.match(text):
+    if buckets.is_url(text):
         raise UserError(f"{text} is not a local path: download it, or mount the bucket and pass its folder")
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"{text}: the user after ~ does not exist, or has no home folder") from error
+
+
+def as_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the path of a file or folder that may be in a bucket.
+
+    Args:
+      path: a local path, of which a leading `~` or `~user` is expanded to the home folder, or a URL such as
+        `gs://bucket/folder`. It need not exist, but the bucket must.
+
+    Returns:
+      For a URL an `etils.epath.Path`, which has the methods of `pathlib.Path`.
+
+    Raises:
+      UserError: the bucket cannot be used, or the user after `~` does not exist.
+    """
+    if isinstance(path, pathlib.PurePath) and buckets.in_bucket(path):
+        return path  # type: ignore[return-value]
+    return buckets.bucket_path(os.fspath(path)) if buckets.is_url(path) else local_path(path)
+
+
+def resolved(path: pathlib.Path) -> pathlib.Path:
+    """Returns a path of `as_path`, absolute and without symbolic links, which a bucket does not have."""
+    return path if buckets.in_bucket(path) else path.resolve()
+
+
+def exists(path: pathlib.Path) -> bool:
+    """Returns whether there is a file or folder, or locally a link to nothing, at a path of `as_path`."""
+    return path.exists() if buckets.in_bucket(path) else os.path.lexists(path)
+
+
+def is_folder(path: pathlib.Path) -> bool:
+    """Returns whether a path of `as_path` is a folder; not an error if it cannot be found out."""
+    return path.is_dir() if buckets.in_bucket(path) else os.path.isdir(path)
+
+
+def _path(path: str | os.PathLike[str]) -> pathlib.Path:
+    return path if isinstance(path, pathlib.PurePath) else pathlib.Path(path)  # type: ignore[return-value]
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
@@ -45,8 +80,8 @@ def check_regular(path: str | os.PathLike[str]) -> None:
     Raises:
       UserError: it is a named pipe, a device or a socket.
     """
-    path = pathlib.Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    path = _path(path)
+    if not buckets.in_bucket(path) and path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is not a regular file: save its content to a file")
 
 
@@ -59,7 +94,10 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     Raises:
       UserError: no file can be created there.
     """
-    folder = pathlib.Path(folder)
+    folder = _path(folder)
+    if buckets.in_bucket(folder):
+        buckets.check_writable(folder)
+        return
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     try:
         with tempfile.TemporaryFile(dir=existing):
@@ -89,7 +127,7 @@ def format_bytes(count: int) -> str:
 def require_space(
     folder: str | os.PathLike[str], needed: int, what: str, *, remedy: str, parameter: str | None = None
 ) -> None:
-    """Checks that a disk has enough free space, before any work is done.
+    """Checks that a disk has enough free space, before any work is done. A bucket always has.
 
     Args:
       folder: a folder on the disk. If it does not exist, the closest existing folder above it is checked.
@@ -101,7 +139,9 @@ def require_space(
     Raises:
       UserError: the disk has less free space than needed.
     """
-    folder = pathlib.Path(folder)
+    folder = _path(folder)
+    if buckets.in_bucket(folder):  # which has no limit
+        return
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -115,8 +155,8 @@ def require_space(
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Writes a file atomically: it appears under its name, complete, when the block ends without an exception.
 
-    Until then the data goes to a temporary file beside it. If the block raises, that file is removed, and an existing
-    file at `path` stays as it was.
+    Until then the data goes to a temporary file beside it, or to a local one if `path` is in a bucket. If the block
+    raises, that file is removed, and an existing file at `path` stays as it was.
 
     Args:
       path: the file to create or replace; missing folders are created.
@@ -127,7 +167,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
       UserError: the file cannot be written. Errors of other files that the block uses are raised unchanged.
     """
-    path = pathlib.Path(path)
+    path = _path(path)
+    if buckets.in_bucket(path):
+        with tempfile.NamedTemporaryFile(prefix="a2f-", suffix=path.suffix) as temporary:
+            yield temporary  # type: ignore[misc]
+            temporary.flush()
+            buckets.upload(temporary.name, path)
+        return
     # Only the beginning of the name, which may already be as long as the file system allows, and a hash of all of it.
     digest = hashlib.blake2s(os.fsencode(path.name), digest_size=4).hexdigest()
     partial = path.with_name(f".{path.name[:32]}.{digest}.{os.getpid()}.partial")

@@ -1,5 +1,6 @@
 """`Model`, a network with its weights, and the functions that load and save it."""
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -15,11 +16,12 @@ from PIL import Image
 
 from a2f_jax.catalog import DEFAULT_SCALE, SCALES
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_regular, local_path
+from a2f_jax.files import as_path, check_regular, exists, is_folder
 from a2f_jax.images.pil import from_pil, to_pil
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, infer_network, variant_of
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.registry import PEERS, ScaleError, name_of
+from a2f_jax.staging import local_copy
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 from a2f_jax.upscaling.upscaler import Edge, Upscaler
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
@@ -218,8 +220,8 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
       weights: a `.safetensors` file, a `.pt`, `.pth` or `.npz` file with the tensors that the authors of A2F or of a
         network it is compared with published, the work folder of a training run (its best checkpoint), one checkpoint
         in it, or the name of weights that ship with the package, such as
-        `"a2f-sd-x4"`. A variant, such as `"a2f-sd"`, stands for its weights of the given scale, or ×4. In a path, a
-        leading `~` is expanded to the home folder.
+        `"a2f-sd-x4"`. A variant, such as `"a2f-sd"`, stands for its weights of the given scale, or ×4. Files and
+        folders may be in a bucket (`gs://...`). In a path, a leading `~` is expanded to the home folder.
       scale: the scale that the weights must have, or None for any. Published weights that serve several scales, or do
         not tell theirs, need it.
 
@@ -235,12 +237,14 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
     name = os.fspath(weights)
     if name in VARIANTS:
         name = f"{name}-x{scale or DEFAULT_SCALE}"
-    path = shipped_weights().get(name) or local_path(name)
-    if not name or not os.path.exists(path):
+    path = shipped_weights().get(name) or as_path(name)
+    if not name or not exists(path):
         raise UserError(_no_weights(name))
     check_regular(path)
     try:
-        model = Model.from_params(*read_weights(path, scale))
+        # Orbax reads from a bucket itself.
+        with contextlib.nullcontext(path) if is_folder(path) else local_copy(path) as readable:
+            model = Model.from_params(*read_weights(readable, scale))
     except ScaleError as error:
         raise UserError(f"{path} cannot be used: {error}", parameter="scale") from error
     except ValueError as error:
@@ -293,8 +297,8 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
 
     Args:
       model: the model to save.
-      path: the file, ending in `.safetensors`. It is written atomically; an existing file is replaced. A leading `~` is
-        expanded to the home folder.
+      path: the file, ending in `.safetensors`, which may be in a bucket (`gs://...`). It is written atomically; an
+        existing file is replaced. A leading `~` is expanded to the home folder.
       metadata: entries to add to the model's own metadata.
 
     Raises:
@@ -303,4 +307,4 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
     if model.variant in PEERS:
         about["network"] = model.variant
-    write_safetensors(local_path(path), model.params, about)
+    write_safetensors(path, model.params, about)

@@ -2,7 +2,14 @@
 
 import os
 import pathlib
+import socket
+import subprocess
+import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
 
 # Before JAX is imported, also for subprocesses: the compilers for TPUs and GPUs are installed, the devices are not.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -22,6 +29,43 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="session")
+def storage():
+    """Starts an emulator of Google Cloud Storage with the bucket `bucket`, to which `gs://` refers from then on."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    program = pathlib.Path(__file__).with_name("gcs_emulator.py")
+    address = f"http://localhost:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", address)
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+        process = subprocess.Popen(
+            [sys.executable, program, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            until = time.monotonic() + 30
+            while True:
+                try:
+                    urllib.request.urlopen(f"{address}/storage/v1/b/bucket/o").close()
+                    break
+                except urllib.error.URLError:
+                    assert process.poll() is None
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.fixture
+def bucket(storage, tmp_path, monkeypatch) -> str:
+    """The URL of an empty folder in a bucket of an emulator. The user's cache is empty as well."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"gs://bucket/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

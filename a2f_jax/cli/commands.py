@@ -9,11 +9,14 @@ from a2f_jax.errors import UserError
 
 WEIGHTS_HELP = (
     "a .safetensors file, a .pt, .pth or .npz file with weights that a network's authors published, a training run's "
-    "folder, or a name such as a2f-sd-x4"
+    "folder (both also gs://...), or a name such as a2f-sd-x4"
 )
 
-Run = Callable[[argparse.Namespace, Sequence[str]], None]
-"""Runs a command, given its parsed arguments and the arguments that its parser does not know."""
+Run = Callable[[argparse.Namespace, Sequence[str]], int | None]
+"""Runs a command, given its parsed arguments and the arguments that its parser does not know.
+
+It returns the exit code, or None for 0.
+"""
 
 
 def add_command(commands: Any, name: str, run: Run, summary: str, examples: str) -> argparse.ArgumentParser:

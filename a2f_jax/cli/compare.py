@@ -1,13 +1,12 @@
 """`a2f compare`: results of several models side by side with the ground truth."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, rectangle
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_regular, check_writable, local_path
+from a2f_jax.files import as_path, check_regular, check_writable, exists, resolved
 
 
 def add(commands: Any) -> None:
@@ -30,7 +29,11 @@ def add(commands: Any) -> None:
         help="region to show: left, top, width and height in pixels (default: the center)",
     )
     parser.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help="the image file to write, such as comparison.png"
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the image file to write, such as comparison.png, also gs://...",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
 
@@ -42,17 +45,20 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.images import read_rgb, write_rgb
     from a2f_jax.images.writing import format_of
     from a2f_jax.model import load_labeled
+    from a2f_jax.staging import local_copy
 
-    output, truth = local_path(args.output), local_path(args.truth)
-    if output.resolve() == truth.resolve():
+    output, truth = as_path(args.output), as_path(args.truth)
+    if resolved(output) == resolved(truth):
         raise UserError(f"{output} is the input image: choose another --output")
     if output.is_dir():
         raise UserError(f"{output} is a folder: pass an image file as --output")
     check_regular(output)
-    if os.path.lexists(output) and not args.overwrite:
+    if exists(output) and not args.overwrite:
         raise UserError(f"{output} exists: choose another --output or pass --overwrite")
     format_of(output)
     check_writable(output.parent)
     enable_compilation_cache()
-    write_rgb(output, compare(load_labeled(args.weights, args.scale), read_rgb(truth), args.crop))
+    with local_copy(truth) as file:
+        pixels = read_rgb(file)
+    write_rgb(output, compare(load_labeled(args.weights, args.scale), pixels, args.crop))
     print(output)

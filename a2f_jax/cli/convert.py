@@ -6,7 +6,7 @@ from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_writable, local_path
+from a2f_jax.files import as_path, check_writable
 
 
 def add(commands: Any) -> None:
@@ -19,14 +19,14 @@ def add(commands: Any) -> None:
         "  a2f convert model_best.pt sd_x4.safetensors\n  a2f convert runs/sd_x4 sd_x4.safetensors --overwrite\n",
     )
     parser.add_argument("source", metavar="PATH", help=WEIGHTS_HELP)
-    parser.add_argument("target", metavar="FILE", help="the file to write, ending in .safetensors")
+    parser.add_argument("target", metavar="FILE", help="the file to write, ending in .safetensors, also gs://...")
     add_scale(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Converts the weights and prints what they are."""
-    target = local_path(args.target)
+    target = as_path(args.target)
     if target.exists() and not args.overwrite:
         raise UserError(f"{target} exists: choose another FILE or pass --overwrite")
     check_writable(target.parent)

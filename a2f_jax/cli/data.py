@@ -31,11 +31,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--scale", type=int, choices=SCALES, default=DEFAULT_SCALE, help="scale of the pairs (default: %(default)s)"
     )
-    parser.add_argument("--source", metavar="DIR", help="folder with the images or the official archives")
+    parser.add_argument(
+        "--source", metavar="DIR", help="folder with the images or the official archives, also gs://..."
+    )
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="where to store the dataset (default: $A2F_DATA_DIR, or a2f_jax/data in the user's cache folder)",
+        help="where to store the dataset, also gs://... (default: $A2F_DATA_DIR, or a2f_jax/data in the user's cache "
+        "folder)",
     )
     parser.add_argument(
         "--validation",

@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="folder with prepared datasets, or with Set5/, Set14/, ... (default: the data cache)",
+        help="folder with prepared datasets, or with Set5/, Set14/, ..., also gs://... (default: the data cache)",
     )
     parser.add_argument(
         "--datasets",
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         help="comma-separated names, such as set5,set14,b100,urban100,manga109",
     )
     parser.add_argument("--lpips", action="store_true", help="also measure LPIPS (requires the extra [lpips])")
-    parser.add_argument("--output", metavar="DIR", help="folder for results.json and results.md")
+    parser.add_argument("--output", metavar="DIR", help="folder for results.json and results.md, also gs://...")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:

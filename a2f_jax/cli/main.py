@@ -97,12 +97,11 @@ def _run(argv: Sequence[str] | None) -> int:
     _check_unrecognized(args.parser, train.split_overrides(rest)[1] if args.run is train.run else rest)
     quiet_libraries()
     try:
-        args.run(args, rest)
+        return args.run(args, rest) or 0
     except UserError as error:
         if error.parameter not in vars(args):
             error.parameter = None  # the command has no such flag
         raise
-    return 0
 
 
 def _run_and_flush(argv: Sequence[str] | None) -> int:
@@ -130,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments after the program's name; by default those of the process.
 
     Returns:
-      The exit code: 0 on success, 2 after an error that the user can fix, 130 after an interrupt (Ctrl-C).
+      The exit code: 0 on success, 2 after an error that the user can fix, 75 after SIGTERM if a training run saved its
+      state to be resumed, 130 after an interrupt (Ctrl-C).
     """
     if sys.stdout is None:
         return _fail("standard output is closed: redirect it to /dev/null to discard it")

@@ -18,12 +18,15 @@ def add(commands: Any) -> None:
         "  a2f report --weights runs/sd_x4 m_x4.pt --data benchmark --output report\n"
         "  a2f report --weights a2f-sd-x4 --compare photo.png:500,350,90,60 facade.png:20,40,120,80\n",
     )
-    parser.add_argument("--output", default="report", metavar="DIR", help="folder for the report (default: report)")
+    parser.add_argument(
+        "--output", default="report", metavar="DIR", help="folder for the report, also gs://... (default: report)"
+    )
     parser.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"weights to measure: {WEIGHTS_HELP}")
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="folder with prepared datasets, or with Set5/, Set14/, ... (default: measure no benchmark scores)",
+        help="folder with prepared datasets, or with Set5/, Set14/, ..., also gs://... (default: measure no benchmark "
+        "scores)",
     )
     parser.add_argument(
         "--datasets", type=names, metavar="A,B", help="benchmark sets to measure (default: all that are available)"

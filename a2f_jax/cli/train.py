@@ -1,6 +1,7 @@
 """The `a2f train` command."""
 
 import argparse
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 from a2f_jax.cli import cost_tables
 from a2f_jax.cli.commands import add_command
 from a2f_jax.errors import UserError
-from a2f_jax.files import format_bytes, local_path
+from a2f_jax.files import as_path, format_bytes, local_path
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
+
+
+PREEMPTED = os.EX_TEMPFAIL
+"""The exit code, 75, of a run that was asked to stop by SIGTERM, and whose state is saved."""
 
 
 def add(commands: Any) -> None:
@@ -35,7 +40,9 @@ def add(commands: Any) -> None:
         help="Python file with the settings, see configs/; RUN selects one of its runs",
     )
     parser.add_argument(
-        "--workdir", metavar="DIR", help="folder for checkpoints and logs; required, except with --compile-for"
+        "--workdir",
+        metavar="DIR",
+        help="folder for checkpoints and logs, also gs://...; required, except with --compile-for",
     )
     parser.add_argument(
         "--accept-changes", action="store_true", help="resume even if settings that affect the result have changed"
@@ -134,15 +141,19 @@ def _parse(location: str, *overrides: str) -> Any:
     return values.config
 
 
-def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Runs the command; `rest` holds the overrides of the config."""
+def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Runs the command; `rest` holds the overrides of the config.
+
+    Returns:
+      0 if the run is done, `PREEMPTED` if it was asked to stop and can be resumed.
+    """
     json_path = cost_tables.json_path(args)
     if args.compile_for is not None:
         _print_costs(args, load_config(args.config, split_overrides(rest)[0]), json_path)
-        return
+        return 0
     if args.workdir is None:
         args.parser.error("the following arguments are required: --workdir")
-    workdir = local_path(args.workdir)
+    workdir = as_path(args.workdir)
     if not args.distributed and (args.coordinator, args.processes, args.process_id) != (None, None, None):
         raise UserError("--coordinator, --processes and --process-id require --distributed")
     config = load_config(args.config, split_overrides(rest)[0])
@@ -152,7 +163,8 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from a2f_jax.training.loop import train
 
     enable_compilation_cache()
-    train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
+    done = train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
+    return 0 if done else PREEMPTED
 
 
 def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: pathlib.Path | None) -> None:

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import json
 import math
-import os
 import pathlib
 import signal
 from collections.abc import Iterator, Sequence
@@ -48,14 +47,15 @@ def add(commands: Any) -> None:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="image files, folders (searched recursively, without hidden files), or - for standard input; required, "
-        "except with --compile-for",
+        help="image files, folders (searched recursively, without hidden files), gs://... (also with *), or - for "
+        "standard input; required, except with --compile-for",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUT",
-        help="a file, a folder (such as out/), or - for standard output (default: next to the image, as photo-x4.jpg)",
+        help="a file, a folder (such as out/), gs://..., or - for standard output (default: next to the image, as "
+        "photo-x4.jpg)",
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
@@ -194,15 +194,16 @@ def _load(weights: str, factor: float | None) -> "Model":
 
 
 def _default_output(args: argparse.Namespace, scale: int) -> str:
+    from a2f_jax.files import is_folder, resolved
     from a2f_jax.upscaling.worklist import STDIO, WRITABLE_SUFFIXES, input_path
 
     image = input_path(args.images[0])
     if image.name in ("", ".."):
-        image = image.resolve()
+        image = resolved(image)
     if len(args.images) > 1 or image == STDIO or not image.name:
         raise UserError("choose where to write: -o FOLDER for several images, -o - for standard output")
     size = "-{}x{}".format(*args.size) if args.size else f"-x{args.scale or scale:g}"
-    if os.path.isdir(image):
+    if is_folder(image):
         return f"{image}{size}/"
     suffix = image.suffix if image.suffix.lower() in WRITABLE_SUFFIXES else ".png"
     return str(image.with_name(image.stem + size + (FORMATS[args.format].suffixes[0] if args.format else suffix)))
@@ -238,18 +239,18 @@ def _is_report(path: pathlib.Path) -> bool:
 
 
 def _report_path(args: argparse.Namespace, work: "Worklist") -> pathlib.Path:
-    from a2f_jax.files import check_writable, local_path
+    from a2f_jax.files import as_path, check_writable, exists, is_folder, resolved
 
     text = args.report
-    report = local_path(text)
-    if report.resolve() in {path.resolve() for job in work.jobs for path in (job.image, job.output)}:
+    report = as_path(text)
+    if resolved(report) in {resolved(path) for job in work.jobs for path in (job.image, job.output)}:
         raise UserError(f"--report {text} would replace an image: choose another name for the report")
-    if os.path.isdir(report):
+    if is_folder(report):
         raise UserError(f"--report {text} is a folder: add the name of a file")
     if report.exists() and not report.is_file():
         raise UserError(f"--report {text} is not a regular file: choose another name for the report")
     # With --resume, the same command line runs again, and replaces the report of the interrupted run.
-    if os.path.lexists(report) and not args.overwrite and not (args.resume and _is_report(report)):
+    if exists(report) and not args.overwrite and not (args.resume and _is_report(report)):
         raise UserError(f"--report {text} exists: choose another name for the report or pass --overwrite")
     check_writable(report.parent)
     return report
@@ -334,7 +335,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
       UserError: an argument is invalid, or at least one image failed.
     """
     from a2f_jax.compilation_cache import enable_compilation_cache
-    from a2f_jax.files import local_path
+    from a2f_jax.files import as_path
     from a2f_jax.images.limits import PIXEL_LIMIT
     from a2f_jax.progress import say
     from a2f_jax.upscaling.batch import Options, upscale_files
@@ -406,4 +407,4 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
             f"{len(errors)} of {_count_of(len(work.jobs), 'image')} failed, for the reasons above: {shorten([*errors])}"
         )
     if work.jobs[0].output != STDIO:
-        print(work.jobs[0].output if work.single else local_path(output))
+        print(work.jobs[0].output if work.single else as_path(output))

@@ -21,6 +21,7 @@ from a2f_jax.data.locations import data_root, prepared_folder
 from a2f_jax.data.preparation import prepare
 from a2f_jax.data.sources import Pair, Source, check_scale, dataset_name
 from a2f_jax.errors import UserError
+from a2f_jax.staging import cached_folder, naming
 
 
 class StoredPairs(Sequence[Pair]):
@@ -109,6 +110,8 @@ class _Files(Sequence[Pair]):
 def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Returns the folder of a prepared dataset. The sample is prepared first if necessary.
 
+    A dataset in a bucket is copied to a folder in the user's cache, once per host and preparation.
+
     Args:
       name: the name of the dataset, as passed to `prepare`.
       scale: the scale of the pairs.
@@ -121,14 +124,25 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
     check_scale(scale)
     root = data_root(data_dir)
     if ready := prepared_folder(name, scale, root):
-        return ready
+        return cached_folder(ready)
     if name == "sample":
-        return prepare(name, scale=scale, data_dir=root)
+        return cached_folder(prepare(name, scale=scale, data_dir=root))
     source = "" if name == "div2k" else " --source DIR"
     raise UserError(
         f"{name} ×{scale} is not prepared in {root}: prepare it with a2f_jax.prepare, or in a shell with "
         f"`a2f data prepare {name} --scale {scale}{source} --data-dir {root}`"
     )
+
+
+def _find_benchmark(name: str, root: pathlib.Path, scale: int) -> Sequence[Source]:
+    spellings = BENCHMARK_SETS[name].spellings
+
+    def belongs(file: str) -> bool:  # in a bucket, other sets need not be copied
+        return any(part.lower() in spellings for part in (root / file).parts[:-1])
+
+    folder = cached_folder(root, name, belongs)
+    with naming(folder, root):
+        return find(name, folder, scale)["test"]
 
 
 def open_pairs(
@@ -159,5 +173,5 @@ def open_pairs(
     if split not in (None, "test"):
         raise UserError(f"{name} has no split {split!r}: it is a benchmark set, whose only split is 'test'")
     if data_dir is not None and root.is_dir() and not prepared_folder(name, scale, root):
-        return _Files(find(name, root, scale)["test"], scale)
+        return _Files(_find_benchmark(name, root, scale), scale)
     return StoredPairs(dataset_folder(name, scale=scale, data_dir=root), "test", scale)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import platformdirs
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import local_path
+from a2f_jax.files import as_path, resolved
 
 VERSION = "1.0.0"
 """The version of prepared datasets, which names their folder."""
@@ -29,13 +29,13 @@ class Assignment(NamedTuple):
 def default_data_dir() -> pathlib.Path:
     """Returns the default folder of prepared datasets: `$A2F_DATA_DIR`, or one in the user's cache folder."""
     if folder := os.environ.get("A2F_DATA_DIR"):
-        return local_path(folder)
+        return as_path(folder)
     return platformdirs.user_cache_path("a2f_jax", appauthor=False) / "data"
 
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Returns the absolute folder of prepared datasets; None stands for `default_data_dir()`."""
-    return (local_path(data_dir) if data_dir else default_data_dir()).resolve()
+    """Returns the absolute folder of prepared datasets, local or in a bucket; None stands for `default_data_dir()`."""
+    return resolved(as_path(data_dir) if data_dir else default_data_dir())
 
 
 def prepared_folder(name: str, scale: int, root: pathlib.Path) -> pathlib.Path | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from a2f_jax import buckets
 from a2f_jax.catalog import MIN_SIZE
 from a2f_jax.data.discovery import find, has_own_splits, unreadable_folders, unsupported_images
 from a2f_jax.data.div2k import download_div2k
@@ -27,8 +28,9 @@ from a2f_jax.data.locations import (
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import Source, Splits, check_scale, dataset_name, fingerprint
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import check_writable, local_path, locked, require_space
+from a2f_jax.files import as_path, check_writable, locked, require_space, resolved
 from a2f_jax.progress import progress_bar, say
+from a2f_jax.staging import cache_folder, local_copy, naming, upload_folder
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -114,8 +116,9 @@ def prepare(
         `"b100"`, `"urban100"`, `"manga109"`), or a new name of letters, digits, `-` and `_` for a folder of HR
         photographs, or of pairs in folders such as `HR` and `LR`.
       scale: the scale of the pairs: 2, 3 or 4.
-      data_dir: the folder to store the dataset in; by default `default_data_dir()`.
-      source: the folder with the images. If it is omitted, DIV2K is downloaded.
+      data_dir: the folder to store the dataset in, which may be in a bucket (`gs://...`); by default
+        `default_data_dir()`. For a bucket, the dataset is prepared in the user's cache and then uploaded.
+      source: the folder with the images, which may be in a bucket. If it is omitted, DIV2K is downloaded.
       validation: the number of photographs to hold out. By default a tenth of them, at least 1 and at most 100, without
         moving any that an earlier preparation trained on.
       min_size: the smallest height and width that the LR image of a photograph may have, in pixels. Training requires
@@ -134,11 +137,24 @@ def prepare(
     """
     name = dataset_name(name)
     check_scale(scale)
+    root = data_root(data_dir)
+    options: dict[str, Any] = {
+        "scale": scale,
+        "validation": validation,
+        "min_size": min_size,
+        "skip_bad": skip_bad,
+        "overwrite": overwrite,
+        "progress": progress,
+    }
+    folder = resolved(as_path(source)) if source is not None else None
+    if folder is not None and buckets.in_bucket(folder):
+        with local_copy(folder) as copy:
+            return prepare(name, data_dir=root, source=copy, **options)
+    if buckets.in_bucket(root):
+        return _prepare_in_bucket(name, root, source=folder, **options)
     if name == "sample" and source is not None:
         raise UserError("sample has its own images: omit source, or choose another name", parameter="source")
     published_splits = has_own_splits(name)
-    root = data_root(data_dir)
-    folder = local_path(source).resolve() if source is not None else None
     for parameter, value in (("validation", validation), ("skip_bad", skip_bad)):
         if value and published_splits:
             raise UserError(
@@ -184,6 +200,38 @@ def prepare(
                 _refuse_other_validation(target, validation)
     except OSError as error:
         raise UserError(f"cannot prepare {target}: {error}") from error
+    return target
+
+
+def _prepare_in_bucket(name: str, root: pathlib.Path, *, scale: int, overwrite: bool, **options: Any) -> pathlib.Path:
+    if not overwrite and options["source"] is None and (ready := prepared_folder(name, scale, root)):
+        _refuse_other_validation(ready, options["validation"])
+        return ready
+    target = root / name / f"x{scale}" / VERSION
+    check_writable(target)
+    work = cache_folder(root, "prepare")
+    local = work / target.relative_to(root)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with locked(work / "prepare.lock"), buckets.Claim(target.parent / "prepare.lock"), naming(work, root):
+            # What is known about the datasets in the bucket, in place of the datasets themselves. What an interrupted
+            # preparation has left is beside it.
+            for old in work.glob(f"{name}/x*/{VERSION}"):
+                shutil.rmtree(old)
+            for record in ("assignment.json", "source.txt", "dataset_info.json"):
+                for file in (root / name).glob(f"x*/{VERSION}/{record}"):
+                    (work / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+                    buckets.download(file, work / file.relative_to(root))
+            if not (local / "dataset_info.json").exists():  # absent, or not completely uploaded
+                shutil.rmtree(local, ignore_errors=True)
+            prepare(name, scale=scale, data_dir=work, overwrite=overwrite, **options)
+            if any(local.glob("*array_record*")):
+                upload_folder(local, target, last="dataset_info.json")
+                shutil.rmtree(local)
+    except BlockingIOError as error:
+        raise UserError(f"another process is preparing {target}: wait for it to end") from error
+    except OSError as error:
+        raise UserError(f"cannot prepare {target} in {work}: {error}") from error
     return target
 
 

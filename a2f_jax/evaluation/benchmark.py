@@ -13,7 +13,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.evaluation import lpips as lpips_metric
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.tables import write_results
-from a2f_jax.files import check_writable, local_path
+from a2f_jax.files import as_path, check_writable
 from a2f_jax.progress import progress_bar
 
 
@@ -123,7 +123,7 @@ def evaluate_models(
     # Benchmark sets are found under any spelling; each is measured once.
     datasets = [*dict.fromkeys(name.lower() if name.lower() in BENCHMARK_SETS else name for name in datasets)]
     if output is not None:
-        output = local_path(output)
+        output = as_path(output)
         check_writable(output)
     if lpips:
         lpips_metric.check_installed()

@@ -3,13 +3,12 @@
 import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2f_jax.data.sources import dataset_name
 from a2f_jax.evaluation.paper import PUBLISHED
-from a2f_jax.files import replacing
+from a2f_jax.files import as_path, replacing
 
 # Metric -> its heading, the decimals of measured and of published values.
 _METRICS = {"psnr": ("PSNR/dB", 3, 2), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
@@ -108,7 +107,7 @@ def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike[str]
       UserError: a file cannot be written.
     """
     for name, content in files.items():
-        with replacing(pathlib.Path(folder) / name) as file:
+        with replacing(as_path(folder) / name) as file:
             file.write(content.encode() if isinstance(content, str) else content)
 
 

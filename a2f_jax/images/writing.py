@@ -11,7 +11,7 @@ from PIL import Image
 
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
-from a2f_jax.files import replacing
+from a2f_jax.files import as_path, replacing
 from a2f_jax.images.decoding import Picture
 from a2f_jax.images.metadata import read_exif, resized_exif, resized_xmp
 from a2f_jax.images.png import write_png
@@ -206,7 +206,7 @@ def write_rgb(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     Raises:
       UserError: the suffix is unknown, the image is too large for the format, or the file cannot be written.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     format_name, picture = format_of(path), Picture(pixels)
     check_format(format_name, str(path), picture, *pixels.shape[:2])
     with replacing(path) as file:

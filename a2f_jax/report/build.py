@@ -12,10 +12,11 @@ from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.paper import SETS
 from a2f_jax.evaluation.tables import json_text, write_files
-from a2f_jax.files import check_writable, local_path
+from a2f_jax.files import as_path, check_writable
 from a2f_jax.model import load_labeled
 from a2f_jax.report import measure
 from a2f_jax.report.page import PageFigure, Section, markdown, page
+from a2f_jax.staging import local_copy
 
 
 def report(
@@ -55,10 +56,10 @@ def report(
     if unknown := [name for name in datasets if name not in SETS]:
         raise UserError(f"{unknown[0]} is not a benchmark set of the report: choose from {', '.join(SETS)}")
     if data_dir is not None:
-        data_dir = local_path(data_dir)
+        data_dir = as_path(data_dir)
         if not data_dir.is_dir():
             raise UserError(f"{data_dir} is not a folder: pass the folder that contains the benchmark sets")
-    output = local_path(output)
+    output = as_path(output)
     check_writable(output)
     try:
         models = load_labeled(weights)
@@ -67,13 +68,13 @@ def report(
             raise
         remedy = "with a2f convert FILE FILE.safetensors --scale SCALE, and use the result"
         raise UserError(f"{error}, {remedy}") from error
-    examples = {}
+    examples: dict[int, list[Any]] = {}
     for scale in sorted({model.scale for model in models.values()}):
         if comparisons:
-            examples[scale] = [
-                sections.example_from_file(Source(path.stem, path), crop, scale)
-                for path, crop in ((local_path(path), crop) for path, crop in comparisons.items())
-            ]
+            examples[scale] = []
+            for path, crop in ((as_path(path), crop) for path, crop in comparisons.items()):
+                with local_copy(path) as file:
+                    examples[scale].append(sections.example_from_file(Source(path.stem, file), crop, scale))
         else:
             examples[scale] = sections.default_examples(scale, data_dir)
 

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as managers
 
 import a2f_jax
+from a2f_jax import buckets
 from a2f_jax.errors import UserError
-from a2f_jax.files import replacing, require_space
+from a2f_jax.files import replacing, require_space, resolved
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import check_resume, stored
 from a2f_jax.training.state import TrainState
@@ -59,7 +60,7 @@ class Checkpoints:
     Keeps the last `config.keep_checkpoints` checkpoints and the one with the best validation PSNR.
 
     Args:
-      workdir: the work folder.
+      workdir: the work folder, local or in a bucket.
       config: the settings of the run, which are stored in every checkpoint.
       say: prints a message for the user.
 
@@ -69,7 +70,7 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, say: Callable[[str], None]):
         self._config, self._say = config, say
-        self._folder = workdir.resolve() / layout.FOLDER
+        self._folder = resolved(workdir) / layout.FOLDER
         self._scores: dict[int, dict[str, float]] = {}
         keep = [managers.LatestN(config.keep_checkpoints), _BestScore(self._scores)]
         try:
@@ -187,10 +188,11 @@ class Checkpoints:
         self._scores[step] = dict(scores)
 
     def _unwritable(self, error: Exception) -> UserError:
-        # The error of the operating system is at the end of the message that wraps it.
-        reason = " ".join(str(error).split())[-200:]
+        # The error of the operating system is at the end of the message that wraps it, before TensorStore's settings.
+        reason = " ".join(str(error).split()).partition(" [tensorstore_spec=")[0][-200:]
+        remedy = "Check the bucket" if buckets.in_bucket(self._folder) else "Free some space"
         return UserError(
-            f"cannot write a checkpoint to {self._folder}: {reason}; {self._saved()}. Free some space, then resume"
+            f"cannot write a checkpoint to {self._folder}: {reason}; {self._saved()}. {remedy}, then resume"
         )
 
     def _saved(self) -> str:
@@ -246,8 +248,11 @@ class Checkpoints:
         with failing_together():
             if jax.process_index() == 0:
                 try:
-                    aside.parent.mkdir(exist_ok=True)
-                    (self._folder / str(step)).replace(aside)
+                    if buckets.in_bucket(aside):
+                        buckets.move_folder(self._folder / str(step), aside)
+                    else:
+                        aside.parent.mkdir(exist_ok=True)
+                        (self._folder / str(step)).replace(aside)
                 except OSError as error:
                     raise UserError(
                         f"cannot move the damaged checkpoint of step {step} to {aside}: {error.strerror}"

@@ -13,8 +13,9 @@ from clu import parameter_overview
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from a2f_jax import buckets
 from a2f_jax.errors import UserError
-from a2f_jax.files import local_path, locked
+from a2f_jax.files import as_path, locked
 from a2f_jax.model import Model, Network
 from a2f_jax.models.a2f import Params
 from a2f_jax.training.checkpoints import Checkpoints
@@ -39,17 +40,21 @@ def train(
     *,
     accept_changes: bool = False,
     profile: int | None = None,
-) -> None:
+) -> bool:
     """Trains a network. If the work folder contains checkpoints, resumes from the newest one.
 
     SIGTERM and Ctrl-C save a checkpoint after the current step and stop the run. A second Ctrl-C stops it at once.
 
     Args:
       config: the settings, with the structure of `configs/a2f.py`.
-      workdir: the folder for checkpoints, logs and sample images; created if it does not exist.
+      workdir: the folder for checkpoints, logs and sample images; created if it does not exist. It may be in a bucket
+        (`gs://...`).
       accept_changes: whether to resume a run whose settings have changed in a way that affects its result.
       profile: the number of a step to profile. The trace of its dispatch is written to `workdir/profile`, for
         TensorBoard or Perfetto.
+
+    Returns:
+      Whether the run has reached its last step. It has not if SIGTERM stopped it; then the state is saved.
 
     Raises:
       KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
@@ -58,16 +63,16 @@ def train(
     """
     if not isinstance(config, ConfigDict):
         raise TypeError(f"config must be an ml_collections.ConfigDict, not {type(config).__name__}")
-    workdir = local_path(workdir)
+    workdir = as_path(workdir)
     check(config, jax.device_count())
     network = make_network(config, jax.local_devices()[0].platform)
     optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         with failing_together():
+            buckets.check_checkpoints(workdir)
             monitor = stack.enter_context(Monitor(workdir, active=primary))
-            if primary:
-                stack.enter_context(_locked_workdir(workdir))
+            claim = stack.enter_context(_locked_workdir(workdir)) if primary else None
         if unknown := unknown_entries(config):
             monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
         # Before the dataset is decoded, which may take minutes.
@@ -93,7 +98,7 @@ def train(
             monitor.say(
                 f"Done: the run in {workdir} has reached step {step}. To train longer, set a larger config.steps"
             )
-            return
+            return True
         if profile is not None and not step <= profile < config.steps:
             raise UserError(
                 f"{profile} is not a remaining step to profile: use one from {step} to {config.steps - 1}",
@@ -114,7 +119,7 @@ def train(
         for count in dispatch_sizes(config, step):
             with monitor.waiting_for_data():
                 batches = spmd.put_inputs(next(inputs))
-            with tracing(workdir, profile, step, count) as traced:
+            with tracing(monitor.folder, profile, step, count) as traced:
                 if config.checks:
                     state, metrics = checked_step(spmd, train_step, patches, step, state, batches)
                 else:
@@ -142,6 +147,9 @@ def train(
                     # The metrics were computed before the last update, so they say nothing about its result.
                     if not np.isfinite(optax.tree.norm(whole.params)):
                         explain_divergence(patches, workdir, step - 1, config.seed, float(rate(step - 1)))
+                    with failing_together():
+                        if claim:
+                            claim.check()
                     checkpoints.save(whole)
                     if due_validation and (not stop or step == config.steps):
                         checkpoints.record(step, _validate(network, whole.weights, images, monitor))
@@ -152,9 +160,10 @@ def train(
                 )
                 if preemption.interrupted:
                     raise KeyboardInterrupt
-                return
+                return False
         checkpoints.wait()
         monitor.say(f"Done: {config.steps} steps. To measure the best checkpoint: a2f evaluate --weights {workdir}")
+    return True
 
 
 def _is_due(step: int, every: int, config: ConfigDict) -> bool:
@@ -179,12 +188,16 @@ def _validate(
 
 
 @contextlib.contextmanager
-def _locked_workdir(workdir: pathlib.Path) -> Iterator[None]:
+def _locked_workdir(workdir: pathlib.Path) -> Iterator[buckets.Claim | None]:
+    claim = None
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(workdir / "lock", wait=False))
+            if buckets.in_bucket(workdir):
+                claim = stack.enter_context(buckets.Claim(workdir / "lock"))
+            else:
+                stack.enter_context(locked(workdir / "lock", wait=False))
         except BlockingIOError:
             raise UserError(f"another run is using {workdir}: wait for it to end, or use another work folder") from None
         except OSError:
             pass  # the file system does not support locks
-        yield
+        yield claim

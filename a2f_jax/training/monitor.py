@@ -13,6 +13,7 @@ import tqdm
 
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
+from a2f_jax.staging import mirrored
 
 
 def _tensorboard_writer(workdir: pathlib.Path) -> Any:
@@ -34,34 +35,42 @@ def _duration(seconds: float) -> str:
 class Monitor:
     """Writes `train.log`, `metrics.jsonl` and `samples/` to a work folder, and TensorBoard files if that is installed.
 
-    On a terminal, a progress bar shows the latest metrics; elsewhere, each report is printed as a line.
+    On a terminal, a progress bar shows the latest metrics; elsewhere, each report is printed as a line. The files of a
+    work folder in a bucket are written locally, and copied once a minute and at the end.
 
     Args:
       workdir: the work folder; created if it does not exist.
       active: whether to print and write anything. Of several processes, only the first should.
+
+    Attributes:
+      folder: the folder to write further files to: the work folder, or the local one that is copied to it.
 
     Raises:
       UserError: the work folder cannot be written.
     """
 
     def __init__(self, workdir: pathlib.Path, active: bool = True):
-        self._workdir, self._active = workdir, active
+        self._active = active
         self._step = self._steps = self._images = 0
         self._stack = contextlib.ExitStack()
         self._psnr = ""
         self._clock, self._clock_step, self._waited = time.perf_counter(), 0, 0.0
         self._bar: tqdm.tqdm | None = None
         self._writer: Any = None
-        if not active:
-            return
         with contextlib.ExitStack() as opened:  # closes what is open already if the rest fails
+            appended = ("train.log", "metrics.jsonl")
+            self.folder = opened.enter_context(mirrored(workdir, appended if active else ()))
+            if not active:
+                self._stack = opened.pop_all()
+                return
             try:
-                workdir.mkdir(parents=True, exist_ok=True)
-                self._log = opened.enter_context((workdir / "train.log").open("a", encoding="utf-8"))
-                self._metrics = opened.enter_context((workdir / "metrics.jsonl").open("a", encoding="utf-8"))
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._log, self._metrics = (
+                    opened.enter_context((self.folder / name).open("a", encoding="utf-8")) for name in appended
+                )
             except OSError as error:
                 raise UserError(f"cannot write to the work folder {workdir}: {error.strerror or error}") from error
-            self._writer = _tensorboard_writer(workdir)
+            self._writer = _tensorboard_writer(self.folder)
             if self._writer:
                 opened.callback(self._writer.close)
             self._stack = opened.pop_all()
@@ -154,7 +163,7 @@ class Monitor:
         self.record("validation", scores)
         self.say(f"step {self._step}: validation PSNR {scores['psnr']:.3f} dB, SSIM {scores['ssim']:.4f}")
         if self._active and picture is not None:
-            write_rgb(self._workdir / "samples" / f"result-and-truth-{self._step:07d}.png", picture)
+            write_rgb(self.folder / "samples" / f"result-and-truth-{self._step:07d}.png", picture)
             if self._writer:
                 self._writer.write_images(self._step, {"result and truth": picture[None]})
 

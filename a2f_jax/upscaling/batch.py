@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import io
-import os
 import pathlib
 import queue
 import sys
@@ -18,12 +17,14 @@ from tqdm import tqdm
 
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
-from a2f_jax.files import format_bytes, replacing
+from a2f_jax.files import exists as path_exists
+from a2f_jax.files import format_bytes, is_folder, replacing
 from a2f_jax.images.decoding import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture, read_size
 from a2f_jax.images.writing import check_format, format_of, write_picture
 from a2f_jax.progress import progress_bar
+from a2f_jax.staging import local_copy
 from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps
 from a2f_jax.upscaling.plan import RUNTIME, free_memory
 from a2f_jax.upscaling.upscaler import Upscaler
@@ -131,7 +132,10 @@ class _Pipeline:
         start = time.perf_counter()
         if job.image == STDIO and sys.stdin is None:
             raise UserError("standard input is closed: pass the name of an image file")
-        source = sys.stdin.buffer.read() if job.image == STDIO else job.image
+        with contextlib.nullcontext() if job.image == STDIO else local_copy(job.image) as file:
+            return self._run(job, sys.stdin.buffer.read() if file is None else file, start)
+
+    def _run(self, job: Job, source: pathlib.Path | bytes, start: float) -> Result:
         format_name = self.options.format_name
         if not format_name and job.output != STDIO:
             format_name = format_of(job.output)
@@ -148,8 +152,8 @@ class _Pipeline:
         return Result(job, "done", height=to.height, width=to.width, seconds=seconds)
 
     def _reason_to_skip(self, job: Job, source: pathlib.Path | bytes, format_name: str | None) -> str | None:
-        exists = job.output != STDIO and os.path.lexists(job.output)
-        if exists and os.path.isdir(job.output):
+        exists = job.output != STDIO and path_exists(job.output)
+        if exists and is_folder(job.output):
             raise UserError(f"{job.output} is a folder: choose another output")
         if exists and not self.options.overwrite and not self.options.resume:
             raise UserError(f"{job.output} exists: choose another output, or replace it", parameter="overwrite")
@@ -163,7 +167,8 @@ class _Pipeline:
         if not exists or not self.options.resume:
             return None
         try:
-            found = read_size(job.output, sys.maxsize, upright=False)  # results are upright
+            with local_copy(job.output) as file:
+                found = read_size(file, sys.maxsize, upright=False)  # results are upright
         except UserError:
             found = None
         expected = format_name, round(height * factor), round(width * factor)

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from a2f_jax import buckets
 from a2f_jax.catalog import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import check_writable, local_path
+from a2f_jax.files import as_path, check_writable, is_folder, resolved
 
 WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
@@ -49,13 +50,24 @@ def input_path(image: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the path of an input image or folder.
 
     Args:
-      image: the path; a leading `~` stands for the home folder, unless it is part of the name of an existing file, as
-        patterns of the shell may produce it.
+      image: the path, or a URL such as `gs://bucket/photo.jpg`; a leading `~` stands for the home folder, unless it is
+        part of the name of an existing file, as patterns of the shell may produce it.
 
     Raises:
-      UserError: the path is a URL, or the user after `~` does not exist.
+      UserError: the bucket cannot be used, or the user after `~` does not exist.
     """
-    return pathlib.Path(image) if os.path.lexists(image) else local_path(image)
+    return pathlib.Path(image) if os.path.lexists(image) else as_path(image)
+
+
+def _input_paths(image: str | os.PathLike[str]) -> list[pathlib.Path]:
+    path = input_path(image)
+    # The shell does not expand patterns in a bucket.
+    if not buckets.in_bucket(path) or not any(character in str(path) for character in "*?[") or path.exists():
+        return [path]
+    found = buckets.matching(path)
+    if not found:
+        raise UserError(f"nothing in the bucket matches {path}")
+    return found
 
 
 def list_jobs(
@@ -64,11 +76,12 @@ def list_jobs(
     """Pairs every input image with its output file.
 
     Args:
-      images: files, folders that are searched recursively for images, or `STDIO` for standard input. Hidden files, and
-        files in hidden folders, are left out of folders.
+      images: files, folders that are searched recursively for images, patterns in a bucket such as
+        `gs://bucket/photos/*.png`, or `STDIO` for standard input. Hidden files, and files in hidden folders, are left
+        out of folders.
       output: a file if one image is named; a folder, which need not exist, for any number of images; or `STDIO` for
         standard output. A path that ends in a slash is a folder. Otherwise, with one image, a path that has a suffix
-        and is not an existing folder is a file.
+        and is not an existing folder is a file. Files and folders may be in a bucket.
       format_name: the output format, a key of `FORMATS`; output files in a folder get its suffix.
 
     Returns:
@@ -79,10 +92,10 @@ def list_jobs(
       UserError: there are no images, two of them have the same output file, an output file is one of the images or
         cannot be written, or `output` is the name of an image file although there are several images.
     """
-    paths = [input_path(image) for image in images]
-    target = local_path(output)
-    names_folder = os.fspath(output).endswith(("/", os.sep)) or os.path.isdir(target)
-    single = len(paths) == 1 and not os.path.isdir(paths[0])
+    paths = [path for image in images for path in _input_paths(image)]
+    target = as_path(output)
+    names_folder = os.fspath(output).endswith(("/", os.sep)) or is_folder(target)
+    single = len(paths) == 1 and not is_folder(paths[0])
     ignored: list[tuple[pathlib.Path, str]] = []
     if single and (target == STDIO or (target.suffix and not names_folder)):
         if not format_name and target != STDIO and target.suffix.lower() not in WRITABLE_SUFFIXES:
@@ -121,12 +134,12 @@ def _jobs_in_folder(
     jobs: dict[str, Job] = {}  # by the image, which may be named twice: in its folder and by itself
     ignored: list[tuple[pathlib.Path, str]] = []
     for path in paths:
-        found = [path]
-        if os.path.isdir(path):
+        found, whole = [path], is_folder(path)
+        if whole:
             found, left_out = _search(path, target)
             ignored += left_out
         for image in found:
-            output = target / (image.relative_to(path) if os.path.isdir(path) else image.name)
+            output = target / (image.relative_to(path) if whole else image.name)
             if format_name or image.suffix.lower() not in WRITABLE_SUFFIXES:
                 output = output.with_suffix(FORMATS[format_name or "PNG"].suffixes[0])
             jobs.setdefault(os.path.abspath(image), Job(image, output))
@@ -141,31 +154,42 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
     def leave_out(error: OSError) -> None:
         left_out.append((pathlib.Path(error.filename), "unreadable"))
 
-    for parent, folders, names in os.walk(folder, onerror=leave_out):
-        if output.resolve() != folder.resolve():  # it holds the results of an earlier run
-            folders[:] = [name for name in folders if pathlib.Path(parent, name).resolve() != output.resolve()]
-        for path in (pathlib.Path(parent, name) for name in names):
-            suffix = path.suffix.lower()
-            if suffix in READABLE_SUFFIXES:
-                if any(part.startswith(".") for part in path.relative_to(folder).parts):
-                    left_out.append((path, "hidden"))
-                elif path.is_file():
+    def files() -> Iterator[pathlib.Path]:
+        if buckets.in_bucket(folder):
+            yield from (folder / name for name in buckets.list_files(folder))
+            return
+        for parent, folders, names in os.walk(folder, onerror=leave_out):
+            folders[:] = [name for name in folders if not is_output(pathlib.Path(parent, name))]
+            yield from (pathlib.Path(parent, name) for name in names)
+
+    def is_output(path: pathlib.Path) -> bool:  # it holds the results of an earlier run
+        return resolved(path) == resolved(output) != resolved(folder)
+
+    for path in files():
+        suffix = path.suffix.lower()
+        if suffix in READABLE_SUFFIXES:
+            if any(part.startswith(".") for part in path.relative_to(folder).parts):
+                left_out.append((path, "hidden"))
+            elif buckets.in_bucket(path):
+                if not any(map(is_output, path.parents)):
                     found.append(path)
-                else:
-                    left_out.append((path, "unreadable"))
-            elif suffix in OTHER_IMAGE_SUFFIXES:
-                left_out.append((path, "in an unsupported format"))
+            elif path.is_file():
+                found.append(path)
+            else:
+                left_out.append((path, "unreadable"))
+        elif suffix in OTHER_IMAGE_SUFFIXES:
+            left_out.append((path, "in an unsupported format"))
     return sorted(found), sorted(left_out)
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
     # Finds out before the work begins what would be lost, or could not be written, at its end.
-    originals = {job.image.resolve() for job in jobs if job.image != STDIO}
+    originals = {resolved(job.image) for job in jobs if job.image != STDIO}
     inputs: dict[pathlib.Path, pathlib.Path] = {}
     for job in jobs:
         if job.output == STDIO:
             continue
-        if job.output.resolve() in originals:
+        if resolved(job.output) in originals:
             raise UserError(f"{job.output} is one of the input images: choose another output")
         other = inputs.setdefault(job.output, job.image)
         if other is not job.image:

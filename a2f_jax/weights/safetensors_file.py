@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import replacing
+from a2f_jax.files import as_path, replacing
 from a2f_jax.models.a2f import Params
 
 _T = TypeVar("_T")
@@ -65,7 +65,7 @@ def write_safetensors(path: str | os.PathLike[str], params: Params, metadata: Ma
     Raises:
       UserError: the file has another suffix or cannot be written.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"cannot write weights to {path}: the file name must end in .safetensors")
     flat = flax.traverse_util.flatten_dict(params, sep=".")

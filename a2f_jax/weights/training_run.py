@@ -15,7 +15,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from a2f_jax.buckets import check_checkpoints
 from a2f_jax.errors import UserError
+from a2f_jax.files import resolved
 from a2f_jax.models.a2f import Params
 
 FOLDER = "checkpoints"
@@ -75,7 +77,8 @@ def _find_best(folder: pathlib.Path) -> pathlib.Path | None:
     for checkpoint in folder.glob("*"):
         # Damaged ones are skipped: the others can still be used.
         with contextlib.suppress(OSError, ValueError):
-            if checkpoint.name.isdigit():
+            # In a bucket, a checkpoint has its name from the start; Orbax marks those that are complete.
+            if checkpoint.name.isdigit() and ocp.utils.is_checkpoint_finalized(checkpoint):
                 found[int(checkpoint.name)] = read_about(checkpoint)
     scored = [step for step in sorted(found) if math.isfinite(found[step].get("psnr", math.nan))]
     if scored:
@@ -100,7 +103,8 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
-    path = path.resolve()
+    check_checkpoints(path)
+    path = resolved(path)
     if (path / "params").is_dir():
         checkpoint = path
     else:

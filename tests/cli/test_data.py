@@ -63,9 +63,10 @@ def test_the_home_folder_is_expanded(prepare, photos, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
-def test_buckets_are_refused(prepare, photos, fails, tmp_path, monkeypatch):
+def test_a_dataset_is_prepared_in_a_bucket(prepare, photos, bucket, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert "gs://bucket/sets is not a local path" in fails(*prepare[:-1], "gs://bucket/sets", "--source", photos)
+    assert cli.main([*map(str, prepare[:-1]), bucket, "--source", str(photos)]) == 0
+    assert f"is ready in {bucket}/mine/x2/1.0.0: " in capsys.readouterr().out
     assert not (tmp_path / "gs:").exists()
 
 

@@ -48,7 +48,7 @@ def test_nothing_imports_tensorflow_or_pytorch():
         (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.stps=1"], "stps"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--config.steps=many"], "many"),
         (["train", "--config", "my/a2f.py:sd_x4", "--workdir", "w"], "my/a2f.py"),
-        (["train", "--config", "a2f.py:sd_x4", "--workdir", "gs://bucket/run"], "gs:/"),
+        (["train", "--config", "a2f.py:sd_x4", "--workdir", "ftp://host/run"], "ftp://host/run is neither"),
         (["train", "--config", "a2f.py:sd_x4", "--workdir", "w", "--processes", "2"], "--distributed"),
         (["data", "prepare", "set5", "--source", "missing"], "missing is not a folder"),
         (["evaluate", "--bicubic", "4", "--datasets", "nothing", "--data", "missing"], "nothing"),

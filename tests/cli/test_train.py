@@ -35,6 +35,7 @@ def trained(monkeypatch):
 
     def train(config, workdir, **options):
         received.update(config=config, workdir=workdir, **options)
+        return received.get("done", True)
 
     monkeypatch.setattr(loop, "train", train)
     return received
@@ -45,6 +46,11 @@ def test_settings_are_overridden_with_a_space_or_an_equals_sign(trained):
     assert cli.main(["train", "--config", CONFIG, "--workdir", "w", *options]) == 0
     config = trained["config"]
     assert (config.steps, config.optimizer.learning_rate, config.model.remat) == (2, 3.0, True)
+
+
+def test_a_run_that_was_asked_to_stop_has_an_exit_code_of_its_own(trained):
+    trained["done"] = False
+    assert cli.main(["train", "--config", CONFIG, "--workdir", "w"]) == 75
 
 
 def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ from PIL import Image
 
 import a2f_jax
 from a2f_jax import cli
+from a2f_jax.files import as_path, replacing
+from a2f_jax.staging import local_copy
 from a2f_jax.upscaling import batch
 
 
@@ -52,6 +54,32 @@ def test_by_default_a_folder_is_upscaled_into_a_sibling_folder(weights, photo, t
 def test_the_shipped_weights_of_the_next_larger_scale_are_used(scale, weights, photo, fails):
     # No weights of this variant are shipped yet, so that the error names those that would be used.
     assert f"no weights at {weights}" in fails("upscale", photo, "--model", "a2f-l", "--scale", scale)
+
+
+def test_images_weights_and_the_report_can_be_in_a_bucket(weights, photo, bucket, capsys, fails):
+    for path, file in (("photos/a.png", photo), ("photos/sub/b.png", photo), ("w.safetensors", weights)):
+        with replacing(as_path(f"{bucket}/{path}")) as target:
+            target.write(pathlib.Path(file).read_bytes())
+    as_path(f"{bucket}/photos/bad.png").write_bytes(b"?")
+    argv = ["upscale", f"{bucket}/photos", "--weights", f"{bucket}/w.safetensors", "--report", f"{bucket}/report.json"]
+    for status in ("done", "skipped"):
+        line = fails(*argv, "--resume").splitlines()[-1]
+        assert line == f"a2f: error: 1 of 3 images failed, for the reasons above: {bucket}/photos/bad.png"
+        entries = json.loads(as_path(f"{bucket}/report.json").read_text())["images"]
+        assert {entry["image"]: entry["status"] for entry in entries} == {
+            f"{bucket}/photos/a.png": status,
+            f"{bucket}/photos/bad.png": "failed",
+            f"{bucket}/photos/sub/b.png": status,
+        }
+        (failed,) = (entry for entry in entries if entry["status"] == "failed")
+        assert failed["error"].startswith(f"{bucket}/photos/bad.png is not an image or is damaged")
+    with local_copy(as_path(f"{bucket}/photos-x2/sub/b.png")) as file:
+        assert size(file) == ("PNG", (88, 80))
+    capsys.readouterr()
+    one = ["upscale", f"{bucket}/photos/a.png", "--weights", weights]
+    assert cli.main(one) == 0
+    assert capsys.readouterr().out.strip() == f"{bucket}/photos/a-x2.png"
+    assert f"{bucket}/photos/a-x2.png exists: choose another output, or replace it (--overwrite)" in fails(*one)
 
 
 def test_several_images_need_an_output(weights, photo, fails, tmp_path):

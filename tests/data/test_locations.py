@@ -11,11 +11,13 @@ def test_the_environment_names_the_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("A2F_DATA_DIR", "~/sets")
     assert default_data_dir() == data_root(None) == tmp_path / "sets"
-    monkeypatch.setenv("A2F_DATA_DIR", "gs://bucket/sets")
-    with pytest.raises(UserError, match="gs://bucket/sets is not a local path"):
-        default_data_dir()
     monkeypatch.delenv("A2F_DATA_DIR")
     assert default_data_dir().is_relative_to(tmp_path)
+
+
+def test_the_environment_may_name_a_bucket(bucket, monkeypatch):
+    monkeypatch.setenv("A2F_DATA_DIR", f"{bucket}/sets")
+    assert str(default_data_dir()) == str(data_root(None)) == f"{bucket}/sets"
 
 
 def test_the_folder_is_absolute(monkeypatch, tmp_path):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from a2f_jax import buckets, staging
 from a2f_jax.configs.a2f import get_config
 from a2f_jax.data import open_cache, open_pairs, preparation, prepare
 from a2f_jax.data.discovery import find
 from a2f_jax.data.locations import split_sizes
 from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
+from a2f_jax.files import as_path
 from a2f_jax.images import write_rgb
 
 
@@ -166,6 +168,7 @@ def test_a_full_disk_is_reported_and_no_dataset_is_left(photos, data_dir, limit)
 import resource
 import tensorflow_datasets
 from a2f_jax.errors import UserError
+from a2f_jax.files import as_path
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.stderr)
 """,
@@ -346,19 +349,13 @@ def test_pairs_in_folders_are_prepared_as_pairs(tmp_path, data_dir, picture):
         np.testing.assert_array_equal(pair.lr, picture(10 + int(pair.name), 12, 18))
 
 
-def test_the_home_folder_is_expanded_and_buckets_are_refused(photos, tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     folder = prepare("photos", scale=2, data_dir="~/sets", source="~/photos", min_size=1)
     assert folder == tmp_path / "sets/photos/x2/1.0.0"
     assert len(open_pairs("photos", scale=2, split="train", data_dir="~/sets")) == 9
     assert len(open_cache("photos", scale=2, data_dir="~/sets").names) == 9
-    for call in (prepare, open_pairs, open_cache):
-        with pytest.raises(UserError, match="gs://bucket/sets is not a local path"):
-            call("photos", scale=2, data_dir="gs://bucket/sets")
-    with pytest.raises(UserError, match="s3://bucket/photos is not a local path"):
-        prepare("photos", scale=2, source="s3://bucket/photos")
-    assert not (tmp_path / "gs:").exists()
     assert not (tmp_path / "~").exists()
 
 
@@ -432,3 +429,71 @@ def test_other_scales_are_refused_and_leave_nothing(photos, data_dir, scale):
     with pytest.raises(UserError, match="scale must be one of 2, 3, 4, not"):
         open_pairs("sample", scale=scale, data_dir=data_dir)
     assert not data_dir.exists()
+
+
+def test_a_dataset_in_a_bucket_is_the_same_as_a_local_one(bucket, photos, data_dir, assert_same):
+    options = {"scale": 2, "source": photos, "validation": 3, "min_size": 1}
+    local = prepare("photos", data_dir=data_dir, **options)
+    remote = prepare("photos", data_dir=bucket, **options)
+    assert str(remote) == f"{bucket}/photos/x2/1.0.0"
+    assert split_sizes(remote) == split_sizes(local)
+    for split in ("train", "validation"):
+        pairs, expected = (open_pairs("photos", scale=2, split=split, data_dir=folder) for folder in (bucket, data_dir))
+        assert [pair.name for pair in pairs] == [pair.name for pair in expected]
+        for pair, other in zip(pairs, expected, strict=True):
+            np.testing.assert_array_equal(pair.hr, other.hr)
+            np.testing.assert_array_equal(pair.lr, other.lr)
+    decoded = open_cache("photos", scale=2, data_dir=bucket)
+    np.testing.assert_array_equal(decoded.hr, open_cache("photos", scale=2, data_dir=data_dir).hr)
+
+
+def test_preparing_in_a_bucket_again_keeps_the_dataset_and_the_division(bucket, photos):
+    options = {"source": photos, "data_dir": bucket, "min_size": 1}
+    first = prepare("photos", scale=2, validation=3, **options)
+    before = buckets.list_files(first)
+    assert prepare("photos", scale=2, **options) == prepare("photos", scale=2, data_dir=bucket) == first
+    assert buckets.list_files(first) == before
+    with pytest.raises(UserError, match=rf"{first} was prepared with 3 validation images instead of 4"):
+        prepare("photos", scale=2, validation=4, data_dir=bucket)
+
+    for i in range(10, 20):
+        write_rgb(photos / f"{i}.png", np.full((30, 30, 3), i, np.uint8))
+    with pytest.raises(UserError, match=f"{first} was prepared from different files"):
+        prepare("photos", scale=2, **options)
+    prepare("photos", scale=3, **options)
+    prepare("photos", scale=2, overwrite=True, **options)
+    for scale in (2, 3):
+        held_out = {pair.name for pair in open_pairs("photos", scale=scale, data_dir=bucket)}
+        old = {pair.name for pair in open_pairs("photos", scale=scale, split="train", data_dir=bucket)} | held_out
+        assert len(old) == 20
+        assert len([name for name in held_out if int(name.removesuffix(".png")) < 10]) == 3
+
+
+def test_a_dataset_whose_upload_was_interrupted_is_not_there_and_is_prepared_again(bucket, photos, monkeypatch):
+    options = {"scale": 2, "source": photos, "data_dir": bucket, "min_size": 1}
+
+    def fail(file, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(buckets, "upload", fail)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("photos", **options)
+    with pytest.raises(UserError, match=f"photos ×2 is not prepared in {bucket}: .* --data-dir {bucket}"):
+        open_pairs("photos", scale=2, data_dir=bucket)
+    monkeypatch.undo()
+    prepare("photos", **options)
+    assert len(open_pairs("photos", scale=2, data_dir=bucket)) == 1
+
+
+def test_photographs_and_benchmark_sets_are_read_from_a_bucket(bucket, photos, data_dir, assert_same):
+    staging.upload_folder(photos, as_path(f"{bucket}/photos"), last="0.png")
+    options = {"scale": 2, "source": f"{bucket}/photos", "data_dir": data_dir, "min_size": 1}
+    for _ in range(2):  # the files are recognized as the same
+        prepare("photos", **options)
+    assert len(open_pairs("photos", scale=2, split="train", data_dir=data_dir)) == 9
+    staging.upload_folder(photos, as_path(f"{bucket}/benchmark/Set5/HR"), last="0.png")
+    pairs = open_pairs("set5", scale=2, data_dir=f"{bucket}/benchmark")
+    assert_same(pairs, [Source(pair.name, photos / f"{pair.name}.png") for pair in pairs], 2)
+    assert len(pairs) == 10
+    with pytest.raises(UserError, match=f"{bucket}/benchmark does not contain set14"):
+        open_pairs("set14", scale=2, data_dir=f"{bucket}/benchmark")

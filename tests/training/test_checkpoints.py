@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import as_path
 from a2f_jax.training.checkpoints import Checkpoints, state_bytes
 from a2f_jax.training.optimizer import make_optimizer
 from a2f_jax.training.state import TrainState
@@ -167,6 +168,26 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_previous_one_used(config, s
     assert "<" not in message  # no representations of objects
     assert [folder.name.split("-")[0] for folder in (tmp_path / "damaged").iterdir()] == ["4"]
     assert checkpoints.steps == [3]
+    checkpoints.close()
+
+
+def test_a_damaged_checkpoint_in_a_bucket_is_moved_aside_and_an_incomplete_one_is_not_used(config, state_at, bucket):
+    workdir, messages = as_path(f"{bucket}/run"), []
+    checkpoints = Checkpoints(workdir, config, messages.append)
+    for step in (3, 4):
+        checkpoints.save(state_at(step))
+    checkpoints.record(4, {"psnr": 30.0, "ssim": 0.9})
+    checkpoints.close()
+    (workdir / "checkpoints/4/commit_success.txt").unlink()  # as if the run had been killed before it was complete
+    assert read_checkpoint(workdir)[1]["step"] == "3"
+    (workdir / "checkpoints/3/about/metadata").unlink()
+    checkpoints = Checkpoints(workdir, config, messages.append)
+    assert checkpoints.steps == [3]
+    with pytest.raises(UserError, match=f"all checkpoints in {workdir} are damaged"):
+        checkpoints.restore(state_at(1))
+    (message,) = messages
+    assert f"checkpoint of step 3 is damaged and was moved to {workdir}/damaged/3-" in message
+    assert checkpoints.steps == []
     checkpoints.close()
 
 

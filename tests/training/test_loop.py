@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import a2f_jax
+from a2f_jax import buckets
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked
+from a2f_jax.files import as_path, locked
 from a2f_jax.images import write_rgb
 from a2f_jax.models.a2f import A2F
 from a2f_jax.training import loop
@@ -138,11 +139,11 @@ def at_step_3(monkeypatch):
 
 def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, at_step_3, capfd):
     at_step_3(signal.SIGTERM)
-    train(config, tmp_path)
+    assert not train(config, tmp_path)
     assert steps_in(tmp_path) == [3]
     assert "Stopped by a signal after step 3" in capfd.readouterr().err
     monkeypatch.undo()
-    train(config, tmp_path)
+    assert train(config, tmp_path)
     assert_same_weights(tmp_path / "checkpoints/8", whole / "checkpoints/8")
 
 
@@ -260,6 +261,22 @@ def test_steps_may_change_except_with_a_cosine_schedule(config, tmp_path, capfd)
     config.steps = 4
     with pytest.raises(UserError, match="steps: 2 → 4"):
         train(config, tmp_path)
+
+
+def test_only_one_run_at_a_time_uses_a_work_folder_in_a_bucket(config, bucket, monkeypatch):
+    monkeypatch.setattr(buckets, "_REFRESH", 0.1)
+    with buckets.Claim(as_path(f"{bucket}/run/lock")) as claim:
+        with pytest.raises(UserError, match=f"another run is using {bucket}/run: wait"):
+            train(config, f"{bucket}/run")
+        claim.check()
+
+
+def test_a_run_whose_work_folder_was_taken_over_saves_nothing(config, bucket, monkeypatch):
+    config.steps = 1
+    monkeypatch.setattr(buckets.Claim, "_is_mine", lambda self: False)
+    with pytest.raises(UserError, match=f"another run has taken over {bucket}/run: this one stops"):
+        train(config, f"{bucket}/run")
+    assert not as_path(f"{bucket}/run/checkpoints").exists()
 
 
 def test_only_one_run_at_a_time_uses_a_work_folder(config, tmp_path):

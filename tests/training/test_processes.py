@@ -1,5 +1,6 @@
-"""Training in separate processes: killed at random moments, and two that train together."""
+"""Training in separate processes: killed at random moments, in a bucket, and two that train together."""
 
+import json
 import os
 import pathlib
 import random
@@ -13,6 +14,10 @@ import time
 import numpy as np
 import pytest
 
+from a2f_jax.cli.main import main
+from a2f_jax.cli.train import PREEMPTED
+from a2f_jax.files import as_path
+from a2f_jax.images import write_rgb
 from a2f_jax.weights.training_run import read_checkpoint
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
@@ -94,6 +99,60 @@ def test_ctrl_c_saves_and_exits_with_130(data_dir, compiled, tmp_path):
     assert (tmp_path / "checkpoints" / step / "params").is_dir()
 
 
+def test_a_whole_project_in_a_bucket_survives_a_kill(bucket, data_dir, compiled, tmp_path, capsys):
+    def a2f(*words):
+        assert main([*words]) == 0
+
+    env, photos = environment(compiled, devices=1), tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for i in range(6):  # as in `data_dir`
+        coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        write_rgb(photos / f"{i}.png", coarse.repeat(8, 0).repeat(8, 1))
+    prepare = ("data", "prepare", "tiny", "--scale", "2", "--validation", "2", "--min-size", "1")
+    a2f(*prepare, "--source", str(photos), "--data-dir", f"{bucket}/data")
+
+    overrides = [
+        f"--config.{x}" for x in ("steps=3", "checkpoint_every=1", "validate_every=3", "log_every=1", "ema_decay=0.0")
+    ]
+    local, run = tmp_path / "local", f"{bucket}/run"
+    subprocess.run(command(data_dir, local, *overrides), env=env, check=True, capture_output=True)
+    train = command(f"{bucket}/data", run, *overrides)
+    process = subprocess.Popen(train, env=env, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step 3/"):
+            break
+    process.kill()  # the checkpoint of step 1 is complete, and that of step 2 being written
+    process.communicate()
+    assert as_path(f"{run}/lock").exists()
+    resumed = subprocess.run(train, env=env, check=True, capture_output=True, text=True).stderr
+    assert re.search(r"Resuming at step [12] of 3", resumed)
+    assert "waiting up to" not in resumed  # for the claim of the killed process
+    assert "damaged" not in resumed
+    assert not as_path(f"{run}/lock").exists()
+
+    a, b = weights(local / "checkpoints/3"), weights(as_path(f"{run}/checkpoints/3"))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    metrics = [json.loads(line) for line in as_path(f"{run}/metrics.jsonl").read_text().splitlines()]
+    assert {line["step"] for line in metrics if line["kind"] == "validation"} == {3}
+    assert as_path(f"{run}/samples/result-and-truth-0000003.png").exists()
+    assert "Done: 3 steps" in as_path(f"{run}/train.log").read_text()
+
+    a2f("evaluate", "--weights", run, "--data", f"{bucket}/data", "--datasets", "tiny", "--output", f"{bucket}/results")
+    (result,) = json.loads(as_path(f"{bucket}/results/results.json").read_text())
+    assert result["datasets"]["tiny"]["n"] == 2
+    a2f("convert", run, f"{bucket}/weights.safetensors")
+    upscale = ("upscale", "--weights", f"{bucket}/weights.safetensors")
+    a2f(*upscale, str(photos / "0.png"), "-o", f"{bucket}/small/0.png")
+    capsys.readouterr()
+    a2f(*upscale, f"{bucket}/small/", "-o", f"{bucket}/large/")
+    assert capsys.readouterr().out == f"{bucket}/large\n"
+    a2f("upscale", "--weights", str(local), str(photos / "0.png"), "-o", str(tmp_path / "small.png"))
+    a2f("upscale", "--weights", str(local), str(tmp_path / "small.png"), "-o", str(tmp_path / "large.png"))
+    assert as_path(f"{bucket}/large/0.png").read_bytes() == (tmp_path / "large.png").read_bytes()
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("localhost", 0))
@@ -115,9 +174,9 @@ def start_together(data_dir, compiled, workdir, *overrides, each=((), ())):
     ]
 
 
-def ends_of(processes):
+def ends_of(processes, code=0):
     output = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(output)
+    assert [process.returncode for process in processes] == [code, code], "\n\n".join(output)
     return output
 
 
@@ -155,7 +214,7 @@ def test_two_processes_stop_together_when_one_is_asked_to(data_dir, compiled, tm
         if line.startswith("step 6/"):
             break
     processes[1].terminate()
-    output = ends_of(processes)
+    output = ends_of(processes, PREEMPTED)
     (step,) = re.findall(r"Stopped by a signal after step (\d+)", output[0])
     assert (tmp_path / "checkpoints" / step / "params").is_dir()
 

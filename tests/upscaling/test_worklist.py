@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import as_path
 from a2f_jax.upscaling.worklist import Job, list_jobs, summarize
 
 
@@ -107,3 +108,29 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(photo, tmp_pa
     pathlib.Path("file").touch()
     with pytest.raises(UserError, match=f"cannot write to {pathlib.Path(output + '_').parent}"):
         list_jobs([photo], output)
+
+
+def test_folders_and_patterns_in_a_bucket_are_searched(bucket, tmp_path):
+    for name in ("a.png", "deep/b.jpg", ".hidden/c.png", "notes.txt", "d.exr", "out/old.png"):
+        (as_path(f"{bucket}/in") / name).write_bytes(b"")
+    work = list_jobs([f"{bucket}/in/"], f"{bucket}/in/out/")
+    assert [(str(job.image), str(job.output)) for job in work.jobs] == [
+        (f"{bucket}/in/a.png", f"{bucket}/in/out/a.png"),
+        (f"{bucket}/in/deep/b.jpg", f"{bucket}/in/out/deep/b.jpg"),
+    ]
+    assert sorted(reason for _, reason in work.ignored) == ["hidden", "in an unsupported format"]
+    assert not work.single
+    (job,) = list_jobs([f"{bucket}/in/*.png"], tmp_path / "out").jobs
+    assert (str(job.image), job.output) == (f"{bucket}/in/a.png", tmp_path / "out" / "a.png")
+    with pytest.raises(UserError, match=r"nothing in the bucket matches .*\*\.gif"):
+        list_jobs([f"{bucket}/in/*.gif"], tmp_path / "out")
+
+
+def test_one_object_is_one_image_and_cannot_replace_itself(bucket):
+    image = as_path(f"{bucket}/a [1].png")
+    image.write_bytes(b"")
+    work = list_jobs([str(image)], f"{bucket}/b.png")
+    assert work.single
+    assert [(str(job.image), str(job.output)) for job in work.jobs] == [(str(image), f"{bucket}/b.png")]
+    with pytest.raises(UserError, match="is one of the input images"):
+        list_jobs([str(image)], str(image))
