@@ -2,11 +2,14 @@
 # Trains on a Cloud TPU slice: requests it, installs the package on all workers and trains. When the slice (spot
 # capacity) is preempted, requests another one and resumes from the last checkpoint.
 #
-#   ZONE=us-east5-b TYPE=v6e-16 launch/tpu_pod.sh configs/a2f.py:sd_x4 /mnt/bucket/runs/sd_x4 [--config.key=value ...]
+#   ZONE=us-east5-b TYPE=v6e-16 launch/tpu_pod.sh configs/a2f.py:sd_x4 gs://my-runs/sd_x4 \
+#       --config.data.dir=gs://my-data [--config.key=value ...]
 #
-# Requires gcloud with an active account. WORKDIR and the prepared data (--config.data.dir) must be on a file system
-# that all workers share, for example a bucket that STARTUP, a command run on every worker first, mounts with gcsfuse.
-# PACKAGE is the wheel to install; by default it is built from this repository.
+# Requires gcloud with an active account. WORKDIR and the prepared data must be in buckets that the service account of
+# the slice may write and read, or on a file system that all workers share. STARTUP is a command to run on every worker
+# first. PACKAGE is the wheel to install; by default it is built from this repository.
+#
+# Exits with 0 when training is done, and with 2 if the run failed.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -35,21 +38,27 @@ while true; do
         sleep 30
     done
 
-    # Preemption can interrupt any of these commands. If the run fails while the slice still exists, another slice would
-    # not help.
-    done=no
+    # Preemption can interrupt any of these commands.
+    code=0
     on_all_workers "${STARTUP:-true}" &&
         tpu tpu-vm scp "$PACKAGE" "$name:" --worker all &&
-        on_all_workers "pip install --quiet '$(basename "$PACKAGE")[tpu]'" &&
-        on_all_workers "\$HOME/.local/bin/a2f train --distributed --config $config --workdir $workdir $overrides" &&
-        on_all_workers "tail -n 1 $workdir/train.log | grep -q '^Done:'" && done=yes
-    state=$(tpu tpu-vm describe "$name" --format 'value(state)' || true)
+        on_all_workers "pip install --quiet '$(basename "$PACKAGE")[tpu,gcs]'" &&
+        on_all_workers "\$HOME/.local/bin/a2f train --distributed --config $config --workdir $workdir $overrides" || code=$?
+    state=READY
+    case $code in
+        0 | 2) ;;              # done, or an error that another slice would not fix
+        75) state=PREEMPTED ;; # the run was asked to stop, and its state is saved
+        *)
+            sleep "${GRACE:-60}" # a slice that is being preempted may be READY for a little longer
+            state=$(tpu tpu-vm describe "$name" --format 'value(state)' || true)
+            ;;
+    esac
     tpu queued-resources delete "$name" --force || true
-    if [ "$done" = yes ]; then
+    if [ "$code" = 0 ]; then
         exit 0
     elif [ "$state" = READY ]; then
         echo "The run failed; see the messages above" >&2
-        exit 1
+        exit 2
     fi
     echo "The slice was preempted; requesting another one (press Ctrl-C to stop)" >&2
 done

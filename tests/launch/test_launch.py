@@ -1,5 +1,6 @@
 """The launch files end in a valid `a2f train` command."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from a2f_jax.cli.main import parser
-from a2f_jax.cli.train import load_config
+from a2f_jax.cli.train import PREEMPTED, load_config
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
@@ -22,26 +23,89 @@ def test_the_jobset_trains_on_all_machines_of_its_slice():
     rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
     (container,) = pod["containers"]
     assert rows * columns == job["completions"] * container["resources"]["limits"]["google.com/tpu"]
-    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-    shell, option, script = container["command"]
-    assert (shell, option) == ("bash", "-c")
-    command, _, then = script.partition(" && ")
-    args, overrides = parser().parse_known_args(command.split()[1:])
+    args, overrides = parser().parse_known_args(container["command"][1:])
     assert args.distributed
+    assert args.workdir.startswith("gs://")
     config = load_config(args.config, overrides)
-    assert config.data.dir == "/data"
+    assert config.data.dir.startswith("gs://")
     assert config.batch_size % (rows * columns) == 0
-    assert then == f"tail -n 1 {args.workdir}/train.log | grep '^Done:'"
+
+
+def test_the_jobset_restarts_a_run_that_was_preempted_but_not_one_that_failed():
+    spec = yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())["spec"]
+    job = spec["replicatedJobs"][0]["template"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
+    failed, saved = 2, PREEMPTED
+    assert failed in rule["onExitCodes"]["values"]
+    assert saved not in rule["onExitCodes"]["values"]
+    (reaction,) = spec["failurePolicy"]["rules"]
+    assert (reaction["action"], reaction["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
 
 
 @pytest.mark.parametrize("script", ["gpu_host.sh", "slurm.sbatch", "tpu_pod.sh"])
 def test_scripts_are_valid_and_end_in_the_same_command(script):
     subprocess.run(["bash", "-n", LAUNCH / script], check=True)
     text = (LAUNCH / script).read_text().replace("\\\n", " ")
-    (command,) = re.findall(r"^[^#\n]*(a2f train .*?)(?: &&|$)", text, re.MULTILINE)
+    (command,) = re.findall(r"^[^#\n]*(a2f train .*?)(?: &&| \|\||$)", text, re.MULTILINE)
     # Only the option names can be checked, because the values are shell variables.
     words = [word.replace("$", "") for word in command.replace('"', "").split()[1:] if word != "$@"]
     args, rest = parser().parse_known_args(words)
     assert args.config
     assert args.workdir
     assert all(word == "overrides" or word.startswith("--config.") for word in rest)
+
+
+def run_on_a_pod(folder, codes, state):
+    """Runs `tpu_pod.sh` with a gcloud whose runs of `a2f train` exit with these codes, one after the other."""
+    (folder / "codes").write_text("\n".join(map(str, codes)))
+    program = folder / "gcloud"
+    program.write_text(
+        "#!/usr/bin/env bash\n"
+        f'cd "{folder}"\n'
+        'case "$*" in\n'
+        '    *" create "*) echo slice >> slices ;;\n'
+        "    *queued-resources\\ describe*) echo ACTIVE ;;\n"
+        f"    *tpu-vm\\ describe*) echo {state} ;;\n"
+        '    *"a2f train"*) code=$(head -n 1 codes); sed -i 1d codes; exit "$code" ;;\n'
+        "esac\n"
+    )
+    program.chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "ZONE": "z",
+        "TYPE": "t",
+        "PACKAGE": "p",
+        "GRACE": "0",
+    }
+    command = ["bash", LAUNCH / "tpu_pod.sh", "configs/a2f.py:sd_x4", "gs://runs/sd_x4"]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, timeout=60)
+    return done.returncode, len((folder / "slices").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("codes", "state", "code", "slices"),
+    [
+        ([0], "READY", 0, 1),
+        ([2], "READY", 2, 1),
+        ([PREEMPTED, PREEMPTED, 0], "READY", 0, 3),
+        ([255, 0], "PREEMPTED", 0, 2),
+        ([255], "READY", 2, 1),
+    ],
+    ids=["done", "failed", "preempted and saved", "preempted at once", "the connection fails"],
+)
+def test_a_pod_requests_another_slice_only_after_a_preemption(tmp_path, codes, state, code, slices):
+    assert run_on_a_pod(tmp_path, codes, state) == (code, slices)
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (PREEMPTED, True)])
+def test_slurm_requeues_a_run_that_was_stopped_at_the_time_limit(tmp_path, code, requeued):
+    for name, script in (("srun", f"exit {code}"), ("scontrol", f'echo "$*" > "{tmp_path}/requeued"')):
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", LAUNCH / "slurm.sbatch", "config", "run"], env=env, check=False)
+    assert done.returncode == code
+    assert (tmp_path / "requeued").exists() == requeued
