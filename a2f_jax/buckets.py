@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn, cast
 
 from a2f_jax.errors import UserError
-from a2f_jax.progress import say
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
@@ -363,6 +362,8 @@ class Claim:
         return time.time() - owner.get("refreshed", 0) > 3 * _EXPIRY
 
     def __enter__(self) -> "Claim":
+        from a2f_jax.progress import say  # imports tqdm, which commands without a bucket need not wait for
+
         owner = self._read()
         if owner is not None and not self._is_dead(owner):
             say(

@@ -175,7 +175,7 @@ def test_other_urls_are_refused(url):
 def test_no_library_for_buckets_is_imported_without_a_url():
     program = (
         "import sys\nfrom a2f_jax.cli.main import main\nmain(['info', 'a2f-sd-x4'])\n"
-        "sys.exit(any(name in sys.modules for name in ('gcsfs', 's3fs', 'aiohttp', 'google.auth')))"
+        "sys.exit(any(name in sys.modules for name in ('fsspec', 'gcsfs', 's3fs', 'aiohttp', 'google.auth')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, stdout=subprocess.DEVNULL).returncode == 0
 

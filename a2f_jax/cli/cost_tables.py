@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_regular, check_writable, format_bytes, local_path, replacing
+from a2f_jax.files import as_path, check_regular, check_writable, exists, format_bytes, replacing
 
 if TYPE_CHECKING:
     from a2f_jax.hardware import Accelerator, ProgramCosts, Target
@@ -44,9 +43,9 @@ def json_path(args: argparse.Namespace) -> pathlib.Path | None:
         return None
     if args.compile_for is None:
         raise UserError("--json is only for the figures of --compile-for")
-    path = local_path(args.json)
+    path = as_path(args.json)
     check_regular(path)
-    if os.path.lexists(path):
+    if exists(path):
         raise UserError(f"{path} exists: choose another --json")
     check_writable(path.parent)
     return path
