@@ -107,7 +107,7 @@ def _gs_token() -> str:
 
 
 def _filesystem(scheme: str) -> Any:
-    # TensorFlow's own access to buckets is not part of its wheels any more.
+    # One way to access buckets, whether TensorFlow happens to be installed (extra [tensorboard]) or not.
     os.environ.setdefault("EPATH_USE_TF", "false")
     # To tell kinds of buckets apart, gcsfs would ask another service, and wait a minute if that is out of reach.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
