@@ -264,7 +264,7 @@ class Upscaler:
 
     def _one(self, image: np.ndarray, depth: str, plan: Plan, progress: Progress) -> Iterator[np.ndarray]:
         if self.verbose:
-            say(self._describe(*image.shape[:2], plan))
+            say(self._describe(image.shape[0], image.shape[1], plan))
         height, width = (side + 2 * self._margin for side in image.shape[:2])
         meter = _Meter(progress, self._tile_count(height, width, plan))
         while True:
