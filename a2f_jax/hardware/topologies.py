@@ -10,8 +10,10 @@ from a2f_jax.hardware.accelerators import Target
 
 _INSTALL = "install the compilers with the extra [compile]"
 
-# libtpu looks for a TPU and for the machines of its slice, and complains where there are none.
+# libtpu looks for a TPU and for the machines of its slice, and complains where there are none. It also locks out other
+# processes, since only one can use a TPU; any number can compile.
 _NO_TPU_HERE = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5e-4",
     "TPU_WORKER_HOSTNAMES": "localhost",

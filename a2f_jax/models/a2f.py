@@ -21,7 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.catalog import SCALES
-from a2f_jax.models.layers import Conv, Dtype, conv_init, normalized_kernel, pixel_shuffle, pointwise_conv
+from a2f_jax.models import packed
+from a2f_jax.models.layers import (
+    Conv,
+    Dtype,
+    PackedProjection,
+    conv_init,
+    normalized_kernel,
+    pixel_shuffle,
+    pointwise_conv,
+)
 
 Params = dict[str, Any]
 
@@ -82,6 +91,7 @@ class Block(nn.Module):
       weight_norm: whether 3×3 kernels are weight-normalized; False for folded parameters.
       dtype: computation dtype.
       winograd: whether wide 3×3 convolutions use Winograd's algorithm.
+      pack: number of pixels in the channels of a state, see `a2f_jax.models.packed`; 1 if they are not packed.
     """
 
     attention: bool = True
@@ -90,23 +100,37 @@ class Block(nn.Module):
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
     winograd: bool = False
+    pack: int = 1
 
     @nn.compact
     def __call__(self, states: Sequence[jax.Array]) -> jax.Array:
-        """Maps the states s_0, ..., s_i, each `[N, H, W, n]`, to s_{i+1} of the same shape."""
+        """Maps the states s_0, ..., s_i, each `[N, H, W, n]` or packed, to s_{i+1} of the same shape."""
         s = states[-1]
-        n = s.shape[-1]
+        n = s.shape[-1] // self.pack
 
         def weight(name: str) -> jax.Array:
             return self.param(name, nn.initializers.ones, ()).astype(self.dtype)
 
-        def conv(features: int, name: str) -> Conv:
-            return Conv(features, 3, self.weight_norm, self.dtype, self.winograd, name=name)
+        def conv(features: int, name: str, pixels: int = 1) -> Conv:
+            return Conv(features, 3, self.weight_norm, self.dtype, self.winograd, pixels, name=name)
 
-        res = conv(n, "reduce")(nn.relu(conv(HIDDEN, "expand")(s)))
+        if self.pack > 1:
+            # The hidden layer includes the pixels beside the pack, which `reduce` needs. It is zero outside the image.
+            hidden = nn.relu(conv(HIDDEN, "expand", self.pack + 4)(packed.with_neighbors(s, self.pack, 2)))
+            hidden = jnp.where(packed.inside(s.shape[2], self.pack, 1, HIDDEN), hidden, 0)
+            res = conv(n, "reduce", self.pack + 2)(hidden)
+        else:
+            res = conv(n, "reduce")(nn.relu(conv(HIDDEN, "expand")(s)))
         out = weight("lambda_x") * s + weight("lambda_res") * res
         if not self.auxiliary:
             return out
+        if self.pack > 1:
+            p = PackedProjection(self.pack, self.dtype, name="projection")(states)
+            if self.attention:
+                mean = jnp.mean(p.reshape(len(p), -1, n), axis=1, dtype=jnp.float32).astype(self.dtype)
+                weights = Attention(dtype=self.dtype, name="attention")(mean)
+                p = jnp.tile(weights, self.pack)[:, None, None, :] * p
+            return out + weight("lambda_aux") * p
         concatenated = jnp.concatenate(states, -1)
         channels = concatenated.shape[-1]
         if self.depthwise:
@@ -143,6 +167,9 @@ class A2F(nn.Module):
       remat: whether the backward pass recomputes the activations inside each block instead of storing them, which
         saves memory in training.
       winograd: whether wide 3×3 convolutions use Winograd's algorithm; `prefers_winograd` tells where it is faster.
+      pack: number of pixels to pack into the channels of the states, see `a2f_jax.models.packed`; `pixels_per_pack`
+        tells where this is faster. Images whose width is not a multiple of it, and networks with depthwise projections,
+        are computed without packing.
     """
 
     scale: int
@@ -156,6 +183,7 @@ class A2F(nn.Module):
     dtype: Dtype = jnp.float32
     remat: bool = False
     winograd: bool = False
+    pack: int = 1
 
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
@@ -173,11 +201,18 @@ class A2F(nn.Module):
         if lr.ndim != 4 or lr.shape[-1] != 3:
             raise ValueError(f"expected a batch [N, H, W, 3], got {list(lr.shape)}")
 
-        def conv(features: int, name: str, kernel_size: int = 3) -> Conv:
-            return Conv(features, kernel_size, self.weight_norm, self.dtype, self.winograd, name=name)
+        n, height, width, _ = lr.shape
+        pack = self.pack if width % self.pack == 0 and not self.depthwise else 1
+
+        def conv(x: jax.Array, features: int, name: str, kernel_size: int = 3) -> jax.Array:
+            halo = kernel_size // 2
+            options = (self.weight_norm, self.dtype, self.winograd, pack + 2 * halo if pack > 1 else 1)
+            layer = Conv(features, kernel_size, *options, name=name)
+            return layer(packed.with_neighbors(x, pack, halo) if pack > 1 else x)
 
         x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
-        states = [conv(self.features, "head", self.head_kernel)(x)]
+        x = x.reshape(n, height, width // pack, pack * 3)
+        states = [conv(x, self.features, "head", self.head_kernel)]
         block_type = nn.remat(Block) if self.remat else Block
         for i in range(self.blocks):
             block = block_type(
@@ -187,12 +222,15 @@ class A2F(nn.Module):
                 self.weight_norm,
                 self.dtype,
                 self.winograd,
+                pack,
                 name=f"block_{i:02d}",
             )
             states.append(block(states))
         # Pixel shuffle only moves values, so that adding before it gives the same result with one shuffle, not two.
-        sub_pixels = conv(3 * self.scale**2, "tail")(states[-1]) + conv(3 * self.scale**2, "skip")(x)
-        return pixel_shuffle(sub_pixels.astype(jnp.float32), self.scale) * HALF_RANGE + RGB_MEAN
+        channels = 3 * self.scale**2
+        sub_pixels = (conv(states[-1], channels, "tail") + conv(x, channels, "skip")).astype(jnp.float32)
+        sub_pixels = sub_pixels.reshape(n, height, width, channels)
+        return pixel_shuffle(sub_pixels, self.scale) * HALF_RANGE + RGB_MEAN
 
 
 def build(variant: str, scale: int, **options: Any) -> A2F:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from a2f_jax.models import packed
 from a2f_jax.models.convolution import convolve
 
 Dtype = Any
@@ -53,6 +54,7 @@ class Conv(nn.Module):
       weight_norm: whether the kernel is given by direction `v` and gain `g`.
       dtype: computation dtype; parameters are always float32.
       winograd: whether wide 3×3 kernels use Winograd's algorithm.
+      pixels: number of pixels in the channels of the input, see `a2f_jax.models.packed`; 1 if it is not packed.
     """
 
     features: int
@@ -60,11 +62,12 @@ class Conv(nn.Module):
     weight_norm: bool = True
     dtype: Dtype = jnp.float32
     winograd: bool = False
+    pixels: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[N, H, W, in]` to `[N, H, W, features]`."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        """Maps `[N, H, W, in]` to `[N, H, W, features]`, or `pixels` of each row to the `pixels − k + 1` inner ones."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.pixels, self.features)
         if self.weight_norm:
             v = self.param("v", conv_init, shape)
             g = self.param("g", lambda _: kernel_norm(v))
@@ -72,7 +75,30 @@ class Conv(nn.Module):
         else:
             kernel = self.param("kernel", conv_init, shape)
         bias = self.param("bias", bias_init(shape[0] * shape[1] * shape[2]), (self.features,))
-        return convolve(x, kernel.astype(self.dtype), winograd=self.winograd) + bias.astype(self.dtype)
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        if self.pixels > 1:
+            return packed.convolve(x, kernel, self.pixels) + jnp.tile(bias, self.pixels - self.kernel_size + 1)
+        return convolve(x, kernel, winograd=self.winograd) + bias
+
+
+class PackedProjection(nn.Module):
+    """The 1×1 convolution without bias of several packed states, with the parameter of `pointwise_conv`.
+
+    Attributes:
+      pixels: number of pixels in a pack.
+      dtype: computation dtype; the parameter is always float32.
+    """
+
+    pixels: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, states: Sequence[jax.Array]) -> jax.Array:
+        """Maps k states `[N, H, W/q, q·n]` to one."""
+        n = states[0].shape[-1] // self.pixels
+        kernel = self.param("kernel", conv_init, (len(states) * n, n)).astype(self.dtype)
+        matrices = [packed.block_diagonal(part, self.pixels) for part in jnp.split(kernel, len(states))]
+        return jnp.concatenate(states, -1) @ jnp.concatenate(matrices)
 
 
 def pointwise_conv(features: int, fan_in: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:

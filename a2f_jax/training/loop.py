@@ -65,7 +65,7 @@ def train(
         raise TypeError(f"config must be an ml_collections.ConfigDict, not {type(config).__name__}")
     workdir = as_path(workdir)
     check(config, jax.device_count())
-    network = make_network(config, jax.local_devices()[0].platform)
+    network = make_network(config, jax.local_devices()[0].platform, jax.device_count())
     optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
     with contextlib.ExitStack() as stack:

@@ -17,6 +17,7 @@ from a2f_jax.catalog import SCALES
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
+from a2f_jax.models.packed import pixels_per_pack
 from a2f_jax.models.registry import PEERS
 
 
@@ -229,12 +230,13 @@ def _check_peer(settings: Mapping[str, Any]) -> None:
         raise UserError(f"config.data.patch_size={patch} is too small for {peer.title}: use at least {smallest}")
 
 
-def make_network(config: ConfigDict | Mapping[str, Any], platform: str) -> nn.Module:
-    """Returns the network that the settings `model.*` describe.
+def make_network(config: ConfigDict | Mapping[str, Any], platform: str, device_count: int = 1) -> nn.Module:
+    """Returns the network that the settings `model.*` describe, computed in the form that is fastest for the run.
 
     Args:
       config: the settings of the run, which `check` accepts.
-      platform: the platform it will run on, such as `"cpu"`, which decides how convolutions are computed.
+      platform: the platform it will run on, such as `"cpu"`.
+      device_count: the number of devices that share a batch.
     """
     settings = _with_defaults(flat(config))
     if not _is_a2f(settings):
@@ -246,7 +248,11 @@ def make_network(config: ConfigDict | Mapping[str, Any], platform: str) -> nn.Mo
         if name.startswith("model.") and name not in ("model.name", "model.variant")
     }
     network = A2F(**attributes)
-    return network.clone(winograd=prefers_winograd(platform, network.dtype))
+    images = settings["batch_size"] // device_count // settings["accumulate"]
+    return network.clone(
+        winograd=prefers_winograd(platform, network.dtype),
+        pack=pixels_per_pack(platform, network.features, images),
+    )
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

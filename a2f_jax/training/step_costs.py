@@ -85,7 +85,7 @@ def step_costs(config: ConfigDict, target: Target) -> StepCosts:
     """
     devices = compile_only_devices(target)
     check(config, len(devices))
-    network = make_network(config, target.accelerator.platform)
+    network = make_network(config, target.accelerator.platform, len(devices))
     optimizer = make_optimizer(config)
     train_step = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
     state: TrainState = jax.eval_shape(lambda: init_state(network, optimizer, config.seed, ema=config.ema_decay > 0))
