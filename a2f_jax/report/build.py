@@ -82,6 +82,7 @@ def report(
     made: dict[str, tuple[Section, Any]] = {}
     steps: dict[str, Callable[[], tuple[Section, Any]]] = {
         "model_sizes": lambda: sections.model_sizes(progress),
+        "compared_sizes": lambda: sections.compared_sizes(progress),
         "ablation": lambda: sections.ablation(measured),
         "head_kernels": lambda: sections.head_kernels(measured),
         "component_weights": lambda: sections.component_weights(measured, progress),

@@ -255,7 +255,7 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
       A PNG file.
     """
     left, top, width, height = crop
-    columns = len(panels) if len(panels) <= 3 else -(-len(panels) // 2)
+    columns = len(panels) if len(panels) <= 3 else min(-(-len(panels) // 2), 5)
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context({**_STYLE, "axes.grid": False, "figure.constrained_layout.use": False}):
         gap, caption = 0.1, 0.5

@@ -4,6 +4,7 @@ import functools
 import pathlib
 import platform
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,9 @@ _PATCH = 240
 
 TIMED_OUTPUT = (768, 1024)
 """Height and width of the timed output, in pixels: most images of Urban100 are about this size."""
+
+TIMED_OUTPUT_CPU = (256, 384)
+"""The same on a CPU, on which EDSR would take minutes for the larger one. Times are about proportional to pixels."""
 
 
 def elementwise_work(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> int:
@@ -170,7 +174,17 @@ def device_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def running_time(network: A2F, output: tuple[int, int] = TIMED_OUTPUT) -> float:
+def _is_enough(seconds: Sequence[float]) -> bool:
+    count, total = len(seconds), sum(seconds)
+    return count >= 50 or (count >= 5 and total >= 2) or (count >= 3 and total >= 20)
+
+
+def timed_output() -> tuple[int, int]:
+    """Returns the height and width of the output that is timed on the device that computes the report, in pixels."""
+    return TIMED_OUTPUT_CPU if jax.local_devices()[0].platform == "cpu" else TIMED_OUTPUT
+
+
+def running_time(network: Network, output: tuple[int, int]) -> float:
     """Measures the time of a forward pass for one image, after compilation and warm-up, without host transfers.
 
     The time depends only on the shapes, so the weights are random and the image is noise.
@@ -181,10 +195,12 @@ def running_time(network: A2F, output: tuple[int, int] = TIMED_OUTPUT) -> float:
       output: height and width of the output, in pixels.
 
     Returns:
-      The median in seconds over at least 5 runs, and up to 50 while the total stays below 2 seconds.
+      The median in seconds over 3 runs, up to 5 while the total stays below 20 seconds, and up to 50 while it stays
+      below 2 seconds.
     """
     winograd = prefers_winograd(jax.local_devices()[0].platform, network.dtype)
-    network = network.clone(weight_norm=False, winograd=winograd)
+    options = {"weight_norm": False, "winograd": winograd}
+    network = network.clone(**{name: value for name, value in options.items() if hasattr(network, name)})
     height, width = (size // network.scale for size in output)
     lr = jax.random.uniform(jax.random.key(0), (1, height, width, 3), maxval=255.0)
     shapes = jax.eval_shape(network.init, jax.random.key(0), lr)
@@ -192,10 +208,9 @@ def running_time(network: A2F, output: tuple[int, int] = TIMED_OUTPUT) -> float:
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), x.dtype), shapes)
     with jax.default_matmul_precision("highest"):  # as in upscaling: accelerators round float32 products otherwise
         run = jax.jit(network.apply).lower(params, lr).compile()
-    for _ in range(2):
-        run(params, lr).block_until_ready()
+    run(params, lr).block_until_ready()
     seconds: list[float] = []
-    while len(seconds) < 5 or (sum(seconds) < 2 and len(seconds) < 50):
+    while not _is_enough(seconds):
         start = time.perf_counter()
         run(params, lr).block_until_ready()
         seconds.append(time.perf_counter() - start)

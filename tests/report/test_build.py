@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib", reason="needs the extra [report]")
 
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.errors import UserError
+from a2f_jax.evaluation import paper
 from a2f_jax.images import write_rgb
 from a2f_jax.model import Model, save
 from a2f_jax.models.a2f import build
@@ -22,7 +23,10 @@ from a2f_jax.report.build import report
 def folders(tmp_path, random_params, monkeypatch):
     """Weights, a benchmark set of one image, and a photograph, with the slow measurements replaced."""
     monkeypatch.setattr(measure, "xla_flops", lambda network: 2.1e9)
-    monkeypatch.setattr(measure, "running_time", lambda network: 0.25)
+    monkeypatch.setattr(measure, "running_time", lambda network, output: 0.25)
+    monkeypatch.setattr(paper, "COMPARISON", {scale: rows[:4] for scale, rows in paper.COMPARISON.items()})
+    monkeypatch.setattr(paper, "RUNNING_TIME", paper.RUNNING_TIME[5:])
+    monkeypatch.setattr(paper, "LPIPS", paper.LPIPS[-2:])
     network = build("a2f-s", 4)
     save(Model(network, random_params(network)), tmp_path / "runs/s.safetensors")
     image = matlab_bicubic(np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8), 8)

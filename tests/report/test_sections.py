@@ -6,12 +6,14 @@ pytest.importorskip("matplotlib", reason="needs the extra [report]")
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.data.sources import Pair, Source
 from a2f_jax.errors import UserError
+from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.paper import COMPARISON
 from a2f_jax.images import write_rgb
 from a2f_jax.model import Model
-from a2f_jax.models.a2f import A2F, ABLATIONS, VARIANTS, build
+from a2f_jax.models.a2f import A2F, ABLATIONS, build
 from a2f_jax.models.fsrcnn import FSRCNN
+from a2f_jax.models.vdsr import VDSR
 from a2f_jax.report import sections
 from a2f_jax.report.page import PageFigure, Table
 from a2f_jax.report.sections import Example, Measured, scores
@@ -89,12 +91,32 @@ def test_weights_without_scores_have_no_row(measured, no_tradeoff):
     assert not any(n["weights"] for n in numbers)
 
 
-def test_running_time_section_states_what_was_measured(monkeypatch):
-    monkeypatch.setattr(scores.measure, "running_time", lambda network: 0.25)
-    section, _ = sections.running_time([])
+def test_running_time_section_states_what_was_measured(measured, monkeypatch):
+    slow = {"RCAN": 6.0, "EDSR": 18.0, "DBPN": 5.0, "SRFBN": 4.0, "VDSR": 3.0, "CARN": 0.5}
+    monkeypatch.setattr(scores.measure, "sizes", lambda _: {"parameters": 1000, "with_elementwise": 1e9})
+    monkeypatch.setattr(scores.measure, "running_time", lambda n, output: slow.get(type(n).__name__, 0.25))
+    section, numbers = sections.running_time([measured(build("a2f-sd", 4))])
     assert "computes in float32" in section.parts[0]
     assert "3×3 convolutions by the Winograd algorithm" in section.parts[0]  # on a CPU
-    assert [row.cells[4] for row in tables(section)[0].rows if row.measured] == ["0.2500"] * len(VARIANTS)
+    assert "96×64 → 384×256" in section.parts[0]
+    # As the slides print them, 32.6 ms and 14.5 ms, and 874.6 ms.
+    assert "RCAN 24.0 (slides: 60.3)" in section.parts[1]
+    assert "CARN-M 2.0 (slides: 2.2)" in section.parts[1]
+    rows = {row.cells[0]: (row.cells[1], row.cells[4]) for row in tables(section)[0].rows if row.measured}
+    assert list(rows) == [*(t.method for t in paper.RUNNING_TIME), "A2F-S", "A2F-M"]
+    assert rows["EDSR"] == ("measured here, random weights", "18.0000")
+    assert rows["A2F-SD"] == ("measured here", "0.2500")
+    assert {tuple(number["output"]) for number in numbers} == {(256, 384)}
+
+
+def test_compared_networks_are_counted_next_to_the_slides_with_reasons(monkeypatch):
+    some = {4: [row for row in paper.COMPARISON[4] if row.method in ("AWSRN-S", "A2F-S", "SRCNN")]}
+    monkeypatch.setattr(paper, "COMPARISON", some)
+    section, numbers = sections.compared_sizes(progress=False)
+    rows = {row.cells[0]: row.cells[1:] for row in tables(section)[0].rows}
+    assert rows["SRCNN"] == ["×4", "57,281", "57K", "52.7G", "52.7G", ""]
+    assert rows["AWSRN-S"][3:] == ["33.7G", "37.7G", "slides: 37.7G appears to be a misprint of 33.7G"]
+    assert [number["model"] for number in numbers] == ["SRCNN", "AWSRN-S"]
 
 
 def test_measured_ablations_are_recognized_by_their_architecture(measured):
@@ -131,6 +153,17 @@ def test_lpips_table_has_every_variant_and_the_measured_scores(measured):
     assert ours["A2F-S"][:3] == ["counted", "331K", "0.329G"]
     # The slides show 1.370G, which includes elementwise operations.
     assert float(ours["A2F-L"][2].rstrip("G")) == pytest.approx(1.370, rel=0.015)
+    # The slides print 0.445G; 32.5G for 1280×720 pixels are 0.577G for 128×128.
+    assert ours["CARN-M"][:3] == ["counted", "294K", "0.577G"]
+    order = [row.cells[0] for row in tables(section)[0].rows]
+    assert order[:4] == ["AWSRN", "AWSRN", "AWSRN-SD", "AWSRN-SD"]
+
+
+def test_lpips_of_another_network_is_shown_in_its_row():
+    vdsr = Measured("vdsr.npz", Model(VDSR(4), {}, {"network": "vdsr"}), SET5)
+    section, _ = sections.lpips([vdsr])
+    (row,) = [row.cells for row in tables(section)[0].rows if row.cells[0] == "VDSR"]
+    assert row == ["VDSR", "measured: `vdsr.npz`", "666K", "10.891G", "0.1732", "–", "–", "–", "–"]
 
 
 def test_component_weights_equal_the_parameters(measured):

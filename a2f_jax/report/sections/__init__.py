@@ -3,13 +3,14 @@
 from a2f_jax.report.sections.common import Measured, measure_weights
 from a2f_jax.report.sections.components import component_weights
 from a2f_jax.report.sections.scores import comparison, lpips, running_time
-from a2f_jax.report.sections.sizes import ablation, head_kernels, model_sizes
+from a2f_jax.report.sections.sizes import ablation, compared_sizes, head_kernels, model_sizes
 from a2f_jax.report.sections.visual import Example, default_examples, example_from_file, visual_comparison
 
 __all__ = [
     "Example",
     "Measured",
     "ablation",
+    "compared_sizes",
     "comparison",
     "component_weights",
     "default_examples",

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tqdm
@@ -12,7 +12,8 @@ from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import evaluate
 from a2f_jax.evaluation.lpips import installed as lpips_installed
 from a2f_jax.evaluation.paper import SETS, Row
-from a2f_jax.model import Model
+from a2f_jax.model import Model, Network
+from a2f_jax.models.a2f import VARIANTS, build
 from a2f_jax.models.registry import PEERS
 from a2f_jax.report import measure
 
@@ -77,6 +78,26 @@ def measure_weights(
         result = evaluate(model, found, data_dir=data_dir, weights=label, lpips=lpips_installed(), progress=progress)
         measured.append(Measured(label, model, result["datasets"]))
     return measured
+
+
+def networks_named(titles: Iterable[str], scale: int) -> dict[str, Network]:
+    """Returns the networks that are printed under the given titles, in their order, as far as they exist here.
+
+    Args:
+      titles: names as the slides print them, such as `"CARN-M"`.
+      scale: the upscaling factor.
+
+    Returns:
+      The networks by title.
+    """
+    found: dict[str, Network] = {}
+    for title in titles:
+        if title.lower() in VARIANTS:
+            found[title] = build(title.lower(), scale)
+        for peer in PEERS.values():
+            if peer.title == title and scale in peer.scales:
+                found[title] = peer.make(scale)
+    return found
 
 
 def score_cells(scores: Mapping[str, Mapping[str, float]], *metrics: str) -> list[str]:

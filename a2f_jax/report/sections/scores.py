@@ -1,13 +1,13 @@
 """The sections about quality and speed, compared with other networks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 
 from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.paper import SETS, Row
-from a2f_jax.models.a2f import SCALES, VARIANTS, build
+from a2f_jax.models.a2f import SCALES, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.counts import count
 from a2f_jax.progress import progress_bar
@@ -20,6 +20,7 @@ from a2f_jax.report.sections.common import (
     Numbers,
     billions,
     measured_as,
+    networks_named,
     score_cells,
     thousands,
 )
@@ -96,17 +97,23 @@ def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
         )
         for row in paper.LPIPS
     ]
-    for variant in VARIANTS:
-        size = count(build(variant, 4), output)
+    of_scale = [m for m in measured if m.model.scale == 4]
+    printed = [row.method for row in paper.LPIPS]
+    titles = dict.fromkeys([*(name.upper() for name in VARIANTS), *printed, *(m.row.method for m in of_scale)])
+    networks = {**{m.row.method: m.model.network for m in of_scale}, **networks_named(titles, 4)}
+    for title, network in networks.items():
+        size = count(network, output)
         sizes = [thousands(size.parameters / 1e3), billions(size.multiply_adds / 1e9, 3)]
-        numbers.append({"variant": variant, "multiply_adds_32x32": size.multiply_adds})
+        numbers.append({"model": title, "multiply_adds_32x32": size.multiply_adds})
         sources = {
             measured_as(m): m.datasets
-            for m in measured
-            if m.model.scale == 4 and m.model.variant == variant and any("lpips" in d for d in m.datasets.values())
+            for m in of_scale
+            if m.row.method == title and any("lpips" in d for d in m.datasets.values())
         }
         for source, scores in (sources or {"counted": {}}).items():
-            rows.append(Cells([variant.upper(), source, *sizes, *score_cells(scores, "lpips")], measured=True))
+            rows.append(Cells([title, source, *sizes, *score_cells(scores, "lpips")], measured=True))
+    places = {row.method: index for index, row in enumerate(paper.LPIPS)}
+    rows.sort(key=lambda row: (places.get(row.cells[0], len(places)), row.cells[1] != "slides"))
     heading = ["Model", "Source", "Parameters", "GFLOPs, 32×32", *(BENCHMARK_SETS[name].title for name in SETS)]
     parts: list[Part] = [
         "LPIPS (AlexNet, version 0.1) on the whole RGB image; lower is better. The GFLOPs of the slides are multi-adds "
@@ -116,8 +123,22 @@ def lpips(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
     return Section("LPIPS and GFLOPs (×4)", parts), numbers
 
 
+_LARGE = ("RCAN", "EDSR", "D-DBPN", "SRFBN", "VDSR")
+
+
+def _claims(seconds: Mapping[str, float]) -> str:
+    # What the slides say about the speed of A2F-SD, in their own times and in the given ones.
+    published = {t.method: t.seconds for t in paper.RUNNING_TIME}
+    ratios = [
+        f"{name} {times / seconds['A2F-SD']:.1f} (slides: {published[name] / published['A2F-SD']:.1f})"
+        for name, times in seconds.items()
+        if name in ("CARN-M", *_LARGE)
+    ]
+    return f"Times relative to A2F-SD: {', '.join(ratios)}. The slides call A2F-SD 2 to 60 times as fast as these."
+
+
 def running_time(measured: Sequence[Measured], progress: bool = True) -> tuple[Section, Numbers]:
-    """Tabulates the seconds per image of the size of Urban100, ×4.
+    """Tabulates the seconds per image of the networks in the slides' table and of all variants, ×4.
 
     Args:
       measured: the models, for their PSNR on Urban100.
@@ -138,31 +159,34 @@ def running_time(measured: Sequence[Measured], progress: bool = True) -> tuple[S
         for t in paper.RUNNING_TIME
     ]
     numbers: Numbers = []
-    with progress_bar(total=len(VARIANTS), unit="variant", description="running time", visible=progress) as bar:
-        for variant in VARIANTS:
-            network = build(variant, 4)
+    titles = dict.fromkeys([*(t.method for t in paper.RUNNING_TIME), *(name.upper() for name in VARIANTS)])
+    networks = networks_named(titles, 4)
+    output = measure.timed_output()
+    with progress_bar(total=len(networks), unit="network", description="running time", visible=progress) as bar:
+        for title, network in networks.items():
             size = measure.sizes(network)
-            seconds = measure.running_time(network)
-            numbers.append({"variant": variant, "seconds": seconds, "device": device, "output": measure.TIMED_OUTPUT})
-            psnr = [
-                f"{m.datasets['urban100']['psnr']:.2f}"
-                for m in measured
-                if m.model.scale == 4 and m.model.variant == variant and "urban100" in m.datasets
-            ]
+            seconds = measure.running_time(network, output)
+            numbers.append({"model": title, "seconds": seconds, "device": device, "output": output})
+            of_network = [m for m in measured if m.model.scale == 4 and m.row.method == title]
+            psnr = [f"{m.datasets['urban100']['psnr']:.2f}" for m in of_network if "urban100" in m.datasets]
             sizes = [thousands(size["parameters"] / 1e3), billions(size["with_elementwise"] / 1e9)]
-            cells = [variant.upper(), "measured here", *sizes, f"{seconds:.4f}", " ".join(psnr) or MISSING]
+            source = "measured here" if of_network else "measured here, random weights"
+            cells = [title, source, *sizes, f"{seconds:.4f}", " ".join(psnr) or MISSING]
             rows.append(Cells(cells, measured=True))
             bar.update()
-    height, width = measure.TIMED_OUTPUT
+    height, width = output
     platform = jax.local_devices()[0].platform
     parts: list[Part] = [
         f"Measured on {device} ({platform}) with JAX {jax.__version__}: the median time of repeated forward passes on "
-        f"one image of noise, {width // 4}×{height // 4} → {width}×{height}, a typical size in Urban100, after "
-        "compilation and warm-up, without transfers between host and device. The whole network is one compiled "
-        "program, which computes in float32 and evaluates the wide 3×3 convolutions "
+        f"one image of noise, {width // 4}×{height // 4} → {width}×{height}, after compilation and warm-up, without "
+        f"transfers between host and device. {'A CPU' if platform == 'cpu' else 'Another device'} is given "
+        f"{'a smaller image than the size of Urban100' if platform == 'cpu' else 'the size of Urban100'}. "
+        "Each network is one compiled program, which computes in float32; those of A2F evaluate the wide 3×3 "
+        "convolutions "
         f"{'by the Winograd algorithm' if prefers_winograd(platform, jax.numpy.float32) else 'directly'}, as in "
-        "upscaling on this device. PSNR is that on Urban100. The slides do not name their device, so their times "
-        "cannot be compared with these.",
+        "upscaling on this device. The times do not depend on the weights. PSNR is that on Urban100. The slides do not "
+        "name their device, so only the ratios can be compared.",
+        _claims({number["model"]: number["seconds"] for number in numbers}),
         Table(["Model", "Source", "Parameters", "Multi-adds", "Seconds", "PSNR (dB)"], rows, text_columns=2),
     ]
     return Section("Running time (×4)", parts), numbers

@@ -16,6 +16,7 @@ from a2f_jax.report.sections.common import (
     Numbers,
     billions,
     measured_as,
+    networks_named,
     score_cells,
     thousands,
 )
@@ -77,6 +78,59 @@ def model_sizes(progress: bool = True) -> tuple[Section, Numbers]:
         Table(heading, rows, text_columns=2),
     ]
     return Section("Size of the models", parts), numbers
+
+
+# What is known about counts that are not those of the slides.
+_REMARKS = {
+    ("FSRCNN", 2): "slides: transposed convolution at SR size",
+    ("FSRCNN", 4): "slides: transposed convolution at SR size",
+    ("DRCN", 2): "slides: a factor of 10 is missing",
+    ("DRCN", 4): "slides: a factor of 10 is missing",
+    ("AWSRN-S", 4): "slides: 37.7G appears to be a misprint of 33.7G",
+    ("SRFBN-S", 2): "slides: repeat the parameters of ×4",
+    ("SRFBN-S", 4): "slides: an image is computed in each of the four steps, not only in the last",
+    ("LapSRN", 2): "slides: repeat the parameters of ×4; their multi-adds are unexplained",
+    ("LapSRN", 4): "slides: transposed convolutions at SR size",
+    ("SRDenseNet", 4): "slides: transposed convolutions at SR size",
+    ("MSRN", 4): "slides: last layers counted at LR size",
+    ("FALSR-C", 2): "the published weights are larger than the slides say",
+    ("CARN-M", 2): "slides: upsampling layers of all scales together",
+    ("CARN-M", 4): "slides: upsampling layers of all scales together",
+    ("CARN", 2): "slides: upsampling layers of all scales together",
+    ("CARN", 4): "slides: upsampling layers of all scales together",
+}
+
+
+def compared_sizes(progress: bool = True) -> tuple[Section, Numbers]:
+    """Tabulates parameters and multi-adds of the networks that the slides compare A2F with.
+
+    Args:
+      progress: whether to show a progress bar.
+    """
+    numbers: Numbers = []
+    rows = []
+    cases = [
+        (scale, row, network)
+        for scale, published in paper.COMPARISON.items()
+        for row in published
+        for network in networks_named([row.method], scale).values()
+        if row.method.lower() not in VARIANTS
+    ]
+    with progress_bar(total=len(cases), unit="network", description="sizes of others", visible=progress) as bar:
+        for scale, row, network in cases:
+            size = measure.sizes(network)
+            numbers.append({"model": row.method, "scale": scale, **size})
+            cells = [row.method, f"×{scale}", f"{size['parameters']:,}", thousands(row.parameters)]
+            cells += [billions(size["multiply_adds"] / 1e9), billions(row.multiply_adds)]
+            rows.append(Cells([*cells, _REMARKS.get((row.method, scale), "")]))
+            bar.update()
+    heading = ["Model", "Scale", "Parameters", "slides", "Multi-adds", "slides", "Remark"]
+    parts: list[Part] = [
+        "The networks of the slides that exist in this package, counted as above, next to what the slides print. "
+        "Transposed convolutions are counted at the size of their input. The slides leave out biases in some rows.",
+        Table(heading, rows, text_columns=2),
+    ]
+    return Section("Size of the compared networks", parts), numbers
 
 
 def ablation(measured: Sequence[Measured]) -> tuple[Section, Numbers]:
