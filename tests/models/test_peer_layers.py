@@ -4,13 +4,29 @@ import jax
 import numpy as np
 import pytest
 
-from a2f_jax.models.peer_layers import PReLU, ProjectionDown, ProjectionUp, TransposedConv, resize_bilinear
+from a2f_jax.models.peer_layers import PlainConv, PReLU, ProjectionDown, ProjectionUp, TransposedConv, resize_bilinear
 
 
 def random_params(layer, shape):
     shapes = jax.eval_shape(layer.init, jax.random.key(0), np.zeros(shape, np.float32))["params"]
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_groups_are_convolutions_of_their_own(groups):
+    layer = PlainConv(32, groups=groups)
+    x = np.random.default_rng(0).normal(size=(2, 6, 5, 16)).astype(np.float32)
+    params = random_params(layer, x.shape)
+    whole = jax.lax.conv_general_dilated(
+        x,
+        params["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    np.testing.assert_allclose(layer.apply({"params": params}, x), whole + params["bias"], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
