@@ -184,8 +184,9 @@ def running_time(measured: Sequence[Measured], progress: bool = True) -> tuple[S
         "Each network is one compiled program, which computes in float32; those of A2F evaluate the wide 3×3 "
         "convolutions "
         f"{'by the Winograd algorithm' if prefers_winograd(platform, jax.numpy.float32) else 'directly'}, as in "
-        "upscaling on this device. The times do not depend on the weights. PSNR is that on Urban100. The slides do not "
-        "name their device, so only the ratios can be compared.",
+        "upscaling on this device. The times do not depend on the weights. On a CPU, XLA computes the transposed "
+        "convolutions of D-DBPN and SRFBN several times as slowly as others. PSNR is that on Urban100. The slides do "
+        "not name their device, so only the ratios can be compared.",
         _claims({number["model"]: number["seconds"] for number in numbers}),
         Table(["Model", "Source", "Parameters", "Multi-adds", "Seconds", "PSNR (dB)"], rows, text_columns=2),
     ]
