@@ -30,9 +30,10 @@ _OWN_GROUPS, _GROUPS = pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-# Candidate tile sides. On a CPU, the intermediate values of a tile should fit into the cache; accelerators are only
-# efficient on large arrays.
-_SIDES = {"cpu": (64,), "other": (64, 128, 256, 512, 1024)}
+# Candidate tile sides. On a CPU, the intermediate values of a tile should fit into the cache; GPUs are only efficient on
+# large arrays. On a TPU, XLA estimates the fewest cycles per pixel for 256, and a tile of 1024 would take 13 GB
+# (`a2f upscale --compile-for v5e --tile 256`).
+_SIDES = {"cpu": (64,), "gpu": (64, 128, 256, 512, 1024), "tpu": (64, 128, 256)}
 
 
 Place = Literal["device", "host", "disk"]
@@ -171,7 +172,7 @@ def make_plan(
     on_cpu = platform == "cpu"
     room = (memory - RUNTIME) // concurrent - reserved if on_cpu else memory
     if side is None:
-        sides = _SIDES["cpu" if on_cpu else "other"]
+        sides = _SIDES.get(platform, _SIDES["gpu"])
         fitting = [s for s in sides if working_bytes(network, width, s, platform) <= room // 2]
         # Minimize the computed area, including what reaches beyond the image. 128² accounts for the cost of starting
         # the programs of a tile.
