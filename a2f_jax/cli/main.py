@@ -11,7 +11,13 @@ from typing import Any, NoReturn
 
 from a2f_jax import __version__
 from a2f_jax.cli.commands import message_of
-from a2f_jax.cli.process import interruptible, missing_device, quiet_libraries, set_up_streams
+from a2f_jax.cli.process import (
+    interruptible,
+    missing_device,
+    quiet_libraries,
+    set_up_streams,
+    skip_missing_accelerators,
+)
 from a2f_jax.errors import UserError, escape
 
 _EPILOG = """
@@ -96,6 +102,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     _check_unrecognized(args.parser, train.split_overrides(rest)[1] if args.run is train.run else rest)
     quiet_libraries()
+    skip_missing_accelerators()
     try:
         return args.run(args, rest) or 0
     except UserError as error:

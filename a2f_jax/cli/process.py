@@ -2,6 +2,8 @@
 
 import codecs
 import contextlib
+import glob
+import importlib.util
 import io
 import os
 import signal
@@ -14,6 +16,9 @@ from typing import Any
 
 _PLAIN = {"×": "x", "·": "*", "–": "-", "—": "-", "−": "-", "±": "+/-", "→": "->", "…": "...", "≥": ">=", "≤": "<="}
 _RESEND_DELAY = 0.05
+
+# Cloud TPUs, NVIDIA GPUs, those of Windows in WSL, AMD and Intel GPUs.
+_DEVICE_FILES = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/dev/dri/*")
 
 
 def _in_plain_text(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -33,6 +38,17 @@ def set_up_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="a2f_plain_text")
+
+
+def skip_missing_accelerators() -> None:
+    """Makes JAX use only the CPU on a Linux machine where compilers for accelerators are installed without a device.
+
+    The extra [compile] installs them for `--compile-for`. JAX would try each, which takes seconds and prints errors.
+    The environment variable JAX_PLATFORMS takes precedence.
+    """
+    compilers = [name for name in ("libtpu", "jax_plugins") if importlib.util.find_spec(name)]
+    if sys.platform == "linux" and compilers and not any(glob.glob(pattern) for pattern in _DEVICE_FILES):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def quiet_libraries() -> None:

@@ -11,7 +11,8 @@ import warnings
 import pytest
 from PIL import Image
 
-from a2f_jax.cli.process import interruptible, quiet_libraries, set_up_streams
+from a2f_jax.cli import process
+from a2f_jax.cli.process import interruptible, quiet_libraries, set_up_streams, skip_missing_accelerators
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,19 @@ def test_warnings_about_metadata_of_images_are_hidden():
         assert not shown
         warnings.warn("other", stacklevel=1)
     assert [str(warning.message) for warning in shown] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("device_files", "chosen", "platforms"),
+    [([], None, "cpu"), (["/dev/nvidia0"], None, None), ([], "tpu", "tpu")],
+)
+def test_only_the_cpu_is_used_where_no_accelerator_exists(monkeypatch, device_files, chosen, platforms):
+    monkeypatch.setattr(process.glob, "glob", lambda pattern: [f for f in device_files if f.startswith(pattern[:11])])
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: name == "libtpu")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("JAX_PLATFORMS")
+    if chosen:
+        monkeypatch.setenv("JAX_PLATFORMS", chosen)
+    skip_missing_accelerators()
+    assert os.environ.get("JAX_PLATFORMS") == platforms
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
