@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -99,3 +100,11 @@ def random_params():
         return jax.tree.map_with_path(values, shapes)
 
     return draw
+
+
+@pytest.fixture(autouse=True)
+def default_sigint():
+    """Python's own handling of Ctrl-C, even if the tests run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -2,7 +2,6 @@
 
 import pathlib
 import runpy
-import signal
 
 import jax
 import numpy as np
@@ -34,14 +33,6 @@ def data_dir(tmp_path_factory):
     for scale in (2, 3, 4):
         prepare("tiny", scale=scale, data_dir=target, source=source, validation=2, min_size=1)
     return target
-
-
-@pytest.fixture
-def default_sigint():
-    """Python's own handling of Ctrl-C, even if the tests run in the background of a script, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, at_step
     assert_same_weights(tmp_path / "checkpoints/8", whole / "checkpoints/8")
 
 
-def test_ctrl_c_saves_and_raises_keyboard_interrupt(config, tmp_path, at_step_3, default_sigint, capfd):
+def test_ctrl_c_saves_and_raises_keyboard_interrupt(config, tmp_path, at_step_3, capfd):
     at_step_3(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path)

@@ -9,7 +9,7 @@ from a2f_jax.training.preemption import Preemption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_only_recorded(number, default_sigint):
+def test_the_first_signal_is_only_recorded(number):
     before = signal.getsignal(number)
     with Preemption() as preemption:
         assert not preemption.requested()
@@ -19,14 +19,14 @@ def test_the_first_signal_is_only_recorded(number, default_sigint):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_does_what_it_did_before(default_sigint):
+def test_a_second_ctrl_c_does_what_it_did_before():
     with Preemption():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_stays_ignored_where_it_was(default_sigint):
+def test_ctrl_c_stays_ignored_where_it_was():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Preemption() as preemption:
         os.kill(os.getpid(), signal.SIGINT)
