@@ -103,7 +103,7 @@ def _work(program_flops: int, traffic: int, accelerator: "Accelerator", dtype: s
     rows = [
         ("arithmetic", f"{_number(program_flops)}FLOP in convolutions and matrix products"),
         ("traffic", f"{_bytes(traffic)} from and to the main memory of the device (estimate)"),
-        ("arithmetic intensity", f"{program_flops / max(traffic, 1):.3g} FLOP per byte"),
+        ("arithmetic intensity", f"{_number(program_flops / max(traffic, 1))}FLOP per byte"),
     ]
     if bound := roofline_seconds(accelerator, dtype, program_flops, traffic):
         limit = "arithmetic" if program_flops / accelerator.flops[dtype] == bound else "traffic"
