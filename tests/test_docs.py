@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shlex
+import tomllib
 
 import pytest
 
@@ -22,7 +23,7 @@ def documented_commands():
                     yield pytest.param(command, id=f"{page.name}: {command}")
 
 
-@pytest.mark.parametrize("command", documented_commands())
+@pytest.mark.parametrize("command", list(documented_commands()))
 def test_documented_commands_are_accepted_by_the_command_line(command, monkeypatch):
     for module in (compare, convert, data, evaluate, info, models, report, upscale):
         monkeypatch.setattr(module, "run", lambda *_: None)
@@ -50,3 +51,21 @@ def test_the_api_page_lists_exactly_the_public_names():
 
 def test_the_citation_names_the_version():
     assert f"\nversion: {a2f_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_place_names_the_same_versions_of_python_and_jax():
+    setup = (ROOT / "setup.py").read_text()
+    first, end = map(int, re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', setup).groups())
+    versions = [f"3.{minor}" for minor in range(first, end)]
+    jax_first, jax_end = map(int, re.search(r'JAX = ">=0\.(\d+),<0\.(\d+)"', setup).groups())
+    assert re.search(r"^PYTHONS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split() == versions
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tools["mypy"]["python_version"] == versions[0]
+    assert tools["ruff"]["target-version"] == versions[0].replace("3.", "py3")
+    pythons = f"Python {', '.join(versions[:-1])}, or {versions[-1]}"
+    for page in ("README.md", "CONTRIBUTING.md", "docs/index.md"):
+        assert pythons in (ROOT / page).read_text(), page
+    for page in ("README.md", "docs/index.md"):
+        assert f"JAX 0.{jax_first} to 0.{jax_end - 1}" in (ROOT / page).read_text(), page
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"PYTHON_OLDEST=/path/to/python{versions[0]} PYTHON_NEWEST=/path/to/python{versions[-1]}" in contributing

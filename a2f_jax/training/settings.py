@@ -43,7 +43,7 @@ def _is_integer(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     number = _is_integer(value) or isinstance(value, float | np.floating)
-    return number and bool(abs(value) <= np.finfo(np.float32).max)  # which a NaN is not
+    return number and bool(abs(value) <= float(np.finfo(np.float32).max))  # which a NaN is not
 
 
 _AT_LEAST_1 = (lambda value: _is_integer(value) and value >= 1, "a positive integer")

@@ -14,7 +14,7 @@ NAMES = [*ABLATIONS, "head1", "head5", "head7"]
 THOUSANDS = [row.parameters for row in ABLATION[:4]] + [HEAD_KERNELS[i].parameters for i in (0, 2, 3)]
 
 
-@pytest.mark.parametrize(("name", "thousands"), zip(NAMES, THOUSANDS, strict=True))
+@pytest.mark.parametrize(("name", "thousands"), list(zip(NAMES, THOUSANDS, strict=True)))
 def test_the_network_has_the_published_number_of_parameters_and_is_recognized(name, thousands):
     network = make_network(ablation.get_config(name), "gpu").clone(dtype=jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]

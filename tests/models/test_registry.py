@@ -201,7 +201,7 @@ def check_training(network, scale):
     def step(params, state):
         loss, grads = jax.value_and_grad(loss_fn)(params)
         updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state, loss, optax.global_norm(grads)
+        return optax.apply_updates(params, updates), state, loss, optax.tree.norm(grads)
 
     for _ in range(4):
         params, state, loss, norm = step(params, state)

@@ -25,7 +25,7 @@ def test_sizes_match_the_slides(scale, row):
     assert size["with_elementwise"] / 1e9 == pytest.approx(row.multiply_adds, abs=0.06)
 
 
-@pytest.mark.parametrize(("options", "row"), zip([*ABLATIONS.values(), {}], ABLATION, strict=True))
+@pytest.mark.parametrize(("options", "row"), list(zip([*ABLATIONS.values(), {}], ABLATION, strict=True)))
 def test_sizes_of_the_ablations_match_the_slides(options, row):
     size = measure.sizes(build("a2f-l", 2, **options))
     assert round(size["parameters"] / 1e3) == row.parameters
