@@ -22,9 +22,9 @@ CASES = [
     ("v5e:2x2", "bfloat16", 4),
     ("v6e:2x2", "bfloat16", 4),
     ("v5e:2x2", "float32", 4),
+    ("v5e:2x2", "bfloat16", 8),
     ("v5e:2x2", "bfloat16", 16),
     ("v5e:2x2", "bfloat16", 32),
-    ("v5e:2x2", "bfloat16", 64),
 ]
 FORMS = {"direct": 1, "packed": 8}
 

@@ -127,7 +127,9 @@ class Block(nn.Module):
         if self.pack > 1:
             p = PackedProjection(self.pack, self.dtype, name="projection")(states)
             if self.attention:
-                mean = jnp.mean(p.reshape(len(p), -1, n), axis=1, dtype=jnp.float32).astype(self.dtype)
+                # First over the packs: a reshape of the whole would move all pixels to other lanes.
+                means = jnp.mean(p, axis=(1, 2), dtype=jnp.float32).reshape(len(p), self.pack, n)
+                mean = jnp.mean(means, axis=1).astype(self.dtype)
                 weights = Attention(dtype=self.dtype, name="attention")(mean)
                 p = jnp.tile(weights, self.pack)[:, None, None, :] * p
             return out + weight("lambda_aux") * p

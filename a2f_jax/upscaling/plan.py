@@ -30,8 +30,8 @@ _OWN_GROUPS, _GROUPS = pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-# Candidate tile sides. On a CPU, the intermediate values of a tile should fit into the cache; GPUs are efficient only on
-# large arrays. On a TPU, XLA estimates the fewest cycles per pixel for 256, and a tile of 1024 would take 13 GB
+# Candidate tile sides. On a CPU, the intermediate values of a tile should fit into the cache; GPUs are only efficient
+# on large arrays. On a TPU, XLA estimates the fewest cycles per pixel for 256, and a tile of 1024 would take 13 GB
 # (`a2f upscale --compile-for v5e --tile 256`).
 _SIDES = {"cpu": (64,), "gpu": (64, 128, 256, 512, 1024), "tpu": (64, 128, 256)}
 
