@@ -81,13 +81,21 @@ def convolve(x: jax.Array, kernel: jax.Array, pixels: int) -> jax.Array:
       `[N, H, packs, (pixels − k + 1) · out]`.
     """
     k, _, fan_in, out = kernel.shape
-    band = _band(kernel.reshape(k, k * fan_in, out), pixels * fan_in, fan_in)
+    if fan_in > out:  # as [k, out, k · in], whose copies fill whole vectors, too
+        rows = kernel.transpose(0, 3, 1, 2).reshape(k, out, k * fan_in)
+        shifts = range(0, (pixels - k + 1) * fan_in, fan_in)
+        empty = (pixels - k) * fan_in
+        band = jnp.concatenate([jnp.pad(rows, ((0, 0), (0, 0), (left, empty - left))) for left in shifts], 1)
+        layout = "HWOI"
+    else:
+        band = _band(kernel.reshape(k, k * fan_in, out), pixels * fan_in, fan_in)
+        layout = "HWIO"
     return jax.lax.conv_general_dilated(
         x,
         band[:, None],
         window_strides=(1, 1),
         padding=((k // 2, k // 2), (0, 0)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=("NHWC", layout, "NHWC"),
     )
 
 
