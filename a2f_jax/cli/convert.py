@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         commands,
         "convert",
         run,
-        "convert published PyTorch weights or a training run to safetensors, without PyTorch",
+        "convert published weights (.pt, .pth, .npz) or a training run to safetensors, without PyTorch",
         "  a2f convert model_best.pt sd_x4.safetensors\n  a2f convert runs/sd_x4 sd_x4.safetensors --overwrite\n",
     )
     parser.add_argument("source", metavar="PATH", help=WEIGHTS_HELP)

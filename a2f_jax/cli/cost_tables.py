@@ -43,6 +43,8 @@ def json_path(args: argparse.Namespace) -> pathlib.Path | None:
         return None
     if args.compile_for is None:
         raise UserError("--json is only for the figures of --compile-for")
+    if args.json == "-":
+        raise UserError("--json writes a file, because the table goes to standard output: choose a name")
     path = as_path(args.json)
     check_regular(path)
     if exists(path):
@@ -138,7 +140,7 @@ def print_step(costs: "StepCosts", dtype: str, patch: int) -> None:
     rows += [
         ("arguments", f"{_bytes(program.arguments)}, of which {_bytes(program.aliased)} are updated in place"),
         ("temporaries", _bytes(program.temporaries)),
-        ("code", _bytes(program.code) if program.code else "not told by the compiler"),
+        ("code", _bytes(program.code) if program.code else "unknown"),
         ("peak memory", _memory(program.peak_memory, accelerator)),
         *_work(costs.flops, program.traffic // costs.updates, accelerator, dtype),
     ]
@@ -157,15 +159,15 @@ def print_step(costs: "StepCosts", dtype: str, patch: int) -> None:
     print(_table(rows))
 
 
-def print_tile(costs: "TileCosts", dtype: str) -> None:
-    """Prints what upscaling a tile costs."""
+def print_tile(costs: "TileCosts", network: str, dtype: str) -> None:
+    """Prints what upscaling a tile with the named network costs."""
     import jax
 
     accelerator = costs.target.accelerator
     seconds = sum(p.compilation_seconds + p.lowering_seconds for p in costs.programs.values())
     print(
         f"Compiled the tile programs for one {accelerator.kind} with JAX {jax.__version__} in {seconds:.1f} s.\n"
-        f"For a tile of {costs.side}×{costs.side} input pixels:"
+        f"For a tile of {costs.side}×{costs.side} input pixels, {network}, {dtype}:"
     )
     rows = [
         ("peak memory", _memory(costs.peak_memory, accelerator) + ", without the states of the image"),

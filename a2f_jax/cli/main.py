@@ -94,6 +94,7 @@ def _run(argv: Sequence[str] | None) -> int:
     from a2f_jax.cli import train
 
     root = parser()
+    skip_missing_accelerators()  # some types of arguments import JAX
     args, rest = root.parse_known_args(argv)
     if not hasattr(args, "run"):
         if rest:
@@ -102,7 +103,6 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     _check_unrecognized(args.parser, train.split_overrides(rest)[1] if args.run is train.run else rest)
     quiet_libraries()
-    skip_missing_accelerators()
     try:
         return args.run(args, rest) or 0
     except UserError as error:

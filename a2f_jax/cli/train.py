@@ -171,11 +171,14 @@ def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: path
     from a2f_jax.hardware import OutOfMemory, parse_target
     from a2f_jax.training import step_costs
 
+    if args.workdir or args.accept_changes or args.profile is not None or args.distributed:
+        raise UserError("--compile-for does not train: leave out --workdir, --accept-changes, --profile, --distributed")
     target = parse_target(args.compile_for)
     even = step_costs.with_even_batch(config, target.device_count)
     if even.batch_size != config.batch_size:
         print(
-            f"config.batch_size={config.batch_size} cannot be split evenly among {target.device_count} devices: "
+            f"config.batch_size={config.batch_size} cannot be split evenly among {target.device_count} devices"
+            f"{f' with config.accumulate={config.accumulate}' if config.accumulate > 1 else ''}: "
             f"compiling for {even.batch_size}, as with --config.batch_size={even.batch_size}"
         )
     figures: dict[str, Any] = {"devices": target.name, "fits": False}
@@ -198,7 +201,7 @@ def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: path
         cost_tables.write_json(json_path, figures)
     if not figures["fits"]:
         remedy = f"it fits with {', or '.join(ways)}" if ways else "use more devices, a smaller patch or fewer blocks"
-        raise UserError(f"the training step does not fit into a {target.accelerator.kind} ({reason}): {remedy}")
+        raise UserError(f"the training step does not fit into one {target.accelerator.kind} ({reason}): {remedy}")
 
 
 def _connect(args: argparse.Namespace) -> None:

@@ -169,11 +169,12 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _weights(args: argparse.Namespace) -> str:
+    from a2f_jax.models.registry import PEERS
     from a2f_jax.weights import shipped_weights
 
     if args.weights is not None:
         return args.weights
-    if args.model in shipped_weights():
+    if args.model in shipped_weights() or args.model in PEERS:
         return args.model
     return f"{args.model}-x{_scale_for(args.scale or DEFAULT_SCALE)}"
 
@@ -182,15 +183,22 @@ def _scale_for(factor: float) -> int:
     return next((scale for scale in SCALES if scale >= factor), SCALES[-1])
 
 
-def _load(weights: str, factor: float | None) -> "Model":
+def _load(weights: str, args: argparse.Namespace) -> "Model":
     from a2f_jax.model import load
 
     try:
         return load(weights)
     except UserError as error:
-        if error.parameter != "scale" or not factor:
+        if error.parameter != "scale":
             raise
-        return load(weights, _scale_for(factor))  # published weights that serve several scales
+        if args.scale in SCALES:
+            return load(weights, int(args.scale))
+        if not args.scale and not args.size:
+            raise
+        # Weights for another scale would give a wrong image, so the scale is not guessed from the factor.
+        raise UserError(
+            f"{error}. For other factors and for --size, first run a2f convert {weights} FILE.safetensors --scale SCALE"
+        ) from error
 
 
 def _default_output(args: argparse.Namespace, scale: int) -> str:
@@ -295,14 +303,17 @@ def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> No
     from a2f_jax.models.a2f import A2F
     from a2f_jax.upscaling.tile_costs import largest_tile, tile_costs
 
-    if args.images:
-        raise UserError("--compile-for upscales no images: leave them out")
+    if args.images or args.output or args.size or args.ensemble or (args.scale and args.scale not in SCALES):
+        raise UserError("--compile-for upscales no images: leave out images, -o, --size, --ensemble, and other factors")
     target = parse_target(args.compile_for)
     compile_only_devices(target)  # before loading the weights initializes JAX
-    model = _load(_weights(args), args.scale).with_dtype(args.dtype)
+    model = _load(_weights(args), args).with_dtype(args.dtype)
     network = model.inference_network
     if not isinstance(network, A2F) or network.depthwise:
-        raise UserError("--compile-for compiles the tiles of A2F, without depthwise projections")
+        raise UserError(
+            f"{_weights(args)} is {model.variant}: --compile-for knows only the tiles of A2F without depthwise "
+            "projections"
+        )
     cost_tables.waiting(f"the tile programs for {target.name}")
     try:
         if args.tile:
@@ -312,16 +323,16 @@ def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> No
     except OutOfMemory as error:
         side = args.tile or "even 64"
         raise UserError(
-            f"a tile of {side} pixels does not fit into a {target.accelerator.kind} ({error}): pass a smaller --tile"
+            f"a tile of {side} pixels does not fit into one {target.accelerator.kind} ({error}): pass a smaller --tile"
         ) from error
     finally:
         cost_tables.waiting("", done=True)
-    cost_tables.print_tile(costs, args.dtype)
+    cost_tables.print_tile(costs, f"{model.variant} ×{model.scale}", args.dtype)
     if json_path:
         cost_tables.write_json(json_path, cost_tables.tile_figures(costs))
     if not costs.fits:
         raise UserError(
-            f"a tile of {costs.side} pixels does not fit into a {target.accelerator.kind}: pass a smaller --tile"
+            f"a tile of {costs.side} pixels does not fit into one {target.accelerator.kind}: pass a smaller --tile"
         )
 
 
@@ -349,7 +360,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     if not args.images:
         args.parser.error("the following arguments are required: IMAGE")
     weights = _weights(args)
-    model = _load(weights, args.scale).with_dtype(args.dtype)
+    model = _load(weights, args).with_dtype(args.dtype)
     # For each of these scales there are weights that do it better.
     if args.scale in SCALES and args.scale != model.scale:
         raise UserError(

@@ -173,6 +173,10 @@ ACCELERATORS: Mapping[str, Accelerator] = {
 """Accelerators by the name that `parse_target` takes."""
 
 
+_LARGEST_SIDES = {"v4": 16, "v5e": 16, "v5p": 28, "v6e": 16, "cpu": 64}
+_MOST_DEVICES = 8960  # a whole pod of v5p
+
+
 class Target(NamedTuple):
     """The devices that a program is compiled for.
 
@@ -215,9 +219,14 @@ def parse_target(text: str) -> Target:
     if not shape:
         return Target(text, accelerator, (1,) * axes if accelerator.platform == "tpu" else (1,))
     example = {"tpu": f"{name}:{'x'.join('221'[:axes])}", "gpu": f"{name}:8", "cpu": "cpu:8"}[accelerator.platform]
-    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){0,2}", shape):
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", shape):
         raise UserError(f"{text} is invalid: write the devices as, for example, {example}")
     sides = tuple(map(int, shape.split("x")))
+    most = _LARGEST_SIDES.get(name.lower(), _MOST_DEVICES)
+    if max(sides) > most or math.prod(sides) > _MOST_DEVICES:
+        raise UserError(f"{text} is too large: use sides of at most {most}, and at most {_MOST_DEVICES} devices")
+    if accelerator.platform == "tpu" and any(side > 1 and side % 2 for side in sides[:2]):
+        raise UserError(f"{text} is not a slice: the first two sides must be 1 or even, for example {example}")
     allowed = {"tpu": (axes,), "gpu": (1, 2), "cpu": (1,)}[accelerator.platform]
     if len(sides) not in allowed:
         what = f"a {accelerator.kind} slice has {axes} axes" if accelerator.platform == "tpu" else "too many axes"

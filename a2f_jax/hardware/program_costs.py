@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from a2f_jax.errors import UserError
 from a2f_jax.hardware import hlo
 from a2f_jax.hardware.accelerators import Accelerator
 
@@ -100,6 +101,7 @@ def compile_costs(jitted: Any, *arguments: Any) -> ProgramCosts:
 
     Raises:
       OutOfMemory: the compiler has refused the program because of its memory.
+      UserError: the compiler has failed for another reason.
     """
     start = time.perf_counter()
     lowered = jitted.lower(*arguments)
@@ -111,7 +113,8 @@ def compile_costs(jitted: Any, *arguments: Any) -> ProgramCosts:
     except jax.errors.JaxRuntimeError as error:
         _, exhausted, reason = str(error).partition("RESOURCE_EXHAUSTED: ")
         if not exhausted:
-            raise
+            short = " ".join(str(error).split())[:200]
+            raise UserError(f"the compiler cannot compile this program ({short}): try a smaller batch") from error
         raise OutOfMemory(re.split(r"\.\s", f"{reason} ")[0]) from error
     compilation_seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()

@@ -194,6 +194,7 @@ def abstract_step(
     state: TrainState,
     inputs: Any,
     resident: Resident | None = None,
+    donate: bool = True,
 ) -> tuple[Any, tuple[Any, Any, Any]]:
     """Returns the program of `parallelize` for devices that may not exist, and the arguments to lower it with.
 
@@ -205,6 +206,7 @@ def abstract_step(
       inputs: the shapes and dtypes of the inputs of K updates, those of all processes together: with `resident` an
         array `[K]`, otherwise a dict of uint8 `[K, B, h, w, 3]`.
       resident: images in device memory, given as shapes and dtypes.
+      donate: whether a step may reuse the memory of the state it is given.
 
     Returns:
       A function with a method `lower`, and its arguments as `jax.ShapeDtypeStruct`.
@@ -221,9 +223,12 @@ def abstract_step(
             return jax.ShapeDtypeStruct((count, k, b // count, *rest), x.dtype)
 
         turns = jax.tree.map(split if resident is None else row, inputs)
-        return _pmap(train_step, resident, devices, (0,)), (*jax.tree.map(row, (state, images)), turns)
+        return _pmap(train_step, resident, devices, (0,) if donate else ()), (
+            *jax.tree.map(row, (state, images)),
+            turns,
+        )
 
-    step, everywhere, shares = _shard_map(train_step, resident, devices, (0,))
+    step, everywhere, shares = _shard_map(train_step, resident, devices, (0,) if donate else ())
 
     def placed(tree: Any, sharding: NamedSharding) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -101,7 +101,13 @@ def step_costs(config: ConfigDict, target: Target) -> StepCosts:
         inputs = jax.ShapeDtypeStruct((updates,), jnp.int32)
         resident = resident_images_of(config, network.scale, images)
     step, arguments = abstract_step(
-        train_step, config.spmd, devices=devices, state=state, inputs=inputs, resident=resident
+        train_step,
+        config.spmd,
+        devices=devices,
+        state=state,
+        inputs=inputs,
+        resident=resident,
+        donate=not config.checks,
     )
     with jax.enable_x64(False):
         traced = jax.make_jaxpr(step)(*arguments)

@@ -50,7 +50,7 @@ def test_a_step_that_does_not_fit_exits_with_2_and_says_what_would(config, tmp_p
     assert main(["train", "--config", config, "--compile-for", "toaster:8", "--json", str(figures)]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert "does not fit into a toaster (it needs" in captured.err
+    assert "does not fit into one toaster (it needs" in captured.err
     assert captured.err.endswith("it fits with --config.model.remat=True, or --config.accumulate=2\n")
     assert json.loads(figures.read_text())["ways_to_fit"] == ["--config.model.remat=True", "--config.accumulate=2"]
 
@@ -60,7 +60,7 @@ def test_the_tiles_of_a_device_are_described_without_an_image(capsys, tmp_path):
     assert main(["upscale", "--compile-for", "h100", "--tile", "64", "--json", str(figures)]) == 0
     out = capsys.readouterr().out
     assert "Compiled the tile programs for one NVIDIA H100 80GB HBM3" in out
-    assert "For a tile of 64×64 input pixels:" in out
+    assert "For a tile of 64×64 input pixels, a2f-sd ×4, float32:" in out
     content = json.loads(figures.read_text())
     assert set(content["runs"]) == set(content["programs"])
     assert content["side"] == 64
@@ -73,7 +73,11 @@ def test_the_tiles_of_a_device_are_described_without_an_image(capsys, tmp_path):
         (["train", "--config", "configs/a2f.py:sd_x4", "--compile-for", "v9:2x2"], "'v9' is not a known device"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--workdir", "w", "--json", "x"], "only for the figures of"),
         (["upscale"], "the following arguments are required: IMAGE"),
-        (["upscale", "a.png", "--compile-for", "v5e"], "leave them out"),
+        (["upscale", "a.png", "--compile-for", "v5e"], "leave out images"),
+        (["upscale", "--compile-for", "v5e", "--ensemble"], "leave out images"),
+        (["train", "--config", "configs/a2f.py:sd_x4", "--compile-for", "h100", "--workdir", "w"], "does not train"),
+        (["train", "--config", "configs/a2f.py:sd_x4", "--compile-for", "v5e:1000x1000"], "is too large"),
+        (["upscale", "--compile-for", "v5e", "--json", "-"], "choose a name"),
         (["upscale", "--compile-for", "v5e", "--json", "/dev/null/x.json"], "/dev/null"),
     ],
 )

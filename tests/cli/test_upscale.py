@@ -265,6 +265,8 @@ def test_weights_that_serve_several_scales_are_used_at_the_given_one(several_sca
     assert fails(*argv).endswith("pass one of 2, 3, 4 (--scale)")
     assert cli.main([*argv, "--scale", "2"]) == 0
     assert Image.open(tmp_path / "large.png").size == (88, 80)
+    for factor in (["--scale", "2.5"], ["--size", "99x99"]):  # weights for another scale would give a wrong image
+        assert "first run a2f convert" in fails(*argv, "--overwrite", *factor)
 
 
 def test_named_pipes_are_refused_as_images_and_as_weights(photo, fails, tmp_path):
