@@ -118,6 +118,10 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
     existing = settings.flat(config)
     for override in overrides:
         key, _, value = override.removeprefix("--config.").partition("=")
+        if key not in existing and settings.rule_of(key):
+            raise UserError(
+                f"{argument} does not have --config.{key}: it belongs to other networks, or to a config of your own"
+            )
         if key not in existing:
             closest = [f"--config.{name}" for name in settings.closest_settings(key, existing)]
             remedy = f"did you mean {' or '.join(closest)}?" if closest else "configs/a2f.py lists all settings"

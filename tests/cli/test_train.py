@@ -64,6 +64,7 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
     ("override", "message"),
     [
         ("--config.lr=1", "unknown setting --config.lr; did you mean --config.optimizer.learning_rate?"),
+        ("--config.model.features=4", "does not have --config.model.features: it belongs to other networks"),
         ("--config.KEY=4", "unknown setting --config.KEY;"),
         ("--config.=3", "unknown setting --config.;"),
         ("--config.stps=1", "did you mean --config.steps?"),
