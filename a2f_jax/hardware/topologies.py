@@ -1,5 +1,6 @@
 """Devices to compile for that this machine does not have, which JAX calls a topology."""
 
+import importlib.util
 import os
 
 import jax
@@ -8,7 +9,7 @@ from jax.experimental import topologies
 from a2f_jax.errors import UserError
 from a2f_jax.hardware.accelerators import Target
 
-_INSTALL = "install the compilers with the extra [compile]"
+_COMPILERS = {"tpu": ("libtpu",), "gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin")}
 
 # libtpu looks for a TPU and for the machines of its slice, and complains where there are none. It also locks out other
 # processes, since only one can use a TPU; any number can compile.
@@ -49,14 +50,12 @@ def compile_only_devices(target: Target) -> list[jax.Device]:
         if len(devices) < target.device_count:
             raise UserError(f"{target.name}: JAX was initialized with {len(devices)} CPU devices")
         return devices[: target.device_count]
+    if not any(importlib.util.find_spec(module) for module in _COMPILERS[platform]):
+        raise UserError(f"cannot compile for {target.name}: install the compilers with the extra [compile]")
     try:
         return list(_tpu(target) if platform == "tpu" else _gpu(target))
     except (RuntimeError, ValueError) as error:  # a JaxRuntimeError is a RuntimeError
-        reason = " ".join(str(error).split())
-        lowered = reason.lower()
-        if "not found" in lowered or "unknown" in lowered or "no module" in lowered or "not registered" in lowered:
-            raise UserError(f"cannot compile for {target.name}: {_INSTALL}") from error
-        raise UserError(f"cannot compile for {target.name}: {reason}") from error
+        raise UserError(f"cannot compile for {target.name}: {' '.join(str(error).split())}") from error
 
 
 def _tpu(target: Target) -> list[jax.Device]:

@@ -109,8 +109,7 @@ def step_costs(config: ConfigDict, target: Target) -> StepCosts:
         resident=resident,
         donate=not config.checks,
     )
-    with jax.enable_x64(False):
-        traced = jax.make_jaxpr(step)(*arguments)
+    traced = jax.make_jaxpr(step)(*arguments)
     return StepCosts(
         target=target,
         batch_size=config.batch_size,

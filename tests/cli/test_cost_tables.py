@@ -5,7 +5,7 @@ import json
 import pytest
 
 from a2f_jax.cli import main
-from a2f_jax.hardware import parse_target
+from a2f_jax.hardware import ACCELERATORS, parse_target
 from a2f_jax.training import step_costs
 
 CONFIG = """
@@ -98,3 +98,10 @@ def test_an_existing_json_file_is_not_replaced(config, tmp_path, capsys):
     assert main(["train", "--config", config, "--compile-for", "h100", "--json", str(file)]) == 2
     assert f"{file} exists: choose another --json" in capsys.readouterr().err
     assert file.read_text() == "mine"
+
+
+def test_the_help_names_all_known_devices(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert [name for name in ACCELERATORS if name not in text] == []

@@ -1,5 +1,7 @@
 """Devices to compile for that this machine does not have."""
 
+import importlib.util
+
 import pytest
 
 from a2f_jax.errors import UserError
@@ -29,3 +31,12 @@ def test_all_known_devices_can_be_compiled_for():
 def test_more_cpu_devices_than_jax_has_are_an_error():
     with pytest.raises(UserError, match="cpu:9: JAX was initialized with 8 CPU devices"):
         compile_only_devices(parse_target("cpu:9"))
+
+
+@pytest.mark.parametrize("devices", ["v5e:2x2", "h100:8"])
+def test_a_compiler_that_is_not_installed_is_an_error_with_the_remedy(devices, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=rf"cannot compile for {devices}: install the compilers with the extra \[compile\]"
+    ):
+        compile_only_devices(parse_target(devices))
