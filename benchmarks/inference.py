@@ -11,6 +11,8 @@ printed to standard output, and the numbers are written to a JSON file.
 """
 
 import argparse
+import functools
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -59,7 +61,7 @@ def _whole(variant: str, scale: int) -> Callable[[], np.ndarray]:
     return lambda: np.asarray(network(image)[0])
 
 
-def _pytorch(variant: str, scale: int) -> Callable[[], np.ndarray]:
+def _pytorch(variant: str, scale: int, compiled: bool = False) -> Callable[[], np.ndarray]:
     import torch
     from torch_peer import TorchA2F
 
@@ -70,6 +72,10 @@ def _pytorch(variant: str, scale: int) -> Callable[[], np.ndarray]:
         if hasattr(module, "parametrizations"):
             torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
     network = network.to(device, memory_format=torch.channels_last).eval()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does by default
+    torch.backends.cudnn.benchmark = True
+    if compiled:
+        network = torch.compile(network)
     lr = torch.from_numpy(image).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
 
     def run() -> np.ndarray:
@@ -92,7 +98,12 @@ def _product(library: str, size: int = 1024) -> Callable[[], Any]:
     return lambda: product(a).block_until_ready()
 
 
-_FORMS = {"tiles": _tiles, "whole": _whole, "pytorch": _pytorch}
+_FORMS = {
+    "tiles": _tiles,
+    "whole": _whole,
+    "pytorch-compiled": functools.partial(_pytorch, compiled=True),
+    "pytorch": _pytorch,
+}
 
 
 def _serve(form: str, variant: str, scale: int, connection) -> None:
@@ -137,7 +148,8 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["a2f-s", "a2f-sd", "a2f-m", "a2f-l"])
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--forms", nargs="+", choices=_FORMS, default=list(_FORMS))
+    default = ["tiles", "whole", *(["pytorch"] if importlib.util.find_spec("torch") else [])]
+    parser.add_argument("--forms", nargs="+", choices=_FORMS, default=default, help=f"(default: {' '.join(default)})")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("inference.json"))
     args = parser.parse_args()
     # Threads that spin while they wait would slow down the candidate that is measured next.

@@ -1,0 +1,48 @@
+"""The checks and timings on one GPU."""
+
+import importlib
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from a2f_jax.models import convolution
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("one_gpu")
+
+
+def test_updates_of_the_two_forms_of_the_convolution_agree_and_those_of_another_step_do_not(one_gpu, monkeypatch):
+    winograd = one_gpu.updates(one_gpu.REHEARSAL)
+    monkeypatch.setattr(convolution, "prefers_winograd", lambda platform, dtype: False)
+    direct = one_gpu.updates(one_gpu.REHEARSAL)
+    found = one_gpu.compare(winograd, direct)
+    assert found["agree"] and 0 < found["device_from_cpu"] < found["tolerance"]
+
+    changed = {name: np.abs(change).max() for name, change in direct.items() if name.startswith("shard_map")}
+    assert min(changed.values()) > 0  # every parameter takes part
+    name = max(changed, key=changed.__getitem__)
+    wrong = one_gpu.compare(winograd, {**direct, name: 1.01 * direct[name]})
+    assert not wrong["agree"] and wrong["least_equal_parameter"] == name
+    broken = {**winograd, name: np.nextafter(winograd[name], np.float32(np.inf))}
+    assert not one_gpu.compare(broken, direct)["agree"]  # pmap and shard_map have to give the same bits
+
+
+def test_a_run_that_resumes_has_the_length_that_was_planned_first(one_gpu, tmp_path):
+    rows = [{"jax_ms": 4.0, "batch": 16, "dtype": "float32"}, {"jax_ms": 1.0, "batch": 64, "dtype": "bfloat16"}]
+    plan = tmp_path / "plan.json"
+    # 64 patches take 4 · 4 ms, and four fifths of the time are planned.
+    assert one_gpu.planned_steps(plan, {"rows": rows}, 64, seconds=100) == 5000
+    assert one_gpu.planned_steps(plan, {"rows": rows}, 64, seconds=10) == 5000
+
+
+def test_the_summary_says_when_devices_do_not_agree_and_leaves_out_what_was_not_measured(one_gpu, tmp_path):
+    found = {"pmap_from_shard_map": 0.0, "device_from_cpu": 0.5, "tolerance": 2e-3, "agree": False}
+    (tmp_path / "agreement.json").write_text(json.dumps(found))
+    text = one_gpu.summary(tmp_path)
+    assert "THEY DO NOT AGREE" in text and "5.0e-01" in text
+    assert "Upscaling" not in text and "validation" not in text
