@@ -47,8 +47,8 @@ class Size(NamedTuple):
 
 
 REAL = Size(
-    features=32,
-    blocks=4,
+    features=16,  # A2F-SD
+    blocks=8,
     patch_size=48,
     train_options=["--variants", "a2f-sd", "a2f-m", "--batch", "16", "256", "--dtypes", "float32", "bfloat16"],
     inference_options=["--variants", "a2f-sd", "a2f-m", "--rounds", "5"],
