@@ -25,7 +25,10 @@ def get_config(run: str = "carn_m_x4") -> ConfigDict:
     written, _, scale = run.rpartition("_x")
     name = written.replace("_", "-")
     if name not in PEERS:
-        close = [f"{other.replace('-', '_')}_x4" for other in closest_peers(name)]
+        close = [
+            f"{other.replace('-', '_')}_x{scale if scale in map(str, PEERS[other].scales) else PEERS[other].scales[-1]}"
+            for other in closest_peers(name)
+        ]
         remedy = f"did you mean {' or '.join(close)}?" if close else "use NAME_xSCALE with a name that a2f models lists"
         raise ValueError(f"run {run!r} does not exist: {remedy}")
     if scale not in map(str, PEERS[name].scales):

@@ -9,6 +9,8 @@ from a2f_jax.configs import peers
     ("run", "message"),
     [
         ("cran_m_x4", "did you mean carn_m_x4"),
+        ("cran_m_x3", "did you mean carn_m_x3"),
+        ("falsr_x_x4", "did you mean falsr_c_x2"),
         ("lapsrn_x3", "LapSRN upscales by 2 or 4"),
         ("zzz_x4", "use NAME_xSCALE with a name that a2f models lists"),
         ("vdsr", "use NAME_xSCALE"),
