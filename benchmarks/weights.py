@@ -8,6 +8,7 @@ metadata of the weights, where `a2f models` finds them.
 """
 
 import argparse
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -54,6 +55,15 @@ def row(name: str, values: dict[str, dict[str, float]], style: str = "{}") -> st
     return f"| {' | '.join(style.format(cell) if cell else '' for cell in (name, *cells))} |"
 
 
+def checksums() -> str:
+    """Formats the names, sizes and SHA-256 sums of the files as a Markdown table."""
+    lines = ["| file | bytes | SHA-256 |", "|---|---:|---|"]
+    for file in sorted(shipped_weights().values()):
+        content = file.read_bytes()
+        lines.append(f"| `{file.name}` | {len(content):,} | `{hashlib.sha256(content).hexdigest()}` |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder that contains Set5/, Set14/, ...")
@@ -81,6 +91,7 @@ def main() -> None:
     print(table)
     for document in (ROOT / "README.md", ROOT / "docs/weights.md"):
         write_between(document, "weights", table)
+    write_between(ROOT / "docs/weights.md", "checksums", checksums())
 
 
 if __name__ == "__main__":

@@ -30,3 +30,7 @@ def test_bicubic_x3_on_set5_has_its_true_second_decimal(weights, shared, monkeyp
     monkeypatch.setattr(weights, "SETS", {"set5": "Set5"})
     scores = weights.scores(Bicubic(3), str(shared / "data/SelfExSR"))
     assert weights.row("bicubic", scores) == "| bicubic | 30.40 / 0.8689 |"
+
+
+def test_the_model_card_lists_the_checksums_of_the_files_as_they_are(weights):
+    assert weights.checksums() in (pathlib.Path(__file__).parents[2] / "docs/weights.md").read_text()
