@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from a2f_jax.buckets import bucket_path
 from a2f_jax.cli import main
 from a2f_jax.hardware import ACCELERATORS, parse_target
 from a2f_jax.training import step_costs
@@ -53,6 +54,14 @@ def test_a_step_that_does_not_fit_exits_with_2_and_says_what_would(config, tmp_p
     assert "does not fit into one toaster (it needs" in captured.err
     assert captured.err.endswith("it fits with --config.model.remat=True, or --config.accumulate=2\n")
     assert json.loads(figures.read_text())["ways_to_fit"] == ["--config.model.remat=True", "--config.accumulate=2"]
+
+
+def test_figures_are_written_to_a_bucket_once(config, bucket, capsys):
+    command = ["train", "--config", config, "--compile-for", "cpu", "--json", f"{bucket}/costs/figures.json"]
+    assert main(command) == 0
+    assert json.loads(bucket_path(f"{bucket}/costs/figures.json").read_text())["kind"] == "CPU"
+    assert main(command) == 2
+    assert f"{bucket}/costs/figures.json exists: choose another --json" in capsys.readouterr().err
 
 
 def test_the_tiles_of_a_device_are_described_without_an_image(capsys, tmp_path):

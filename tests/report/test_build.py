@@ -9,6 +9,8 @@ from PIL import Image
 
 pytest.importorskip("matplotlib", reason="needs the extra [report]")
 
+from a2f_jax import buckets
+from a2f_jax.buckets import bucket_path
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation import paper
@@ -70,6 +72,15 @@ def test_report_has_all_its_files_and_highlights_measured_rows(folders):
     assert [n["image"] for n in numbers["visual_comparison"]] == ["photo", "photo"]
     # The report does not reveal local paths.
     assert str(folders) not in text + page.read_text() + json.dumps(numbers)
+
+
+def test_a_report_is_written_to_a_bucket_as_to_a_folder(folders, bucket):
+    report(folders / "out", progress=False)
+    page = report(f"{bucket}/out", progress=False)
+    assert str(page) == f"{bucket}/out/report.html"
+    local = {p.relative_to(folders / "out").as_posix(): p for p in (folders / "out").rglob("*") if p.is_file()}
+    assert set(buckets.list_files(bucket_path(f"{bucket}/out"))) == set(local)
+    assert page.read_bytes() == local["report.html"].read_bytes()
 
 
 def test_without_weights_the_report_shows_published_results(folders, capsys, monkeypatch):
