@@ -29,6 +29,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.seed = 0
     config.steps = 1_000_000
     config.batch_size = 16  # global: shared by all devices of all processes
+    config.loss = "l1"  # or "l2", "charbonnier", "fft"
     config.init = ""  # weights to start from, where names and shapes match; empty: random initialization
 
     config.model = ConfigDict()

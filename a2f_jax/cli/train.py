@@ -167,8 +167,8 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from a2f_jax.training.loop import train
 
     enable_compilation_cache()
-    done = train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
-    return 0 if done else PREEMPTED
+    result = train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
+    return 0 if result.finished else PREEMPTED
 
 
 def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: pathlib.Path | None) -> None:

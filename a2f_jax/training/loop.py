@@ -3,7 +3,8 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
@@ -15,32 +16,57 @@ from ml_collections import ConfigDict
 
 from a2f_jax import buckets
 from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, locked
-from a2f_jax.model import Model, Network
+from a2f_jax.files import as_path, locked, resolved
+from a2f_jax.model import Model, Network, load
 from a2f_jax.models.a2f import Params
+from a2f_jax.models.color import LumaNetwork
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.debugging import checked_step, explain_divergence, tracing
+from a2f_jax.training.history import read_history
 from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
+from a2f_jax.training.losses import LOSSES, Loss, check_loss, name_of_loss
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import check, make_network, unknown_entries
 from a2f_jax.training.spmd import parallelize
-from a2f_jax.training.state import init_state
+from a2f_jax.training.state import TrainState, init_state
 from a2f_jax.training.step import make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
 from a2f_jax.training.validation import validate
 from a2f_jax.training.warm_start import initialize_from
+
+Callback = Callable[[int, dict[str, float], TrainState], object]
+"""Called with the step, the metrics and the state of a run; it stops the run by returning something true."""
+
+
+class TrainResult(NamedTuple):
+    """The result of a training run, including its earlier parts if it was resumed.
+
+    Attributes:
+      model: the best weights by validation PSNR, or the latest if none have been validated; the averaged ones if the
+        run averages its weights. Its metadata include the `"step"` and the `"validation_psnr"`.
+      history: a dictionary for each step at which metrics were logged, in ascending order: `"step"`, and the metrics by
+        name, such as `"train/loss"` and `"validation/psnr"`. `pandas.DataFrame(history)` makes a table of it.
+      finished: whether the run has reached its last step. It has not if SIGTERM or a callback stopped it; then its
+        state is saved.
+    """
+
+    model: Model
+    history: list[dict[str, Any]]
+    finished: bool
 
 
 def train(
     config: ConfigDict,
     workdir: str | os.PathLike[str],
     *,
+    loss: Loss | None = None,
+    callbacks: Sequence[Callback] = (),
     accept_changes: bool = False,
     profile: int | None = None,
-) -> bool:
+) -> TrainResult:
     """Trains a network. If the work folder contains checkpoints, resumes from the newest one.
 
     SIGTERM and Ctrl-C save a checkpoint after the current step and stop the run. A second Ctrl-C stops it at once.
@@ -49,25 +75,56 @@ def train(
       config: the settings, with the structure of `configs/a2f.py`.
       workdir: the folder for checkpoints, logs and sample images; created if it does not exist. It may be in a bucket
         (`gs://...`).
+      loss: the loss to minimize, a function of SR and HR, in place of the one that `config.loss` names. Both are
+        float32 `[N, H, W, 3]` on 0..255, the result is a scalar, and a mean over the N images, because it is averaged
+        over devices. It is traced by JAX. For networks that upscale luma only, the images are `[N, H, W, 1]`, Y in
+        16..235.
+      callbacks: functions `callback(step, metrics, state)`, which are called whenever metrics have been logged, that is
+        every `config.log_every` and every `config.validate_every` steps, in the first process. `metrics` is a
+        dictionary of numbers, such as `"train/loss"` and `"validation/psnr"`, and `state` the state after the step, of
+        which `state.weights` are the weights that were validated, as NumPy arrays that the callback may keep. If a
+        callback returns something true, the state is saved and the run stops. An exception ends it without saving.
       accept_changes: whether to resume a run whose settings have changed in a way that affects its result.
       profile: the number of a step to profile. The trace of its dispatch is written to `workdir/profile`, for
         TensorBoard or Perfetto.
 
     Returns:
-      Whether the run has reached its last step. It has not if SIGTERM stopped it; then the state is saved.
+      The best weights, the history, and whether the run is finished.
 
     Raises:
       KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
-      TypeError: `config` is not a ConfigDict.
+      TypeError: `config` is not a ConfigDict, or `loss` does not return a scalar.
       UserError: a setting is invalid, the dataset is missing, the work folder cannot be written, or training diverged.
     """
     if not isinstance(config, ConfigDict):
         raise TypeError(f"config must be an ml_collections.ConfigDict, not {type(config).__name__}")
     workdir = as_path(workdir)
     check(config, jax.device_count())
+    if loss is None:
+        loss = LOSSES[config.loss]
+    else:
+        config = config.copy_and_resolve_references()
+        config.loss = name_of_loss(loss)  # so that a run does not resume with another loss unnoticed
+    finished = _run(config, workdir, loss, callbacks, accept_changes, profile)
+    with failing_together():  # none of them reads before the first one has written everything
+        pass
+    return TrainResult(load(resolved(workdir)), read_history(workdir), finished)
+
+
+def _run(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    loss: Loss,
+    callbacks: Sequence[Callback],
+    accept_changes: bool,
+    profile: int | None,
+) -> bool:
+    """Runs the training loop; returns whether it has reached the last step."""
     network = make_network(config, jax.local_devices()[0].platform, jax.device_count())
+    check_loss(loss, network.scale * config.data.patch_size, 1 if isinstance(network, LumaNetwork) else 3)
     optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
+    observed = _in_any_process(bool(callbacks))
     with contextlib.ExitStack() as stack:
         with failing_together():
             buckets.check_checkpoints(workdir)
@@ -85,20 +142,27 @@ def train(
                 start = initialize_from(config.init, start, config.model.scale, monitor.say)
 
         patches, images = open_training_data(config, network.scale)
-        train_step = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
+        train_step = make_train_step(
+            network, optimizer, loss=loss, ema_decay=config.ema_decay, accumulate=config.accumulate
+        )
         resident = resident_images(config, patches.cache)
         spmd = parallelize(train_step, config.spmd, resident=resident, donate=not config.checks)
         start = checkpoints.restore(spmd.get_state(spmd.put_state(start))) or start
         step = int(start.step)
         monitor.start(step, config.steps, config.batch_size)
+        stopped = False
         if step and _is_due(step, config.validate_every, config) and not checkpoints.is_scored(step):
             with monitor.pause():  # validation failed, or the run was stopped before it
                 checkpoints.record(step, _validate(network, start.weights, images, monitor))
+                stopped = observed and _stop_requested(callbacks, step, monitor, start)
         if step >= config.steps:
             monitor.say(
                 f"Done: the run in {workdir} has reached step {step}. To train longer, set a larger config.steps"
             )
             return True
+        if stopped:
+            monitor.say(_stopped_by("a callback", step))
+            return False
         if profile is not None and not step <= profile < config.steps:
             raise UserError(
                 f"{profile} is not a remaining step to profile: use one from {step} to {config.steps - 1}",
@@ -112,6 +176,16 @@ def train(
             f"{jax.devices()[0].device_kind} ({config.spmd}), in {workdir}"
         )
         del start  # frees its memory on every device
+
+        def save(whole: TrainState) -> None:
+            # The metrics were computed before the last update, so they say nothing about its result.
+            if not np.isfinite(optax.tree.norm(whole.params)):
+                explain_divergence(patches, workdir, step - 1, config.seed, float(rate(step - 1)))
+            with failing_together():
+                if claim:
+                    claim.check()
+            checkpoints.save(whole)
+
         measured = StepMetrics()
         preemption = stack.enter_context(Preemption())
         counts = dispatch_sizes(config, step)
@@ -134,6 +208,7 @@ def train(
             due_log = _is_due(step, config.log_every, config)
             due_validation = _is_due(step, config.validate_every, config)
             due_save = due_validation or step % config.checkpoint_every == 0 or stop
+            whole = None
             if due_log or due_save:
                 means, bad = measured.take()
                 if bad is not None:  # checked before anything is saved
@@ -144,26 +219,43 @@ def train(
             if due_save:
                 with monitor.pause():
                     whole = spmd.get_state(state)
-                    # The metrics were computed before the last update, so they say nothing about its result.
-                    if not np.isfinite(optax.tree.norm(whole.params)):
-                        explain_divergence(patches, workdir, step - 1, config.seed, float(rate(step - 1)))
-                    with failing_together():
-                        if claim:
-                            claim.check()
-                    checkpoints.save(whole)
+                    save(whole)
                     if due_validation and (not stop or step == config.steps):
                         checkpoints.record(step, _validate(network, whole.weights, images, monitor))
-            if stop and step < config.steps:
+            if observed and (due_log or due_validation):
+                with monitor.pause():
+                    whole = whole or spmd.get_state(state)
+                    stopped = _stop_requested(callbacks, step, monitor, whole)
+                    if stopped and not due_save:
+                        save(whole)
+            if (stop or stopped) and step < config.steps:
                 checkpoints.wait()
-                monitor.say(
-                    f"Stopped by a signal after step {step}; the state is saved. To resume, run the same command"
-                )
+                monitor.say(_stopped_by("a signal" if stop else "a callback", step))
                 if preemption.interrupted:
                     raise KeyboardInterrupt
                 return False
         checkpoints.wait()
         monitor.say(f"Done: {config.steps} steps. To measure the best checkpoint: a2f evaluate --weights {workdir}")
     return True
+
+
+def _in_any_process(value: bool) -> bool:
+    return value if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(value)).any())
+
+
+def _stop_requested(callbacks: Sequence[Callback], step: int, monitor: Monitor, state: TrainState) -> bool:
+    """Calls the callbacks in the first process; returns in every process whether one of them asks to stop."""
+    stop = False
+    with failing_together():
+        if metrics := monitor.take_metrics():  # which only the first process has
+            # Copies, because another process would have to take part in computations with global arrays.
+            host = jax.device_get(state)
+            stop = any([bool(callback(step, dict(metrics), host)) for callback in callbacks])
+    return _in_any_process(stop)
+
+
+def _stopped_by(cause: str, step: int) -> str:
+    return f"Stopped by {cause} after step {step}; the state is saved. To resume, run the same command"
 
 
 def _is_due(step: int, every: int, config: ConfigDict) -> bool:

@@ -14,6 +14,7 @@ import tqdm
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
 from a2f_jax.staging import mirrored
+from a2f_jax.training import history
 
 
 def _tensorboard_writer(workdir: pathlib.Path) -> Any:
@@ -54,11 +55,12 @@ class Monitor:
         self._step = self._steps = self._images = 0
         self._stack = contextlib.ExitStack()
         self._psnr = ""
+        self._latest: dict[str, float] = {}
         self._clock, self._clock_step, self._waited = time.perf_counter(), 0, 0.0
         self._bar: tqdm.tqdm | None = None
         self._writer: Any = None
         with contextlib.ExitStack() as opened:  # closes what is open already if the rest fails
-            appended = ("train.log", "metrics.jsonl")
+            appended = ("train.log", history.FILE)
             self.folder = opened.enter_context(mirrored(workdir, appended if active else ()))
             if not active:
                 self._stack = opened.pop_all()
@@ -86,6 +88,9 @@ class Monitor:
         self._step, self._steps, self._images = step, steps, images_per_step
         self._clock, self._clock_step = time.perf_counter(), step
         if self._active:
+            logged = history.read_history(self.folder)
+            if logged and logged[-1]["step"] > step:
+                self.record(history.RESUMED, {})
             self._bar = self._stack.enter_context(
                 tqdm.tqdm(total=steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
             )
@@ -167,6 +172,11 @@ class Monitor:
             if self._writer:
                 self._writer.write_images(self._step, {"result and truth": picture[None]})
 
+    def take_metrics(self) -> dict[str, float]:
+        """Returns the metrics recorded since the last call, such as `"train/loss"`; none if this is not active."""
+        latest, self._latest = self._latest, {}
+        return latest
+
     def record(self, kind: str, metrics: Mapping[str, float]) -> None:
         """Appends values to `metrics.jsonl` and to TensorBoard's curves.
 
@@ -177,6 +187,8 @@ class Monitor:
         if not self._active:
             return
         numbers = {name: float(value) for name, value in metrics.items()}
+        if kind in history.KINDS:
+            self._latest |= {f"{kind}/{name}": value for name, value in numbers.items()}
         print(json.dumps({"step": self._step, "kind": kind, **numbers}), file=self._metrics, flush=True)
         if self._writer:
             self._writer.write_scalars(self._step, {f"{kind}/{k}": v for k, v in numbers.items()})

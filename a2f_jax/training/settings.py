@@ -19,6 +19,7 @@ from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.packed import pixels_per_pack
 from a2f_jax.models.registry import PEERS
+from a2f_jax.training.losses import LOSSES
 
 
 class _Change(enum.Enum):
@@ -71,6 +72,7 @@ _SETTINGS = {
         lambda x: _is_integer(x) and 1 <= x < 2**31, "a positive integer, at most 2³¹ − 1", _ACCEPTED, _COSINE
     ),
     "batch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
+    "loss": _Setting(*_choice(*LOSSES), _ACCEPTED),
     "init": _Setting(*_TEXT, _IMPOSSIBLE),
     "model.name": _Setting(
         lambda x: x == "a2f" or x in PEERS,

@@ -1,6 +1,7 @@
 """The training step: a pure function of state and batch that runs on every device."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,7 @@ import optax
 
 from a2f_jax.models.a2f import Params
 from a2f_jax.models.color import RGB_TO_LUMA, LumaNetwork
+from a2f_jax.training.losses import Loss, l1
 from a2f_jax.training.state import TrainState
 
 AXIS = "data"
@@ -20,28 +22,34 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    network: nn.Module, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0, accumulate: int = 1
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: Loss = l1,
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`, to be run on every device of the axis `AXIS`.
 
     The batch is the share of one device, `{"lr": uint8 [b, h, w, 3], "hr": uint8 [b, s·h, s·w, 3]}`. The metrics are
-    float32 scalars over the global batch: `loss`, the mean absolute error on 0..255, and `grad_norm`, the global norm
-    of the gradient before clipping. The error is that of R, G and B, or that of Y if the network is a `LumaNetwork`.
+    float32 scalars over the global batch: `loss`, and `grad_norm`, the global norm of the gradient before clipping. The
+    loss compares R, G and B, or Y, as one channel, if the network is a `LumaNetwork`.
 
     Args:
       network: the network to train.
       optimizer: the optimizer that was passed to `init_state`.
+      loss: a function of SR and HR, a mean over the images, see `a2f_jax.training.losses`.
       ema_decay: the decay per step of the moving average of the weights; 0 disables it.
       accumulate: the number of equal parts into which the share is split. They are processed one after another, which
         saves memory.
     """
 
     def loss_fn(params: Params, batch: Batch) -> jax.Array:
-        sr = network.apply({"params": params}, batch["lr"])
-        difference = sr - batch["hr"].astype(jnp.float32)  # type: ignore[operator]
+        sr: Any = network.apply({"params": params}, batch["lr"])
+        hr = batch["hr"].astype(jnp.float32)
         if isinstance(network, LumaNetwork):  # the weights have no effect on chroma
-            difference = jnp.matmul(difference, RGB_TO_LUMA, precision="highest")
-        return jnp.mean(jnp.abs(difference))
+            sr, hr = (jnp.matmul(image, RGB_TO_LUMA, precision="highest")[..., None] + 16 for image in (sr, hr))
+        return loss(sr, hr)
 
     def loss_and_grads(params: Params, batch: Batch) -> tuple[jax.Array, Params]:
         if accumulate == 1:
@@ -56,7 +64,7 @@ def make_train_step(
         return jax.tree.map(lambda x: x / accumulate, total)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        loss, grads = jax.lax.pmean(loss_and_grads(state.params, batch), AXIS)
+        value, grads = jax.lax.pmean(loss_and_grads(state.params, batch), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -64,7 +72,7 @@ def make_train_step(
             # Start with a short memory, so that the average forgets the initial weights.
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
             ema = optax.incremental_update(params, ema, 1 - decay)
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return train_step

@@ -24,6 +24,7 @@ from a2f_jax.hardware import (
 )
 from a2f_jax.models.counts import multiply_adds
 from a2f_jax.training.inputs import dispatch_sizes, resident_images_of
+from a2f_jax.training.losses import LOSSES
 from a2f_jax.training.optimizer import make_optimizer
 from a2f_jax.training.settings import check, make_network
 from a2f_jax.training.spmd import abstract_step
@@ -87,7 +88,9 @@ def step_costs(config: ConfigDict, target: Target) -> StepCosts:
     check(config, len(devices))
     network = make_network(config, target.accelerator.platform, len(devices))
     optimizer = make_optimizer(config)
-    train_step = make_train_step(network, optimizer, ema_decay=config.ema_decay, accumulate=config.accumulate)
+    train_step = make_train_step(
+        network, optimizer, loss=LOSSES[config.loss], ema_decay=config.ema_decay, accumulate=config.accumulate
+    )
     state: TrainState = jax.eval_shape(lambda: init_state(network, optimizer, config.seed, ema=config.ema_decay > 0))
     updates = next(dispatch_sizes(config, 0))
     images, assumed = (None, False) if config.data.placement == "host" else _images(config, network.scale)

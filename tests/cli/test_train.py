@@ -35,7 +35,7 @@ def trained(monkeypatch):
 
     def train(config, workdir, **options):
         received.update(config=config, workdir=workdir, **options)
-        return received.get("done", True)
+        return loop.TrainResult(model=None, history=[], finished=received.get("finished", True))
 
     monkeypatch.setattr(loop, "train", train)
     return received
@@ -49,7 +49,7 @@ def test_settings_are_overridden_with_a_space_or_an_equals_sign(trained):
 
 
 def test_a_run_that_was_asked_to_stop_has_an_exit_code_of_its_own(trained):
-    trained["done"] = False
+    trained["finished"] = False
     assert cli.main(["train", "--config", CONFIG, "--workdir", "w"]) == 75
 
 

@@ -8,6 +8,7 @@ import runpy
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from a2f_jax.files import as_path, locked
 from a2f_jax.images import write_rgb
 from a2f_jax.models.a2f import A2F
 from a2f_jax.training import loop
+from a2f_jax.training.history import read_history
 from a2f_jax.training.loop import train
 from a2f_jax.training.warm_start import copy_matching
 from a2f_jax.weights.training_run import read_checkpoint
@@ -81,10 +83,105 @@ def assert_same_checkpoints(a, b, step):
         jax.tree.map(np.testing.assert_array_equal, *(restored(workdir, str(step), item) for workdir in (a, b)))
 
 
-def test_a_run_in_two_parts_ends_with_the_same_bits(config, whole, tmp_path):
+def without_speed(history):
+    speed = ("train/images_per_second", "train/waiting_percent")
+    return [{name: value for name, value in row.items() if name not in speed} for row in history]
+
+
+def test_a_run_in_two_parts_ends_with_the_same_bits_and_the_same_history(config, whole, tmp_path):
     for config.steps in (4, 8):
-        train(config, tmp_path)
+        result = train(config, tmp_path)
         assert_same_checkpoints(whole, tmp_path, config.steps)
+    assert without_speed(result.history) == without_speed(read_history(whole))
+
+
+def test_a_run_returns_its_best_weights_and_its_history(config, whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train(config, "a2f-sd-x4")  # a folder, although shipped weights have this name
+    assert result.finished
+    assert [row["step"] for row in result.history] == [2, 4, 6, 8]
+    for row in result.history:
+        assert {"train/loss", "train/grad_norm", "train/learning_rate", "train/images_per_second"} < set(row)
+        assert ("validation/psnr" in row) == (row["step"] in (4, 8))
+    best = max(result.history, key=lambda row: row.get("validation/psnr", 0))
+    assert result.model.metadata["step"] == str(best["step"])
+    params = read_checkpoint(tmp_path / "a2f-sd-x4/checkpoints" / str(best["step"]))[0]
+    jax.tree.map(np.testing.assert_array_equal, result.model.params, params)
+    again = train(config, tmp_path / "a2f-sd-x4")  # there is nothing left to do
+    assert (again.finished, again.history) == (True, result.history)
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_callbacks_see_the_step_the_metrics_and_a_state_to_keep(config, tmp_path, mode):
+    config.spmd, config.steps, config.model.blocks = mode, 3, 1
+    config.log_every, config.validate_every, config.checkpoint_every, config.keep_checkpoints = 2, 3, 1, 3
+    calls, steps = [], []
+    result = train(config, tmp_path, callbacks=[lambda *call: calls.append(call), lambda step, *_: steps.append(step)])
+    assert steps == [step for step, *_ in calls] == [2, 3]
+    assert [{"step": step, **metrics} for step, metrics, _ in calls] == result.history
+    assert "validation/psnr" not in calls[0][1]
+    assert {"train/loss", "validation/psnr", "validation/ssim"} < set(calls[1][1])
+    for step, _, state in calls:  # that of step 2 is not the memory of step 3
+        assert (int(state.step), state.params["head"]["v"].shape) == (step, (3, 3, 3, 8))
+        for item in ("params", "ema", "opt_state"):
+            saved = restored(tmp_path, str(step), item.replace("opt_state", "optimizer"))
+            arrays = [jax.tree.leaves(tree) for tree in (getattr(state, item), saved)]
+            for a, b in zip(*arrays, strict=True):
+                np.testing.assert_array_equal(a, b)
+        jax.tree.map(np.testing.assert_array_equal, state.weights, state.ema)
+
+
+def test_a_callback_stops_a_run_which_can_be_resumed(config, whole, tmp_path, capfd):
+    stopped = train(config, tmp_path, callbacks=[lambda step, metrics, state: np.bool_(step == 6)])
+    assert (stopped.finished, stopped.history[-1]["step"]) == (False, 6)
+    assert steps_in(tmp_path) == [4, 6]
+    assert stopped.model.metadata["step"] == "4"  # the last one that was validated
+    assert "Stopped by a callback after step 6; the state is saved" in capfd.readouterr().err
+    result = train(config, tmp_path, callbacks=[lambda *_: None])
+    assert result.finished
+    assert without_speed(result.history) == without_speed(read_history(whole))
+    assert_same_checkpoints(whole, tmp_path, 8)
+
+
+def test_an_error_in_a_callback_ends_the_run(config, tmp_path):
+    def fail(step, metrics, state):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(config, tmp_path, callbacks=[fail])
+    config.steps = 2
+    assert train(config, tmp_path).finished
+
+
+def halved(sr, hr):
+    return jnp.mean(jnp.abs(sr - hr)) / 2
+
+
+def test_a_run_minimizes_the_loss_that_it_is_given(config, whole, tmp_path):
+    config.steps = 2
+    (row,) = train(config, tmp_path, loss=halved).history
+    (first, *_) = read_history(whole)
+    # Adam's steps do not depend on the size of the gradient, up to the rounding of its epsilon.
+    assert row["train/loss"] == pytest.approx(first["train/loss"] / 2, rel=1e-4)
+    assert row["train/grad_norm"] == pytest.approx(first["train/grad_norm"] / 2, rel=1e-3)
+    config.steps = 4
+    with pytest.raises(UserError, match="other settings \\(loss: 'halved' → 'l1'\\)"):
+        train(config, tmp_path)
+    assert train(config, tmp_path, loss=halved).finished
+
+
+def test_a_run_minimizes_the_loss_that_its_config_names(config, tmp_path):
+    config.steps, config.loss, config.model.blocks = 2, "l2", 1
+    (named,) = train(config, tmp_path / "named").history
+    config.loss = "l1"
+    (given,) = train(config, tmp_path / "given", loss=lambda sr, hr: jnp.mean((sr - hr) ** 2)).history
+    assert named["train/loss"] == given["train/loss"]
+
+
+def test_a_loss_that_is_not_a_scalar_is_refused_before_any_work(config, tmp_path):
+    with pytest.raises(TypeError, match="a loss must return a floating-point scalar"):
+        train(config, tmp_path / "run", loss=lambda sr, hr: sr - hr)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_with_muon_in_two_parts_ends_with_the_same_bits(config, tmp_path):
@@ -139,11 +236,11 @@ def at_step_3(monkeypatch):
 
 def test_sigterm_saves_and_returns(config, whole, tmp_path, monkeypatch, at_step_3, capfd):
     at_step_3(signal.SIGTERM)
-    assert not train(config, tmp_path)
+    assert not train(config, tmp_path).finished
     assert steps_in(tmp_path) == [3]
     assert "Stopped by a signal after step 3" in capfd.readouterr().err
     monkeypatch.undo()
-    assert train(config, tmp_path)
+    assert train(config, tmp_path).finished
     assert_same_weights(tmp_path / "checkpoints/8", whole / "checkpoints/8")
 
 

@@ -219,6 +219,43 @@ def test_two_processes_stop_together_when_one_is_asked_to(data_dir, compiled, tm
     assert (tmp_path / "checkpoints" / step / "params").is_dir()
 
 
+WITH_CALLBACK = """
+import runpy, sys
+import jax
+import a2f_jax
+
+program, tiny, data_dir, workdir, coordinator, index = sys.argv
+jax.distributed.initialize(coordinator, 2, int(index))
+config, called = runpy.run_path(tiny)["get_config"](data_dir), []
+
+def stop_at_step_6(step, metrics, state):
+    called.append(float(abs(state.params["head"]["v"]).sum()) > 0 and step)
+    return step == 6
+
+# Only the first process has a callback, as in a program that logs there.
+callbacks = [stop_at_step_6] if index == "0" else []
+result = a2f_jax.train(config, workdir, callbacks=callbacks)
+print(called, result.finished, [row["step"] for row in result.history], result.model.metadata["step"])
+"""
+
+
+def test_two_processes_stop_together_when_a_callback_of_the_first_one_asks_to(data_dir, compiled, tmp_path):
+    address = f"localhost:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WITH_CALLBACK, TINY, data_dir, tmp_path / "run", address, str(i)],
+            env=environment(compiled / f"process{i}", devices=2),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    first, second = (output.splitlines()[-1] for output in ends_of(processes))
+    assert first == "[2, 4, 6] False [2, 4, 6] 4"
+    assert second == "[] False [2, 4, 6] 4"
+
+
 def failures_of(processes):
     output = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], "\n\n".join(output)

@@ -48,6 +48,7 @@ def test_every_setting_of_the_configs_has_a_rule_and_every_rule_a_setting(paper)
         ("steps", 1e6, "a positive integer"),
         ("steps", True, "a positive integer"),
         ("batch_size", 0, "a positive integer"),
+        ("loss", "l3", "one of l1, l2, charbonnier, fft"),
         ("init", None, "a string"),
         ("model__variant", "a2f-xl", "one of a2f-s, a2f-sd"),
         ("model__scale", 5, "one of 2, 3, 4"),
@@ -148,6 +149,7 @@ def test_settings_that_do_not_affect_the_result_may_change(paper, values):
     [
         ({"optimizer__learning_rate": 5e-4}, "optimizer.learning_rate: 0.001 → 0.0005"),
         ({"optimizer__halve_every": 7}, "optimizer.halve_every: 200000 → 7"),
+        ({"loss": "fft"}, "loss: 'l1' → 'fft'"),
         ({"model__dtype": "bfloat16"}, "model.dtype: 'float32' → 'bfloat16'"),
         ({"seed": 1, "data__name": "mine"}, "seed: 0 → 1; data.name: 'div2k' → 'mine'"),
     ],
