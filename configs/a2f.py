@@ -7,6 +7,7 @@ a2f train --config configs/a2f.py:sd_x4 --config.data.name=my_photos
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(run: str = "sd_x4") -> ConfigDict:
@@ -35,6 +36,8 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.model = ConfigDict()
     config.model.variant = f"a2f-{size}"
     config.model.scale = int(scale)
+    config.model.features = placeholder(int)  # channels; unset: as many as the variant has
+    config.model.blocks = placeholder(int)  # unset: as many as the variant has
     config.model.head_kernel = 3
     config.model.attention = True
     config.model.auxiliary = True

@@ -170,12 +170,15 @@ def _run(
             )
         state = spmd.put_state(start)
 
+        model = Model(network, start.params)
+        size = sum(x.size for x in jax.tree.leaves(start.params))
+        monitor.say(f"Training {model.variant} ×{model.scale} with {size:,} parameters")
         monitor.log(parameter_overview.get_parameter_overview(start.params))
         monitor.say(
             f"{'Resuming' if step else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "
             f"{jax.devices()[0].device_kind} ({config.spmd}), in {workdir}"
         )
-        del start  # frees its memory on every device
+        del start, model  # frees its memory on every device
 
         def save(whole: TrainState) -> None:
             # The metrics were computed before the last update, so they say nothing about its result.

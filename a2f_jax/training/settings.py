@@ -35,7 +35,7 @@ class _Setting(NamedTuple):
     rule: str  # what `valid` checks, as in "must be ..."
     change: _Change
     used: Callable[[Mapping[str, Any]], bool] = lambda _: True  # whether it has an effect, given the other settings
-    default: Any = None  # of a setting that a config may leave out; all others are required
+    default: Any = None  # of a setting that a config may leave out or unset (None); all others are required
 
 
 def _is_integer(value: Any) -> bool:
@@ -134,12 +134,13 @@ def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
 def stored(config: ConfigDict) -> dict[str, Any]:
     """Returns the settings of a config as nested dictionaries that JSON can hold.
 
-    NumPy scalars become Python numbers. Entries that are not settings are left out: they can be any object.
+    NumPy scalars become Python numbers. Settings that are unset (None) are left out, and so are entries that are not
+    settings: they can be any object.
     """
     plain = {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in flat(config).items()
-        if name in _SETTINGS
+        if name in _SETTINGS and value is not None
     }
     return flax.traverse_util.unflatten_dict(plain, sep=".")
 
@@ -201,7 +202,8 @@ def check(config: ConfigDict, device_count: int) -> None:
     check_complete(config, "the config")
     settings = flat(config)
     for name, setting in _SETTINGS.items():
-        if name in settings and not setting.valid(settings[name]):
+        unset = setting.default is not None and settings.get(name) is None
+        if name in settings and not unset and not setting.valid(settings[name]):
             raise UserError(f"config.{name}={settings[name]} is invalid: it must be {setting.rule}")
     if not _is_a2f(settings):
         _check_peer(settings)
@@ -262,7 +264,7 @@ def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
         return dict(settings)
     variant = VARIANTS[settings["model.variant"]]
     defaults = {name: setting.default(variant) for name, setting in _SETTINGS.items() if setting.default}
-    return {**defaults, **settings}
+    return {**defaults, **{name: value for name, value in settings.items() if value is not None}}
 
 
 def check_resume(before: Mapping[str, Any], config: ConfigDict, folder: object, accept_changes: bool) -> None:

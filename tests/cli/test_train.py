@@ -6,8 +6,9 @@ import pytest
 
 from a2f_jax import cli
 from a2f_jax.cli.train import load_config, split_overrides
+from a2f_jax.models.a2f import variant_of
 from a2f_jax.training import loop
-from a2f_jax.training.settings import check_resume
+from a2f_jax.training.settings import check_resume, make_network
 
 CONFIG = "configs/a2f.py:sd_x4"
 
@@ -48,6 +49,18 @@ def test_settings_are_overridden_with_a_space_or_an_equals_sign(trained):
     assert (config.steps, config.optimizer.learning_rate, config.model.remat) == (2, 3.0, True)
 
 
+def test_width_and_depth_are_those_of_the_variant_unless_they_are_overridden(trained):
+    for options, name in [
+        ((), "a2f-sd"),
+        (("--config.model.variant=a2f-s",), "a2f-s"),
+        (("--config.model.features=24",), "a2f-24x8"),
+        (("--config.model.blocks", "3", "--config.model.head_kernel=5"), "a2f-16x3-head5"),
+        (("--config.model.features=32", "--config.model.blocks=12"), "a2f-m"),
+    ]:
+        assert cli.main(["train", "--config", CONFIG, "--workdir", "w", *options]) == 0
+        assert variant_of(make_network(trained["config"], "cpu")) == name
+
+
 def test_a_run_that_was_asked_to_stop_has_an_exit_code_of_its_own(trained):
     trained["finished"] = False
     assert cli.main(["train", "--config", CONFIG, "--workdir", "w"]) == 75
@@ -64,7 +77,9 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
     ("override", "message"),
     [
         ("--config.lr=1", "unknown setting --config.lr; did you mean --config.optimizer.learning_rate?"),
-        ("--config.model.features=4", "does not have --config.model.features: it belongs to other networks"),
+        ("--config.model.depthwise=True", "does not have --config.model.depthwise: it belongs to other networks"),
+        ("--config.model.features=x", "--config.model.features=x is invalid: it must be a positive integer"),
+        ("--config.model.blocks=0", "config.model.blocks=0 is invalid: it must be a positive integer"),
         ("--config.KEY=4", "unknown setting --config.KEY;"),
         ("--config.=3", "unknown setting --config.;"),
         ("--config.stps=1", "did you mean --config.steps?"),

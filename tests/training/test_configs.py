@@ -1,6 +1,7 @@
 """Every config of the repository trains, with a tiny network."""
 
 import importlib
+import json
 import pathlib
 import re
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a2f_jax import cli
 from a2f_jax.configs import a2f, ablation, finetune, peers, sample
 from a2f_jax.model import load, save
 from a2f_jax.models import registry
@@ -83,6 +85,26 @@ def test_a_new_network_is_the_file_and_the_entry_in_the_documentation(data_dir, 
     assert (model.variant, model.scale, model.upscale(image).shape) == ("tiny", 2, (40, 180, 3))
     # Adam's first step moves every parameter by the learning rate.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), model.params, published.params)
+
+
+def test_a_width_given_on_the_command_line_trains_and_its_weights_say_what_they_are(data_dir, tmp_path, capfd):
+    options = {"model.features": 6, "model.blocks": 1, "model.head_kernel": 5, "steps": 1, "batch_size": 8}
+    options |= {"data.name": "tiny", "data.dir": data_dir, "data.patch_size": 8}
+    overrides = [f"--config.{name}={value}" for name, value in options.items()]
+    command = ["train", "--config", "configs/a2f.py:sd_x2", *overrides]
+    assert cli.main([*command, "--workdir", str(tmp_path)]) == 0
+    # 6 features, 128 hidden channels, one block, scale 2; every k×k kernel has a gain and a bias per channel.
+    head, tail_and_skip = 25 * 3 * 6 + 2 * 6, 9 * (6 + 3) * 12 + 4 * 12
+    block = (9 * 6 * 128 + 2 * 128) + (9 * 128 * 6 + 2 * 6) + 6 * 6 + 2 * (6 * 6 + 6) + 3
+    count = f"{head + block + tail_and_skip:,}"
+    assert f"Training a2f-6x1-head5 ×2 with {count} parameters" in capfd.readouterr().err
+    assert load(tmp_path).variant == "a2f-6x1-head5"
+    assert cli.main(["info", str(tmp_path)]) == 0
+    shown = capfd.readouterr().out
+    assert "a2f-6x1-head5" in shown and count in shown
+    assert cli.main([*command, "--compile-for", "cpu:2", "--json", str(tmp_path / "costs.json")]) == 0
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert costs["parameter_bytes"] == 4 * (head + block + tail_and_skip)
 
 
 def test_fine_tuning_starts_from_all_of_the_shipped_weights():

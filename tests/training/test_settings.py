@@ -12,7 +12,7 @@ from a2f_jax.models.registry import PEERS
 from a2f_jax.training import settings
 from a2f_jax.training.settings import check, check_resume, closest_settings, flat, make_network, stored
 
-OPTIONAL = {"model.name", "model.features", "model.blocks", "model.depthwise"}
+OPTIONAL = {"model.name", "model.depthwise"}
 
 
 @pytest.fixture
@@ -109,6 +109,7 @@ def test_values_that_do_not_fit_together_are_refused_with_a_remedy(paper, values
         {},
         {"optimizer__learning_rate": 0, "optimizer__warmup": 1_000_000, "seed": 2**32 - 1},
         {"optimizer__name": "muon", "optimizer__schedule": "cosine", "spmd": "pmap", "model__dtype": "bfloat16"},
+        {"model__features": None, "model__blocks": 8},
         {"model__features": 1, "model__blocks": 1, "model__depthwise": True, "model__head_kernel": 1},
         {"my_own_setting": "anything"},
     ],
