@@ -9,7 +9,6 @@ import sys
 import numpy as np
 
 import a2f_jax
-from a2f_jax.evaluation.benchmark import evaluate
 from a2f_jax.upscaling.upscaler import Upscaler
 
 
@@ -33,7 +32,7 @@ def main(weights: str, data: str, dataset: str) -> None:
     }
     print(f"| {model.variant} ×{model.scale} on {dataset} | PSNR | SSIM |\n|---|---|---|")
     for name, upscaler in upscalers.items():
-        scores = evaluate(_Variation(name, model.scale, upscaler), [dataset], data_dir=data)["datasets"][dataset]
+        (scores,) = a2f_jax.evaluate(_Variation(name, model.scale, upscaler), [dataset], data_dir=data)
         print(f"| {name} | {scores['psnr']:.3f} | {scores['ssim']:.4f} |", flush=True)
 
 

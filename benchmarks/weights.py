@@ -41,7 +41,7 @@ def scores(upscaler, data: str) -> dict[str, dict[str, float]]:
     found = {}
     for name in SETS:
         try:
-            result = evaluate(upscaler, [name], data_dir=data)["datasets"][name]
+            (result,) = evaluate(upscaler, [name], data_dir=data)
         except UserError as error:
             print(f"skipped: {error}")
             continue

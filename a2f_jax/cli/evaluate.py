@@ -16,11 +16,12 @@ def add(commands: Any) -> None:
         commands,
         "evaluate",
         run,
-        "measure PSNR, SSIM and LPIPS on benchmark sets",
+        "measure PSNR, SSIM and LPIPS on benchmark sets or your own images",
         "  a2f evaluate --weights a2f-sd-x4 --data benchmark --datasets set5,set14,b100\n"
         "  a2f evaluate --weights model_best.pt --data benchmark --datasets set5 --lpips --output results\n"
         "  a2f evaluate --weights a2f-sd-x4 runs/sd_x4 --bicubic 4 --datasets sample\n"
-        "  a2f evaluate --weights carn-m.pth --scale 4 --data benchmark --datasets set5\n",
+        "  a2f evaluate --weights carn-m.pth --scale 4 --data benchmark --datasets set5\n"
+        "  a2f evaluate --weights a2f-sd-x4 --bicubic 4 --datasets photos/\n",
     )
     parser.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"each is {WEIGHTS_HELP}")
     add_scale(parser)
@@ -34,14 +35,16 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="folder with prepared datasets, or with Set5/, Set14/, ..., also gs://... (default: the data cache)",
+        help="folder with the named datasets, prepared or as Set5/, Set14/, ..., also gs://... (default: the data "
+        "cache)",
     )
     parser.add_argument(
         "--datasets",
         required=True,
         type=names,
         metavar="A,B",
-        help="comma-separated names, such as set5,set14,b100,urban100,manga109",
+        help="comma-separated names, such as set5,set14,b100,urban100,manga109, or folders of HR images, such as "
+        "photos/",
     )
     parser.add_argument("--lpips", action="store_true", help="also measure LPIPS (requires the extra [lpips])")
     parser.add_argument("--output", metavar="DIR", help="folder for results.json and results.md, also gs://...")

@@ -16,11 +16,13 @@ import numpy as np
 from PIL import Image
 
 from a2f_jax.catalog import BENCHMARK_SETS
-from a2f_jax.data.discovery import find
+from a2f_jax.data.discovery import find, unsupported_images
 from a2f_jax.data.locations import data_root, prepared_folder
 from a2f_jax.data.preparation import prepare
-from a2f_jax.data.sources import Pair, Source, check_scale, dataset_name
-from a2f_jax.errors import UserError
+from a2f_jax.data.sources import Pair, Source, check_scale, dataset_name, is_folder_path
+from a2f_jax.errors import UserError, shorten
+from a2f_jax.files import as_path, resolved
+from a2f_jax.progress import say
 from a2f_jax.staging import cached_folder, naming
 
 
@@ -145,14 +147,34 @@ def _find_benchmark(name: str, root: pathlib.Path, scale: int) -> Sequence[Sourc
         return find(name, folder, scale)["test"]
 
 
+def _open_folder(path: str | os.PathLike[str], scale: int) -> Sequence[Pair]:
+    root = resolved(as_path(path))
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: pass a folder with images, or the name of a dataset")
+    folder = cached_folder(root)
+    spelled = root.name.lower()
+    name = next((key for key, known in BENCHMARK_SETS.items() if spelled in known.spellings), "photographs")
+    with naming(folder, root):
+        splits = find(name, folder, scale)
+    if left_out := unsupported_images(folder):
+        say(f"left out of {root}, in unsupported formats: {shorten(left_out)}")
+    return _Files([source for sources in splits.values() for source in sources], scale)
+
+
 def open_pairs(
-    name: str, *, scale: int, split: str | None = None, data_dir: str | os.PathLike[str] | None = None
+    name: str | os.PathLike[str],
+    *,
+    scale: int,
+    split: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
 ) -> Sequence[Pair]:
     """Opens a dataset as a sequence of LR–HR pairs in a fixed order.
 
     Args:
       name: the name of a prepared dataset or of a benchmark set, as passed to `prepare`. The sample is prepared when it
-        is first opened.
+        is first opened. Or the path of a folder, as a path object or with a separator, such as `"photos/"`: all images
+        in it and its subfolders are HR, and LR is computed, unless it has LR images in a layout that `prepare`
+        recognizes.
       scale: the scale of the pairs: 2, 3 or 4.
       split: `"train"`, `"validation"`, or `"test"`, the only split of the benchmark sets. By default the split for
         evaluation: `"test"` for benchmark sets, `"validation"` for other datasets.
@@ -165,11 +187,21 @@ def open_pairs(
     Raises:
       UserError: the dataset is not found, is damaged, or has no such split.
     """
-    name = dataset_name(name)
     check_scale(scale)
+    if is_folder_path(name):
+        if split not in (None, "test"):
+            raise UserError(f"{os.fspath(name)} has no split {split!r}: prepare a dataset from it")
+        return _open_folder(name, scale)
+    given, name = name, dataset_name(str(name))
     root = data_root(data_dir)
     if name not in BENCHMARK_SETS:
-        return StoredPairs(dataset_folder(name, scale=scale, data_dir=root), split or "validation", scale)
+        try:
+            folder = dataset_folder(name, scale=scale, data_dir=root)
+        except UserError as error:
+            if not os.path.isdir(given):
+                raise
+            raise UserError(f"{error}; to open the images in the folder {given} as they are, pass ./{given}") from error
+        return StoredPairs(folder, split or "validation", scale)
     if split not in (None, "test"):
         raise UserError(f"{name} has no split {split!r}: it is a benchmark set, whose only split is 'test'")
     if data_dir is not None and root.is_dir() and not prepared_folder(name, scale, root):

@@ -1,6 +1,7 @@
 """Names of datasets, and the files that LR–HR pairs are read from."""
 
 import hashlib
+import os
 import pathlib
 import re
 import zipfile
@@ -157,6 +158,11 @@ def check_scale(scale: int) -> None:
     """
     if not isinstance(scale, int | np.integer) or scale not in SCALES:
         raise UserError(f"scale must be one of {', '.join(map(str, SCALES))}, not {scale!r}", parameter="scale")
+
+
+def is_folder_path(name: str | os.PathLike[str]) -> bool:
+    """Returns whether what stands for a dataset is a path, such as `"photos/"`, and not the name of a dataset."""
+    return not isinstance(name, str) or "/" in name or name in (".", "..", "~")
 
 
 def dataset_name(name: str) -> str:

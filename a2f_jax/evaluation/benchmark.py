@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,17 +12,16 @@ from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation import lpips as lpips_metric
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
-from a2f_jax.evaluation.tables import write_results
+from a2f_jax.evaluation.tables import flat_rows, write_results
 from a2f_jax.files import as_path, check_writable
 from a2f_jax.progress import progress_bar
 
 
 class Evaluable(Protocol):
-    """Anything that `evaluate` accepts, such as `a2f_jax.Model` or `Bicubic`."""
+    """Anything that `evaluate` accepts, such as `a2f_jax.Model` or `Bicubic`.
 
-    @property
-    def variant(self) -> str:
-        """The name that tables show."""
+    Tables show the attribute `variant` as its name, or without it the name of the class.
+    """
 
     @property
     def scale(self) -> int:
@@ -49,7 +48,31 @@ class Bicubic:
         return matlab_bicubic(image, self.scale)
 
 
+@dataclasses.dataclass(frozen=True)
+class _UpscalingFunction:
+    scale: int
+    variant: str
+    upscale: Callable[[np.ndarray], np.ndarray]
+
+
+def _evaluable(model: Any, scale: int | None) -> Evaluable:
+    if hasattr(model, "upscale"):
+        if scale not in (None, model.scale):
+            raise ValueError(f"the model upscales by {model.scale}, not by {scale}: leave out scale")
+        return model
+    if not callable(model):
+        raise TypeError(f"expected a model or a function that upscales an image, got {type(model).__name__}")
+    if scale is None:
+        raise TypeError("a function does not tell by how much it upscales: pass scale")
+    return _UpscalingFunction(scale, getattr(model, "__name__", type(model).__name__), model)
+
+
+def _name(model: Evaluable) -> str:
+    return getattr(model, "variant", None) or type(model).__name__
+
+
 def _measure(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[str, float]:
+    sr = np.asarray(sr)
     scores = {"psnr": psnr_y(sr, hr, scale), "ssim": ssim_y(sr, hr, scale)}
     if lpips:
         scores["lpips"] = lpips_metric.lpips(sr, hr)
@@ -57,45 +80,60 @@ def _measure(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[st
 
 
 def evaluate(
-    model: Evaluable,
-    datasets: Sequence[str],
+    model: Evaluable | Callable[[np.ndarray], np.ndarray],
+    datasets: Sequence[str | os.PathLike[str]],
     *,
+    scale: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     weights: str | None = None,
+    per_image: bool = False,
     lpips: bool = False,
     output: str | os.PathLike[str] | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Measures a model on whole datasets.
 
     Args:
-      model: a `Model`, `Bicubic`, or any other object with `variant`, `scale` and `upscale`.
-      datasets: dataset names that `open_pairs` accepts. Benchmark sets such as `["set5", "set14", "b100"]` are measured
-        whole; of a training dataset, the validation split is measured.
-      data_dir: the folder that holds the datasets (default: the one that `open_pairs` uses).
+      model: a `Model`, or any other object with the attribute `scale`, the upscaling factor, and the method `upscale`,
+        from a uint8 RGB array `[H, W, 3]` to `[scale · H, scale · W, 3]`; or such a function.
+      datasets: dataset names that `open_pairs` accepts, or paths of folders with HR images, such as `"photos/"`.
+        Benchmark sets, such as `["set5", "set14", "b100"]`, and folders are measured whole; of a training dataset, the
+        validation split is measured.
+      scale: the upscaling factor of a function. Other models have their own.
+      data_dir: the folder that holds the named datasets (default: the one that `open_pairs` uses).
       weights: the origin of the model's weights. It is only copied into the result.
+      per_image: whether to return the scores of every image, or their means.
       lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
       output: a folder for `results.json` and `results.md`, which are rewritten after each dataset.
       progress: whether to show a progress bar on standard error.
 
     Returns:
-      `{"model", "scale", "weights", "datasets": {dataset: {"psnr", "ssim", "lpips"?, "n", "images": {name:
-      {"psnr", "ssim", "lpips"?}}}}}`. PSNR, in dB, and SSIM are computed on luma after cropping `scale` pixels from
-      each side; LPIPS on the whole RGB image. The scores of a dataset are the means over its `n` images.
+      A dictionary for each dataset, `{"dataset", "model", "scale", "weights", "images", "psnr", "ssim", "lpips"?}`, of
+      which `pandas.DataFrame` makes a table; `"images"` is the number of images, and the scores are their means. With
+      `per_image`, a dictionary for each image, with its name as `"image"`. PSNR, in dB, and SSIM are computed on luma
+      after cropping `scale` pixels from each side; LPIPS on the whole RGB image.
 
     Raises:
+      TypeError: the model cannot upscale, or is a function without `scale`, or `datasets` is a string.
       UserError: a dataset is unknown or empty, an image pair does not match the model's scale or is too small to
-        measure, the model's output is not finite, the extra `[lpips]` is not installed, or `output` cannot be written.
+        measure, the model's output is not finite or has the wrong size or dtype, the extra `[lpips]` is not installed,
+        or `output` cannot be written.
+      ValueError: `scale` is not that of the model.
     """
-    (result,) = evaluate_models(
-        [(model, weights)], datasets, data_dir=data_dir, lpips=lpips, output=output, progress=progress
+    results = evaluate_models(
+        [(_evaluable(model, scale), weights)],
+        datasets,
+        data_dir=data_dir,
+        lpips=lpips,
+        output=output,
+        progress=progress,
     )
-    return result
+    return flat_rows(results, per_image=per_image)
 
 
 def evaluate_models(
     models: Sequence[tuple[Evaluable, str | None]],
-    datasets: Sequence[str],
+    datasets: Sequence[str | os.PathLike[str]],
     *,
     data_dir: str | os.PathLike[str] | None = None,
     lpips: bool = False,
@@ -106,14 +144,17 @@ def evaluate_models(
 
     Args:
       models: each model with the origin of its weights, which is copied into its result.
-      datasets: dataset names, as in `evaluate`. Every model must find them at its scale before anything is measured.
-      data_dir: the folder that holds the datasets, as in `evaluate`.
+      datasets: names and folders, as in `evaluate`. Every model must find them at its scale before anything is
+        measured.
+      data_dir: the folder that holds the named datasets, as in `evaluate`.
       lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
       output: a folder for `results.json` and `results.md`, with all results so far after each dataset.
       progress: whether to show a progress bar on standard error.
 
     Returns:
-      The result of each model, as `evaluate` returns it, in the order of `models`.
+      The result of each model, in the order of `models`: `{"model", "scale", "weights", "datasets": {dataset:
+      {"psnr", "ssim", "lpips"?, "n", "images": {name: {"psnr", "ssim", "lpips"?}}}}}`. The scores of a dataset are the
+      means over its `n` images.
 
     Raises:
       UserError: as in `evaluate`.
@@ -121,7 +162,7 @@ def evaluate_models(
     if isinstance(datasets, str):
         raise TypeError(f"datasets is the string {datasets!r}: pass a list of names, such as [{datasets!r}]")
     # Benchmark sets are found under any spelling; each is measured once.
-    datasets = [*dict.fromkeys(name.lower() if name.lower() in BENCHMARK_SETS else name for name in datasets)]
+    wanted = {str(x).lower() if str(x).lower() in BENCHMARK_SETS else str(x): x for x in datasets}
     if output is not None:
         output = as_path(output)
         check_writable(output)
@@ -129,7 +170,8 @@ def evaluate_models(
         lpips_metric.check_installed()
     # All datasets are opened before the first image is measured, so that a missing one is found at once.
     opened = [
-        {name: open_pairs(name, scale=model.scale, data_dir=data_dir) for name in datasets} for model, _ in models
+        {name: open_pairs(place, scale=model.scale, data_dir=data_dir) for name, place in wanted.items()}
+        for model, _ in models
     ]
     for name, pairs in ((name, pairs) for sets in opened for name, pairs in sets.items()):
         if not len(pairs):
@@ -138,9 +180,9 @@ def evaluate_models(
     total = sum(len(pairs) for sets in opened for pairs in sets.values())
     with progress_bar(total=total, unit="image", description="evaluate", visible=progress) as bar:
         for (model, weights), sets in zip(models, opened, strict=True):
-            results.append({"model": model.variant, "scale": model.scale, "weights": weights, "datasets": {}})
+            results.append({"model": _name(model), "scale": model.scale, "weights": weights, "datasets": {}})
             for name, pairs in sets.items():
-                bar.set_description_str(f"{model.variant} ×{model.scale} on {name}", refresh=False)
+                bar.set_description_str(f"{_name(model)} ×{model.scale} on {name}", refresh=False)
                 images = {}
                 for pair in pairs:
                     try:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from a2f_jax.data.sources import dataset_name
+from a2f_jax.data.sources import dataset_name, is_folder_path
 from a2f_jax.evaluation.paper import PUBLISHED
 from a2f_jax.files import as_path, replacing
 
@@ -29,7 +29,8 @@ def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
             if dataset not in result["datasets"]:
                 continue
             ours = result["datasets"][dataset]
-            theirs = PUBLISHED.get((result["model"], result["scale"]), {}).get(dataset_name(dataset), {})
+            published = PUBLISHED.get((result["model"], result["scale"]), {})
+            theirs = {} if is_folder_path(dataset) else published.get(dataset_name(dataset), {})
             weights = (result["weights"] or "") if several else ""
             row = [dataset, f"{result['model']} ×{result['scale']}", weights, str(ours["n"])]
             for metric, (_, our_decimals, their_decimals) in _METRICS.items():
@@ -42,6 +43,28 @@ def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
             table.append(row)
     filled = [column for column in zip(*table, strict=True) if any(column[1:])]
     return [list(row) for row in zip(*filled, strict=True)]
+
+
+def flat_rows(results: Sequence[dict[str, Any]], *, per_image: bool = False) -> list[dict[str, Any]]:
+    """Returns results as one flat dictionary per dataset and model, or per image, for example for a data frame.
+
+    Args:
+      results: return values of `evaluate_models`.
+      per_image: whether there is a row for every image, or one with the means of every dataset.
+
+    Returns:
+      Rows with `dataset`, `model`, `scale`, `weights`, `images`, their number, or `image`, its name, and the metrics.
+    """
+    rows = []
+    for result in results:
+        about = {key: result[key] for key in ("model", "scale", "weights")}
+        for dataset, scores in result["datasets"].items():
+            if per_image:
+                rows += [{"dataset": dataset, **about, "image": k, **v} for k, v in scores["images"].items()]
+            else:
+                means = {metric: scores[metric] for metric in _METRICS if metric in scores}
+                rows.append({"dataset": dataset, **about, "images": scores["n"], **means})
+    return rows
 
 
 def _encodable(text: str, encoding: str) -> str:
@@ -57,7 +80,7 @@ def terminal_table(results: Sequence[dict[str, Any]], encoding: str = "utf-8") -
     """Formats results as a plain-text table.
 
     Args:
-      results: return values of `evaluate`.
+      results: return values of `evaluate_models`.
       encoding: the encoding of the stream that shows the table. If it lacks × or Δ, they become x and diff.
 
     Returns:
@@ -115,7 +138,7 @@ def write_results(results: Sequence[dict[str, Any]], folder: str | os.PathLike[s
     """Writes results to `results.json`, a list, and to `results.md`, a table.
 
     Args:
-      results: return values of `evaluate`.
+      results: return values of `evaluate_models`.
       folder: the destination, which is created if it does not exist.
 
     Raises:

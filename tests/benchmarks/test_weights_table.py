@@ -19,7 +19,7 @@ def test_scores_are_rounded_only_once(weights, monkeypatch):
     def evaluate(upscaler, datasets, data_dir):
         if datasets != ["set5"]:
             raise UserError("missing")
-        return {"datasets": {"set5": {"psnr": 30.40468, "ssim": 0.868949, "n": 5}}}
+        return [{"dataset": "set5", "images": 5, "psnr": 30.40468, "ssim": 0.868949}]
 
     monkeypatch.setattr(weights, "evaluate", evaluate)
     scores = weights.scores(Bicubic(3), "data")

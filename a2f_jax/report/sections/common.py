@@ -9,7 +9,7 @@ import tqdm
 
 from a2f_jax.data import open_pairs
 from a2f_jax.errors import UserError
-from a2f_jax.evaluation.benchmark import evaluate
+from a2f_jax.evaluation.benchmark import evaluate_models
 from a2f_jax.evaluation.lpips import installed as lpips_installed
 from a2f_jax.evaluation.paper import SETS, Row
 from a2f_jax.model import Model, Network
@@ -75,7 +75,9 @@ def measure_weights(
                 found.append(name)
             except UserError as error:
                 tqdm.tqdm.write(f"skipped: {error}", file=sys.stderr)
-        result = evaluate(model, found, data_dir=data_dir, weights=label, lpips=lpips_installed(), progress=progress)
+        (result,) = evaluate_models(
+            [(model, label)], found, data_dir=data_dir, lpips=lpips_installed(), progress=progress
+        )
         measured.append(Measured(label, model, result["datasets"]))
     return measured
 
