@@ -74,6 +74,9 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.checkpoint_every = 5_000
     config.validate_every = 5_000
     config.validation_images = 10
+    config.validation = ConfigDict()
+    config.validation.sets = ()  # measured as well, on whole images, such as ("set5",); also folders such as "photos/"
+    config.validation.dir = ""  # folder with these sets, as --data of `a2f evaluate`; empty: that of prepared datasets
     config.keep_checkpoints = 3  # the most recent ones; the one with the best validation PSNR is kept in addition
 
     if recipe == "long":

@@ -34,7 +34,7 @@ from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
 from a2f_jax.training.step import make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
-from a2f_jax.training.validation import validate
+from a2f_jax.training.validation import WholeImages, validate
 from a2f_jax.training.warm_start import initialize_from
 
 Callback = Callable[[int, dict[str, float], TrainState], object]
@@ -141,6 +141,17 @@ def _run(
             if config.init and not checkpoints.steps:
                 start = initialize_from(config.init, start, config.model.scale, monitor.say)
 
+            sets = [
+                WholeImages(
+                    name,
+                    scale=network.scale,
+                    data_dir=config.validation.dir or None,
+                    process_index=jax.process_index(),
+                    process_count=jax.process_count(),
+                )
+                for name in config.validation.sets
+            ]
+
         patches, images = open_training_data(config, network.scale)
         train_step = make_train_step(
             network, optimizer, loss=loss, ema_decay=config.ema_decay, accumulate=config.accumulate
@@ -153,7 +164,7 @@ def _run(
         stopped = False
         if step and _is_due(step, config.validate_every, config) and not checkpoints.is_scored(step):
             with monitor.pause():  # validation failed, or the run was stopped before it
-                checkpoints.record(step, _validate(network, start.weights, images, monitor))
+                checkpoints.record(step, _validate(network, start.weights, images, sets, monitor))
                 stopped = observed and _stop_requested(callbacks, step, monitor, start)
         if step >= config.steps:
             monitor.say(
@@ -224,7 +235,7 @@ def _run(
                     whole = spmd.get_state(state)
                     save(whole)
                     if due_validation and (not stop or step == config.steps):
-                        checkpoints.record(step, _validate(network, whole.weights, images, monitor))
+                        checkpoints.record(step, _validate(network, whole.weights, images, sets, monitor))
             if observed and (due_log or due_validation):
                 with monitor.pause():
                     whole = whole or spmd.get_state(state)
@@ -266,18 +277,23 @@ def _is_due(step: int, every: int, config: ConfigDict) -> bool:
 
 
 def _validate(
-    network: Network, weights: Params, images: list[tuple[np.ndarray, np.ndarray]], monitor: Monitor
+    network: Network,
+    weights: Params,
+    images: list[tuple[np.ndarray, np.ndarray]],
+    sets: Sequence[WholeImages],
+    monitor: Monitor,
 ) -> dict[str, float]:
+    """Measures the weights and reports the scores; returns those on the held-out images."""
     model = Model(network, jax.device_get(weights))
     with failing_together():
-        sums, picture = validate(model, images)
+        held_out, picture = validate(model, images)
+        sums = np.stack([held_out, *(validate(model, each)[0] for each in sets)])
     if jax.process_count() > 1:
         sums = np.sum(multihost_utils.process_allgather(sums), 0)
-    psnr, ssim, count = sums.tolist()
-    scores = {"psnr": psnr / count, "ssim": ssim / count}
+    scores, *of_sets = ({"psnr": psnr / count, "ssim": ssim / count} for psnr, ssim, count in sums.tolist())
     flat = flax.traverse_util.flatten_dict(model.params, sep="/")
     with failing_together():
-        monitor.validated(scores, picture)
+        monitor.validated(scores, picture, {each.name: found for each, found in zip(sets, of_sets, strict=True)})
         monitor.record("lambda", {name: value for name, value in flat.items() if "/lambda_" in name})
     return scores
 

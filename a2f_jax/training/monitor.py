@@ -6,6 +6,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -157,16 +158,25 @@ class Monitor:
         if self._bar.disable:
             print(line, file=sys.stderr, flush=True)
 
-    def validated(self, scores: Mapping[str, float], picture: np.ndarray | None) -> None:
+    def validated(
+        self,
+        scores: Mapping[str, float],
+        picture: np.ndarray | None,
+        sets: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    ) -> None:
         """Reports the result of a validation.
 
         Args:
-          scores: `psnr` in dB and `ssim`.
+          scores: `psnr` in dB and `ssim`, on held-out images.
           picture: an SR image beside its HR image, uint8 `[H, W, 3]`, or None.
+          sets: the same scores on whole datasets, by the name of the dataset.
         """
         self._psnr = f", PSNR {scores['psnr']:.2f} dB"
-        self.record("validation", scores)
+        named = {f"{name}/{metric}": value for name, each in sets.items() for metric, value in each.items()}
+        self.record("validation", {**scores, **named})
         self.say(f"step {self._step}: validation PSNR {scores['psnr']:.3f} dB, SSIM {scores['ssim']:.4f}")
+        for name, each in sets.items():
+            self.say(f"step {self._step}: {name} PSNR {each['psnr']:.3f} dB, SSIM {each['ssim']:.4f}")
         if self._active and picture is not None:
             write_rgb(self.folder / "samples" / f"result-and-truth-{self._step:07d}.png", picture)
             if self._writer:

@@ -115,6 +115,12 @@ _SETTINGS = {
     "checkpoint_every": _Setting(*_AT_LEAST_1, _FREE),
     "validate_every": _Setting(*_AT_LEAST_1, _FREE),
     "validation_images": _Setting(*_AT_LEAST_1, _FREE),
+    "validation.sets": _Setting(
+        lambda x: isinstance(x, tuple | list) and all(isinstance(name, str) and name and "," not in name for name in x),
+        "a tuple of names of datasets, such as ('set5', 'set14')",
+        _FREE,
+    ),
+    "validation.dir": _Setting(*_TEXT, _FREE),
     "keep_checkpoints": _Setting(*_AT_LEAST_1, _FREE),
 }
 
@@ -134,11 +140,11 @@ def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
 def stored(config: ConfigDict) -> dict[str, Any]:
     """Returns the settings of a config as nested dictionaries that JSON can hold.
 
-    NumPy scalars become Python numbers. Settings that are unset (None) are left out, and so are entries that are not
-    settings: they can be any object.
+    NumPy scalars become Python numbers, and tuples lists. Settings that are unset (None) are left out, and so are
+    entries that are not settings: they can be any object.
     """
     plain = {
-        name: value.item() if isinstance(value, np.generic) else value
+        name: value.item() if isinstance(value, np.generic) else list(value) if isinstance(value, tuple) else value
         for name, value in flat(config).items()
         if name in _SETTINGS and value is not None
     }

@@ -1,18 +1,18 @@
-"""Validation during training: PSNR and SSIM on held-out images."""
+"""Validation during training: PSNR and SSIM on held-out images, and on whole datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from a2f_jax.data import Pair
+from a2f_jax.data import Pair, open_pairs
+from a2f_jax.errors import UserError
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.model import Model
 
 _CROP = 128
 """Side in LR pixels of the center crop that validation measures.
 
-A fixed crop keeps the scores comparable, needs few compilations and takes little time from training; `a2f evaluate`
-measures whole images."""
+A fixed crop keeps the scores comparable, needs few compilations and takes little time from training."""
 
 
 def center_crop(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,40 @@ def center_crop(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return lr, pair.hr[top : top + height, left : left + width]
 
 
-def validate(model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
+class WholeImages:
+    """A dataset to validate on as a whole, such as a benchmark set, without cropping; decoded anew each time.
+
+    Args:
+      name: the name of the dataset, or the path of a folder, as for `open_pairs`.
+      scale: the scale of the pairs.
+      data_dir: the folder with the dataset.
+      process_index: the index of this process, which measures its share of the images.
+      process_count: the number of processes.
+
+    Attributes:
+      name: the name under which its scores are logged.
+
+    Raises:
+      UserError: the dataset is not found or has no images, or an image cannot be read or is too small to be measured.
+    """
+
+    def __init__(self, name: str, *, scale: int, data_dir: str | None, process_index: int, process_count: int):
+        self.name = name.rstrip("/")
+        self._pairs = open_pairs(name, scale=scale, data_dir=data_dir)
+        if not len(self._pairs):
+            raise UserError(f"{name} contains no images")
+        self._indices = range(len(self._pairs))[process_index::process_count]
+        for pair in (self._pairs[i] for i in self._indices):
+            try:
+                psnr_y(pair.hr, pair.hr, scale)  # fails if it is too small
+            except ValueError as error:
+                raise UserError(f"{name}, image {pair.name}: {error}") from error
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return ((pair.lr, pair.hr) for pair in (self._pairs[i] for i in self._indices))
+
+
+def validate(model: Model, images: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
     """Measures a model on validation images.
 
     Args:
@@ -36,8 +69,10 @@ def validate(model: Model, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> t
       `[3]`, which can be summed over processes; and the first SR image beside its HR image, uint8 `[H, 2 · W, 3]`,
       or None if there are no images.
     """
-    results = [model.upscale(lr) for lr, _ in images]
-    sums = np.zeros(3)
-    for sr, (_, hr) in zip(results, images, strict=True):
+    sums, picture = np.zeros(3), None
+    for lr, hr in images:
+        sr = model.upscale(lr)
         sums += psnr_y(sr, hr, model.scale), ssim_y(sr, hr, model.scale), 1
-    return sums, np.concatenate([results[0], images[0][1]], 1) if results else None
+        if picture is None:
+            picture = np.concatenate([sr, hr], 1)
+    return sums, picture

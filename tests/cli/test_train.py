@@ -44,9 +44,11 @@ def trained(monkeypatch):
 
 def test_settings_are_overridden_with_a_space_or_an_equals_sign(trained):
     options = ["--config.steps", "2", "--config.optimizer.learning_rate=3", "--config.model.remat"]
+    options += ["--config.validation.sets=('set5', 'photos/')"]
     assert cli.main(["train", "--config", CONFIG, "--workdir", "w", *options]) == 0
     config = trained["config"]
     assert (config.steps, config.optimizer.learning_rate, config.model.remat) == (2, 3.0, True)
+    assert config.validation.sets == ("set5", "photos/")
 
 
 def test_width_and_depth_are_those_of_the_variant_unless_they_are_overridden(trained):
@@ -79,10 +81,11 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
         ("--config.lr=1", "unknown setting --config.lr; did you mean --config.optimizer.learning_rate?"),
         ("--config.model.depthwise=True", "does not have --config.model.depthwise: it belongs to other networks"),
         ("--config.model.features=x", "--config.model.features=x is invalid: it must be a positive integer"),
+        ("--config.validation.sets=set5,set14", "it must be a tuple of names of datasets, such as ('set5', 'set14')"),
         ("--config.model.blocks=0", "config.model.blocks=0 is invalid: it must be a positive integer"),
         ("--config.KEY=4", "unknown setting --config.KEY;"),
         ("--config.=3", "unknown setting --config.;"),
-        ("--config.stps=1", "did you mean --config.steps?"),
+        ("--config.stps=1", "did you mean --config.steps or"),
         ("--config.optimiser.b1=1", "did you mean --config.optimizer.b1"),
         ("--config.zzz=1", "unknown setting --config.zzz; configs/a2f.py lists all settings"),
         ("--config.model.remat=yes", "--config.model.remat=yes is invalid: it must be True or False"),

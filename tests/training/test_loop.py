@@ -291,6 +291,49 @@ def test_other_settings_are_refused_before_the_dataset_is_decoded(config, whole,
         train(config, whole)
 
 
+@pytest.fixture
+def set5(tmp_path):
+    """A folder with a benchmark set of two images of different sizes."""
+    rng = np.random.default_rng(5)
+    for name, height, width in (("baby", 40, 44), ("bird", 300, 36)):  # more than the crop of validation
+        coarse = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+        write_rgb(tmp_path / "benchmark/Set5/HR" / f"{name}.png", coarse.repeat(4, 0).repeat(4, 1))
+    return tmp_path / "benchmark"
+
+
+def test_benchmark_sets_are_measured_whole_and_do_not_choose_the_best_checkpoint(config, set5, tmp_path, capfd):
+    config.validation.sets, config.validation.dir = ("set5", f"{set5}/Set5/"), str(set5)
+    config.steps = config.validate_every = 2
+    result = train(config, tmp_path / "run")
+    (row,) = result.history
+    (expected,) = a2f_jax.evaluate(result.model, ["set5"], data_dir=set5)
+    held_out = json.loads((tmp_path / "run/checkpoints/2/scores.json").read_text())
+    for metric in ("psnr", "ssim"):
+        assert row[f"validation/set5/{metric}"] == row[f"validation/{set5}/Set5/{metric}"] == expected[metric]
+        assert row[f"validation/{metric}"] == held_out[metric] != expected[metric]
+    assert held_out.keys() == {"psnr", "ssim", "validation"}
+    assert f"step 2: set5 PSNR {expected['psnr']:.3f} dB, SSIM {expected['ssim']:.4f}" in capfd.readouterr().err
+
+
+def test_benchmark_sets_that_cannot_be_measured_are_refused_before_the_dataset_is_decoded(
+    config, set5, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "open_training_data", lambda *_: pytest.fail("opened"))
+    config.validation.dir = str(set5)
+    write_rgb(tmp_path / "small/dot.png", np.zeros((14, 20, 3), np.uint8))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/torn.png").write_bytes((set5 / "Set5/HR/baby.png").read_bytes()[:100])
+    for name, message in [
+        ("set14", "does not contain set14 ×2"),
+        (f"{tmp_path}/none/", "none is not a folder"),
+        (f"{tmp_path}/small/", "small/, image dot.png: the image of 20×14 is too small"),
+        (f"{tmp_path}/broken/", "torn.png"),
+    ]:
+        config.validation.sets = (name,)
+        with pytest.raises(UserError, match=message):
+            train(config, tmp_path / "run")
+
+
 def test_a_dataset_without_validation_images_is_refused_before_it_is_decoded(config, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -83,6 +83,9 @@ def test_every_setting_of_the_configs_has_a_rule_and_every_rule_a_setting(paper)
         ("log_every", 0, "a positive integer"),
         ("validation_images", 0, "a positive integer"),
         ("keep_checkpoints", 0, "a positive integer"),
+        ("validation__sets", "set5", "a tuple of names of datasets"),
+        ("validation__sets", (5,), "a tuple of names of datasets"),
+        ("validation__dir", None, "a string"),
     ],
 )
 def test_an_invalid_value_is_refused_with_its_rule(paper, name, value, rule):
@@ -135,6 +138,7 @@ def resume(before, now, accept_changes=False):
         {"log_every": 1, "keep_checkpoints": 9, "validate_every": 3, "checkpoint_every": 2, "validation_images": 1},
         {"spmd": "pmap", "steps_per_dispatch": 5, "checks": True, "data__placement": "device", "model__remat": True},
         {"data__dir": "/elsewhere"},
+        {"validation__sets": ("set5", "photos/"), "validation__dir": "benchmark"},
         {"optimizer__momentum": 0.5},  # adam does not use it
         {"model__features": 16, "model__blocks": 8, "model__depthwise": False},  # as in A2F-SD
         {"my_own_setting": "anything"},
