@@ -292,6 +292,47 @@ def load_labeled(weights: Sequence[str | os.PathLike[str]], scale: int | None = 
     return {label: load(path, scale) for label, path in zip(labels, weights, strict=True)}
 
 
+def average(models: Sequence[Model]) -> Model:
+    """Averages the weights of several models of the same network, each with the same weight.
+
+    The average of late checkpoints of a run, or of runs fine-tuned from the same weights, is often better than each of
+    them (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018; Wortsman et
+    al., "Model soups", ICML 2022). That of weights trained from different initializations is not.
+
+    Args:
+      models: at least two models.
+
+    Returns:
+      The model with the averaged parameters, and the metadata that all models share.
+
+    Raises:
+      UserError: there are fewer than two models, or their networks or scales differ.
+    """
+    return average_labeled({f"model {i}": model for i, model in enumerate(models)})
+
+
+# Of one model, which are not true of an average.
+_OWN_METADATA = ("step", "scores", "validation_psnr", "average_of")
+
+
+def average_labeled(models: Mapping[str, Model]) -> Model:
+    """Averages the weights of several models as `average` does; errors name them by their labels."""
+    if len(models) < 2:
+        raise UserError(f"{len(models)} given, but it takes at least two weights to average")
+    (label, first), *others = models.items()
+    for other, model in others:
+        if model.network.clone(dtype=first.network.dtype) != first.network:
+            raise UserError(
+                f"{other} is {model.variant} ×{model.scale}, but {label} is {first.variant} ×{first.scale}: average "
+                "weights of one network and scale"
+            )
+    params = jax.tree.map(
+        lambda *each: np.mean(np.stack(each), 0, np.float64).astype(np.float32), *(m.params for m in models.values())
+    )
+    shared = [item for item in first.metadata.items() if all(item in model.metadata.items() for _, model in others)]
+    return Model(first.network, params, {key: value for key, value in shared if key not in _OWN_METADATA})
+
+
 def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
     """Writes a model's weights to a safetensors file, with its variant and scale in the metadata.
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from a2f_jax.errors import UserError
-from a2f_jax.model import Model, fold_weight_norm, infer_network, load, load_labeled, variant_of
+from a2f_jax.model import Model, average, fold_weight_norm, infer_network, load, load_labeled, variant_of
 from a2f_jax.models.a2f import A2F, build
 from a2f_jax.models.awsrn import AWSRN
 
@@ -147,6 +147,25 @@ def test_folders_without_a_name_are_loaded_and_only_duplicates_are_named(model, 
     assert load_labeled(["runs/a", "a", "/"]) == {"runs/a": "runs/a None", "a": "a None", "/": "/ None"}
     with pytest.raises(UserError, match=r"the same weights are given twice: a/b$"):
         load_labeled(["a/b", "c", "a/b/"])
+
+
+def test_the_average_of_models_has_the_means_of_their_parameters_and_what_their_metadata_share(model, random_params):
+    about = {"data": "photos", "step": "5", "scores": "{}", "license": "MIT"}
+    first = Model(model.network, model.params, about)
+    second = Model(model.network, random_params(model.network, 1), {**about, "license": "Apache-2.0"}).with_dtype(
+        jnp.bfloat16
+    )
+    found = average([first, second])
+    jax.tree.map(
+        lambda mean, a, b: np.testing.assert_allclose(mean, (a + b) / 2, atol=1e-7),
+        found.params,
+        first.params,
+        second.params,
+    )
+    assert found.network == model.network
+    assert found.metadata == {"data": "photos"}  # neither the step nor the scores are those of the average
+    with pytest.raises(UserError, match="model 1 is a2f-4x1 ×3, but model 0 is a2f-16x2 ×3"):
+        average([first, Model.from_params(random_params(A2F(scale=3, features=4, blocks=1)))])
 
 
 @pytest.mark.parametrize("dtype", [int, np.float16, None])

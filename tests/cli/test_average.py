@@ -1,0 +1,67 @@
+"""`a2f average`."""
+
+import jax
+import numpy as np
+import pytest
+
+from a2f_jax import cli
+from a2f_jax.model import Model, load, save
+from a2f_jax.models.a2f import A2F
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, random_params):
+    """Three weights of one network."""
+    paths = [str(tmp_path_factory.mktemp("average") / f"{seed}.safetensors") for seed in range(3)]
+    for seed, path in enumerate(paths):
+        save(Model.from_params(random_params(A2F(scale=2, features=4, blocks=1), seed)), path, {"step": str(seed)})
+    return paths
+
+
+def test_the_written_weights_are_the_means_of_the_given_ones(files, tmp_path, capsys):
+    output = tmp_path / "average.safetensors"
+    assert cli.main(["average", *files, "-o", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}: a2f-4x1 ×2, the average of 3\n"
+    found, given = load(output), [load(file).params for file in files]
+    jax.tree.map(
+        lambda mean, *each: np.testing.assert_array_equal(mean, np.float32(np.mean(each, 0, np.float64))),
+        found.params,
+        *given,
+    )
+    assert found.metadata["average_of"] == ", ".join(files)
+    assert "step" not in found.metadata
+
+
+def test_an_existing_file_is_replaced_only_on_request(files, tmp_path, fails):
+    output = tmp_path / "average.safetensors"
+    output.write_text("precious")
+    assert "exists: choose another --output or pass --overwrite" in fails("average", *files, "-o", str(output))
+    assert output.read_text() == "precious"
+    assert cli.main(["average", *files, "-o", str(output), "--overwrite"]) == 0
+    assert load(output).scale == 2
+
+
+@pytest.mark.parametrize(
+    ("features", "scale", "message"),
+    [
+        (8, 2, "other.safetensors is a2f-8x1 ×2, but 0.safetensors is a2f-4x1 ×2: average weights of one network"),
+        (4, 3, "other.safetensors is a2f-4x1 ×3, but 0.safetensors is a2f-4x1 ×2: average weights of one network"),
+    ],
+)
+def test_weights_of_another_network_or_scale_are_refused(
+    files, tmp_path, fails, random_params, features, scale, message
+):
+    other = tmp_path / "other.safetensors"
+    save(Model.from_params(random_params(A2F(scale=scale, features=features, blocks=1))), other)
+    assert message in fails("average", files[0], str(other), "-o", str(tmp_path / "out.safetensors"))
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_what_cannot_be_averaged_or_written_is_refused(files, tmp_path, fails):
+    output = str(tmp_path / "out.safetensors")
+    assert "at least two" in fails("average", files[0], "-o", output)
+    assert "the same weights are given twice" in fails("average", files[0], files[0], "-o", output)
+    assert "no weights at nowhere" in fails("average", files[0], "nowhere", "-o", output)
+    assert "does not end in .safetensors" in fails("average", *files, "-o", str(tmp_path / "out.pt"))
+    assert "cannot write" in fails("average", *files, "-o", "/proc/none/out.safetensors")
+    assert list(tmp_path.iterdir()) == []
