@@ -63,6 +63,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
     config.optimizer.clip_norm = 0.0  # maximum global norm of the gradient; 0: no clipping
+    config.optimizer.freeze = ""  # a regular expression: parameters with a match in their names are not trained
     config.ema_decay = 0.0  # per step, of the average of the weights that is validated and exported; 0: no average
 
     config.spmd = "shard_map"  # or "pmap"

@@ -26,7 +26,7 @@ from a2f_jax.training.history import read_history
 from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
 from a2f_jax.training.losses import LOSSES, Loss, check_loss, name_of_loss
 from a2f_jax.training.monitor import Monitor
-from a2f_jax.training.optimizer import learning_rate, make_optimizer
+from a2f_jax.training.optimizer import frozen_parameters, learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import check, make_network, unknown_entries
@@ -154,7 +154,12 @@ def _run(
 
         patches, images = open_training_data(config, network.scale)
         train_step = make_train_step(
-            network, optimizer, loss=loss, ema_decay=config.ema_decay, accumulate=config.accumulate
+            network,
+            optimizer,
+            loss=loss,
+            ema_decay=config.ema_decay,
+            accumulate=config.accumulate,
+            freeze=config.optimizer.freeze,
         )
         resident = resident_images(config, patches.cache)
         spmd = parallelize(train_step, config.spmd, resident=resident, donate=not config.checks)
@@ -182,8 +187,13 @@ def _run(
         state = spmd.put_state(start)
 
         model = Model(network, start.params)
-        size = sum(x.size for x in jax.tree.leaves(start.params))
-        monitor.say(f"Training {model.variant} ×{model.scale} with {size:,} parameters")
+        frozen = jax.tree.leaves(frozen_parameters(start.params, config.optimizer.freeze))
+        sizes = [x.size for x in jax.tree.leaves(start.params)]
+        fixed = sum(size for size, kept in zip(sizes, frozen, strict=True) if kept)
+        monitor.say(
+            f"Training {model.variant} ×{model.scale} with {sum(sizes):,} parameters"
+            + (f", of which {fixed:,} are frozen" if fixed else "")
+        )
         monitor.log(parameter_overview.get_parameter_overview(start.params))
         monitor.say(
             f"{'Resuming' if step else 'Starting'} at step {step} of {config.steps} on {jax.device_count()} "

@@ -1,10 +1,14 @@
 """The optimizer and its learning rate schedule."""
 
+import re
+
+import flax.traverse_util
 import jax
 import optax
 from ml_collections import ConfigDict
 from optax.contrib import MuonDimensionNumbers, muon
 
+from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import Params
 
 
@@ -35,6 +39,30 @@ def _matrices(params: Params) -> Params:
     return jax.tree.map(dimensions, params)
 
 
+def frozen_parameters(params: Params, pattern: str) -> Params:
+    """Returns which parameters are not trained: a tree of bools.
+
+    Args:
+      params: the parameters of a network.
+      pattern: a regular expression that is searched in the names of the parameters, such as
+        `"block_00/attention/squeeze/kernel"`. If it is empty, all are trained.
+
+    Raises:
+      UserError: the expression has a match in no name, or in every name.
+    """
+    if not pattern:
+        return jax.tree.map(lambda _: False, params)
+    names = list(flax.traverse_util.flatten_dict(params, sep="/"))
+    found = {name: bool(re.search(pattern, name)) for name in names}
+    if len({*found.values()}) == 1:
+        effect = "every parameter, so that nothing would be trained" if found[names[0]] else "no parameter"
+        some = names[:: max(1, len(names) // 6)]
+        raise UserError(
+            f"config.optimizer.freeze={pattern} matches {effect}: it is searched in names such as {', '.join(some)}"
+        )
+    return flax.traverse_util.unflatten_dict(found, sep="/")
+
+
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Returns the optimizer that a config describes, with its schedule and optional clipping by the global norm.
 
@@ -43,7 +71,7 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     updated by Adam.
 
     The state has the same structure with and without clipping, so that clipping can be switched on or off when a run
-    resumes.
+    resumes. Frozen parameters have no state, and do not count in the norm.
 
     Args:
       config: the settings of the run, which `settings.check` accepts; only `optimizer` and `steps` are used.
@@ -60,4 +88,11 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
             muon_weight_dimension_numbers=_matrices,
         ),
     }[o.name]()
-    return optax.chain(optax.clip_by_global_norm(o.clip_norm) if o.clip_norm else optax.identity(), rule)
+    clipped = optax.chain(optax.clip_by_global_norm(o.clip_norm) if o.clip_norm else optax.identity(), rule)
+    if not o.freeze:
+        return clipped
+
+    def labels(params: Params) -> Params:
+        return jax.tree.map(lambda fixed: "frozen" if fixed else "trained", frozen_parameters(params, o.freeze))
+
+    return optax.multi_transform({"trained": clipped, "frozen": optax.set_to_zero()}, labels)

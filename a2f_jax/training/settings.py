@@ -5,6 +5,7 @@ Every setting has one row in `_SETTINGS`. A config may have further entries of i
 
 import difflib
 import enum
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ class _Setting(NamedTuple):
     change: _Change
     used: Callable[[Mapping[str, Any]], bool] = lambda _: True  # whether it has an effect, given the other settings
     default: Any = None  # of a setting that a config may leave out or unset (None); all others are required
+    formerly: Any = None  # the value of runs from before the setting existed, if a change from it matters
 
 
 def _is_integer(value: Any) -> bool:
@@ -52,6 +54,13 @@ _NOT_NEGATIVE = (lambda value: _is_number(value) and value >= 0, "a finite numbe
 _BELOW_1 = (lambda value: _is_number(value) and 0 <= value < 1, "a number ≥ 0 and < 1")
 _BOOLEAN = (lambda value: isinstance(value, bool), "True or False")
 _TEXT = (lambda value: isinstance(value, str), "a string")
+
+
+def _is_regular_expression(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(re.compile(value))
+    except re.error:
+        return False
 
 
 def _choice(*names: Any) -> tuple[Callable[[Any], bool], str]:
@@ -72,7 +81,7 @@ _SETTINGS = {
         lambda x: _is_integer(x) and 1 <= x < 2**31, "a positive integer, at most 2³¹ − 1", _ACCEPTED, _COSINE
     ),
     "batch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
-    "loss": _Setting(*_choice(*LOSSES), _ACCEPTED),
+    "loss": _Setting(*_choice(*LOSSES), _ACCEPTED, formerly="l1"),
     "init": _Setting(*_TEXT, _IMPOSSIBLE),
     "model.name": _Setting(
         lambda x: x == "a2f" or x in PEERS,
@@ -106,6 +115,8 @@ _SETTINGS = {
     "optimizer.b2": _Setting(*_BELOW_1, _ACCEPTED),
     "optimizer.eps": _Setting(lambda x: _is_number(x) and x > 0, "a finite number > 0", _ACCEPTED),
     "optimizer.clip_norm": _Setting(*_NOT_NEGATIVE, _ACCEPTED),
+    # Frozen parameters have no optimizer state.
+    "optimizer.freeze": _Setting(_is_regular_expression, "a regular expression", _IMPOSSIBLE, formerly=""),
     "ema_decay": _Setting(*_BELOW_1, _ACCEPTED),
     "spmd": _Setting(*_choice("shard_map", "pmap"), _FREE),
     "accumulate": _Setting(*_AT_LEAST_1, _ACCEPTED),
@@ -287,13 +298,14 @@ def check_resume(before: Mapping[str, Any], config: ConfigDict, folder: object, 
         `before` is damaged.
     """
     try:
-        old = _with_defaults(flat(before))
+        formerly = {name: setting.formerly for name, setting in _SETTINGS.items() if setting.formerly is not None}
+        old = _with_defaults({**formerly, **flat(before)})
     except KeyError as error:
         raise UserError(f"the settings stored in {folder} are damaged ({error}): use another work folder") from error
     new = _with_defaults(flat(config))
     changes: dict[_Change, list[str]] = {change: [] for change in _Change}
     for name, setting in _SETTINGS.items():
-        # A checkpoint lacks the settings that were introduced after it was written.
+        # A checkpoint may lack the settings that were introduced after it was written.
         if name in old and name in new and setting.used(new) and old[name] != new[name]:
             changes[setting.change].append(f"{name}: {old[name]!r} → {new[name]!r}")
     if impossible := changes[_IMPOSSIBLE]:

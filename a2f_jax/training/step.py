@@ -11,6 +11,7 @@ import optax
 from a2f_jax.models.a2f import Params
 from a2f_jax.models.color import RGB_TO_LUMA, LumaNetwork
 from a2f_jax.training.losses import Loss, l1
+from a2f_jax.training.optimizer import frozen_parameters
 from a2f_jax.training.state import TrainState
 
 AXIS = "data"
@@ -28,6 +29,7 @@ def make_train_step(
     loss: Loss = l1,
     ema_decay: float = 0.0,
     accumulate: int = 1,
+    freeze: str = "",
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`, to be run on every device of the axis `AXIS`.
 
@@ -42,9 +44,17 @@ def make_train_step(
       ema_decay: the decay per step of the moving average of the weights; 0 disables it.
       accumulate: the number of equal parts into which the share is split. They are processed one after another, which
         saves memory.
+      freeze: which parameters keep their values, as `frozen_parameters` takes it. The optimizer has to leave them out.
     """
 
+    def where_trained(new: Params, old: Params) -> Params:
+        if not freeze:
+            return new
+        return jax.tree.map(lambda fixed, x, y: y if fixed else x, frozen_parameters(old, freeze), new, old)
+
     def loss_fn(params: Params, batch: Batch) -> jax.Array:
+        if freeze:
+            params = where_trained(params, jax.lax.stop_gradient(params))
         sr: Any = network.apply({"params": params}, batch["lr"])
         hr = batch["hr"].astype(jnp.float32)
         if isinstance(network, LumaNetwork):  # the weights have no effect on chroma
@@ -66,12 +76,12 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         value, grads = jax.lax.pmean(loss_and_grads(state.params, batch), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
+        params = where_trained(optax.apply_updates(state.params, updates), state.params)
+        ema: Any = state.ema
         if ema_decay:
             # Start with a short memory, so that the average forgets the initial weights.
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-            ema = optax.incremental_update(params, ema, 1 - decay)
+            ema = where_trained(optax.incremental_update(params, ema, 1 - decay), ema)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 

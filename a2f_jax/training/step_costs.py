@@ -89,7 +89,12 @@ def step_costs(config: ConfigDict, target: Target) -> StepCosts:
     network = make_network(config, target.accelerator.platform, len(devices))
     optimizer = make_optimizer(config)
     train_step = make_train_step(
-        network, optimizer, loss=LOSSES[config.loss], ema_decay=config.ema_decay, accumulate=config.accumulate
+        network,
+        optimizer,
+        loss=LOSSES[config.loss],
+        ema_decay=config.ema_decay,
+        accumulate=config.accumulate,
+        freeze=config.optimizer.freeze,
     )
     state: TrainState = jax.eval_shape(lambda: init_state(network, optimizer, config.seed, ema=config.ema_decay > 0))
     updates = next(dispatch_sizes(config, 0))

@@ -4,9 +4,11 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import runpy
 import signal
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -190,6 +192,26 @@ def test_a_run_with_muon_in_two_parts_ends_with_the_same_bits(config, tmp_path):
     for config.steps in (2, 4):
         train(config, tmp_path / "parts")
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts", 4)
+
+
+def bits(tree):
+    return {name: np.asarray(x).tobytes() for name, x in flax.traverse_util.flatten_dict(tree, sep="/").items()}
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_frozen_parameters_keep_their_bits_also_in_the_average_and_after_a_resume(config, whole, tmp_path, name, capfd):
+    config.optimizer.name, config.optimizer.learning_rate = name, 1e-2
+    config.optimizer.freeze, config.init, config.steps = "block_00/(expand|attention)|bias|lambda", str(whole), 2
+    train(config, tmp_path)
+    before = bits(read_checkpoint(whole)[0])
+    size = sum(len(value) for key, value in before.items() if re.search(config.optimizer.freeze, key)) // 4
+    assert f"parameters, of which {size:,} are frozen" in capfd.readouterr().err
+    config.steps = 4
+    train(config, tmp_path)
+    for item in ("params", "ema"):
+        after = bits(restored(tmp_path, "4", item))
+        kept = {key for key in before if re.search(config.optimizer.freeze, key)}
+        assert {key for key in before if after[key] == before[key]} == kept
 
 
 def restored(workdir, step, item):

@@ -2,13 +2,15 @@
 
 import math
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from a2f_jax.configs import a2f
-from a2f_jax.training.optimizer import learning_rate, make_optimizer
+from a2f_jax.errors import UserError
+from a2f_jax.training.optimizer import frozen_parameters, learning_rate, make_optimizer
 
 
 def test_the_papers_learning_rate_is_halved_every_200000_steps():
@@ -26,6 +28,62 @@ def test_cosine_warms_up_and_ends_at_zero():
     assert float(rate(100)) == pytest.approx(2e-3)
     assert float(rate(400)) == pytest.approx(1e-3 * (1 + math.cos(math.pi / 3)))
     assert float(rate(1000)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.fixture
+def params():
+    return {
+        "head": {"v": jnp.ones((3, 3, 3, 4)), "bias": jnp.ones(4)},
+        "block_00": {"attention": {"kernel": jnp.ones((4, 4))}, "lambda_x": jnp.ones(())},
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "frozen"),
+    [
+        ("", []),
+        ("^head/", ["head/v", "head/bias"]),
+        ("attention|bias$", ["head/bias", "block_00/attention/kernel"]),
+        (r"block_\d+/lambda_", ["block_00/lambda_x"]),
+    ],
+)
+def test_parameters_are_frozen_where_the_expression_has_a_match_in_their_names(params, pattern, frozen):
+    found = flax.traverse_util.flatten_dict(frozen_parameters(params, pattern), sep="/")
+    assert sorted(name for name, fixed in found.items() if fixed) == sorted(frozen)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            "body",
+            "freeze=body matches no parameter: it is searched in names such as head/v, head/bias, block_00/attent",
+        ),
+        ("a", "freeze=a matches every parameter, so that nothing would be trained: it is searched in names such as"),
+    ],
+)
+def test_an_expression_that_matches_nothing_or_everything_is_refused(params, pattern, message):
+    config = a2f.get_config("sd_x4")
+    config.optimizer.freeze = pattern
+    with pytest.raises(UserError, match=message):
+        make_optimizer(config).init(params)
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_frozen_parameters_have_no_state_and_do_not_count_in_the_norm(params, name):
+    config = a2f.get_config("sd_x4")
+    config.optimizer.name, config.optimizer.clip_norm = name, 1.0
+    grads = jax.tree.map(lambda x: 10 * x, params)
+    rest = {"block_00": params["block_00"]}
+    alone = make_optimizer(config)
+    want, _ = alone.update({"block_00": grads["block_00"]}, alone.init(rest), rest)
+    config.optimizer.freeze = "^head/"
+    optimizer = make_optimizer(config)
+    state = optimizer.init(params)
+    updates, _ = optimizer.update(grads, state, params)
+    jax.tree.map(np.testing.assert_array_equal, updates["block_00"], want["block_00"])
+    assert not any(x.any() for x in jax.tree.leaves(updates["head"]))
+    assert sum(x.size for x in jax.tree.leaves(state)) == sum(x.size for x in jax.tree.leaves(alone.init(rest)))
 
 
 def _muon():

@@ -75,6 +75,8 @@ def test_every_setting_of_the_configs_has_a_rule_and_every_rule_a_setting(paper)
         ("optimizer__b2", -0.1, "a number ≥ 0 and < 1"),
         ("optimizer__eps", 0.0, "a finite number > 0"),
         ("optimizer__clip_norm", -1.0, "a finite number ≥ 0"),
+        ("optimizer__freeze", "block_(", "a regular expression"),
+        ("optimizer__freeze", 3, "a regular expression"),
         ("ema_decay", 1.0, "a number ≥ 0 and < 1"),
         ("spmd", "dmap", "one of shard_map, pmap"),
         ("accumulate", 0, "a positive integer"),
@@ -182,6 +184,7 @@ def test_the_number_of_steps_matters_only_to_the_cosine_schedule(paper):
         ({"model__head_kernel": 5}, "model.head_kernel: 3 → 5"),
         ({"optimizer__name": "muon"}, "optimizer.name: 'adam' → 'muon'"),
         ({"init": "nowhere"}, "init: '' → 'nowhere'"),
+        ({"optimizer__freeze": "head"}, "optimizer.freeze: '' → 'head'"),
     ],
 )
 def test_settings_that_cannot_change_are_refused_without_offering_to_accept_them(paper, values, message):
@@ -196,6 +199,15 @@ def test_settings_that_a_checkpoint_does_not_know_yet_do_not_count_as_changed(pa
     before = paper.to_dict()
     del before["optimizer"]["clip_norm"]
     check_resume(before, changed(paper, optimizer__clip_norm=1.0), "runs/x", accept_changes=False)
+
+
+def test_a_checkpoint_from_before_losses_could_be_chosen_counts_as_trained_with_the_only_one(paper):
+    before = paper.to_dict()
+    del before["loss"], before["optimizer"]["freeze"]
+    check_resume(before, paper, "runs/x", accept_changes=False)
+    for values, message in [({"loss": "l2"}, "loss: 'l1' → 'l2'"), ({"optimizer__freeze": "head"}, "freeze: '' → ")]:
+        with pytest.raises(UserError, match=message):
+            check_resume(before, changed(paper, **values), "runs/x", accept_changes=False)
 
 
 @pytest.mark.parametrize(
