@@ -34,7 +34,7 @@ from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
 from a2f_jax.training.step import make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
-from a2f_jax.training.validation import WholeImages, validate
+from a2f_jax.training.validation import WholeImages, open_whole_images, validate
 from a2f_jax.training.warm_start import initialize_from
 
 Callback = Callable[[int, dict[str, float], TrainState], object]
@@ -103,8 +103,8 @@ def train(
     if loss is None:
         loss = LOSSES[config.loss]
     else:
-        config = config.copy_and_resolve_references()
-        config.loss = name_of_loss(loss)  # so that a run does not resume with another loss unnoticed
+        # So that a run does not resume with another loss unnoticed. The config may be frozen.
+        config = ConfigDict({**config.to_dict(), "loss": name_of_loss(loss)})
     finished = _run(config, workdir, loss, callbacks, accept_changes, profile)
     with failing_together():  # none of them reads before the first one has written everything
         pass
@@ -141,16 +141,13 @@ def _run(
             if config.init and not checkpoints.steps:
                 start = initialize_from(config.init, start, config.model.scale, monitor.say)
 
-            sets = [
-                WholeImages(
-                    name,
-                    scale=network.scale,
-                    data_dir=config.validation.dir or None,
-                    process_index=jax.process_index(),
-                    process_count=jax.process_count(),
-                )
-                for name in config.validation.sets
-            ]
+            sets = open_whole_images(
+                config.validation.sets,
+                scale=network.scale,
+                data_dir=config.validation.dir or None,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
 
         patches, images = open_training_data(config, network.scale)
         train_step = make_train_step(

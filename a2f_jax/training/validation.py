@@ -1,10 +1,13 @@
 """Validation during training: PSNR and SSIM on held-out images, and on whole datasets."""
 
-from collections.abc import Iterable, Iterator
+import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from a2f_jax.data import Pair, open_pairs
+from a2f_jax.data.sources import is_folder_path
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.model import Model
@@ -35,14 +38,14 @@ class WholeImages:
       process_count: the number of processes.
 
     Attributes:
-      name: the name under which its scores are logged.
+      name: the name under which its scores are logged; that of a folder is the last component of its path.
 
     Raises:
       UserError: the dataset is not found or has no images, or an image cannot be read or is too small to be measured.
     """
 
     def __init__(self, name: str, *, scale: int, data_dir: str | None, process_index: int, process_count: int):
-        self.name = name.rstrip("/")
+        self.name = (pathlib.PurePath(name).name if is_folder_path(name) else "") or name
         self._pairs = open_pairs(name, scale=scale, data_dir=data_dir)
         if not len(self._pairs):
             raise UserError(f"{name} contains no images")
@@ -55,6 +58,24 @@ class WholeImages:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return ((pair.lr, pair.hr) for pair in (self._pairs[i] for i in self._indices))
+
+
+def open_whole_images(
+    names: Sequence[str], *, scale: int, data_dir: str | None, process_index: int, process_count: int
+) -> list[WholeImages]:
+    """Opens several datasets to validate on, each as `WholeImages` does.
+
+    Raises:
+      UserError: a dataset cannot be opened, or two of them have the same name.
+    """
+    sets = [
+        WholeImages(name, scale=scale, data_dir=data_dir, process_index=process_index, process_count=process_count)
+        for name in names
+    ]
+    for first, second in itertools.combinations(sets, 2):
+        if first.name == second.name:
+            raise UserError(f"config.validation.sets contains {first.name} twice: rename one of the folders")
+    return sets
 
 
 def validate(model: Model, images: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:

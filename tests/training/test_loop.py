@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import FrozenConfigDict
 
 import a2f_jax
 from a2f_jax import buckets
@@ -161,7 +162,7 @@ def halved(sr, hr):
 
 def test_a_run_minimizes_the_loss_that_it_is_given(config, whole, tmp_path):
     config.steps = 2
-    (row,) = train(config, tmp_path, loss=halved).history
+    (row,) = train(FrozenConfigDict(config), tmp_path, loss=halved).history
     (first, *_) = read_history(whole)
     # Adam's steps do not depend on the size of the gradient, up to the rounding of its epsilon.
     assert row["train/loss"] == pytest.approx(first["train/loss"] / 2, rel=1e-4)
@@ -331,7 +332,7 @@ def test_benchmark_sets_are_measured_whole_and_do_not_choose_the_best_checkpoint
     (expected,) = a2f_jax.evaluate(result.model, ["set5"], data_dir=set5)
     held_out = json.loads((tmp_path / "run/checkpoints/2/scores.json").read_text())
     for metric in ("psnr", "ssim"):
-        assert row[f"validation/set5/{metric}"] == row[f"validation/{set5}/Set5/{metric}"] == expected[metric]
+        assert row[f"validation/set5/{metric}"] == row[f"validation/Set5/{metric}"] == expected[metric]
         assert row[f"validation/{metric}"] == held_out[metric] != expected[metric]
     assert held_out.keys() == {"psnr", "ssim", "validation"}
     assert f"step 2: set5 PSNR {expected['psnr']:.3f} dB, SSIM {expected['ssim']:.4f}" in capfd.readouterr().err
@@ -345,13 +346,14 @@ def test_benchmark_sets_that_cannot_be_measured_are_refused_before_the_dataset_i
     write_rgb(tmp_path / "small/dot.png", np.zeros((14, 20, 3), np.uint8))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/torn.png").write_bytes((set5 / "Set5/HR/baby.png").read_bytes()[:100])
-    for name, message in [
-        ("set14", "does not contain set14 ×2"),
-        (f"{tmp_path}/none/", "none is not a folder"),
-        (f"{tmp_path}/small/", "small/, image dot.png: the image of 20×14 is too small"),
-        (f"{tmp_path}/broken/", "torn.png"),
+    for sets, message in [
+        (("set14",), "does not contain set14 ×2"),
+        ((f"{tmp_path}/none/",), "none is not a folder"),
+        ((f"{tmp_path}/small/",), "small/, image dot.png: the image of 20×14 is too small"),
+        ((f"{tmp_path}/broken/",), "torn.png"),
+        (("set5", "set5"), "config.validation.sets contains set5 twice"),
     ]:
-        config.validation.sets = (name,)
+        config.validation.sets = sets
         with pytest.raises(UserError, match=message):
             train(config, tmp_path / "run")
 

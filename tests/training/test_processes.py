@@ -238,12 +238,12 @@ def stop_at_step_6(step, metrics, state):
 # Only the first process has a callback, as in a program that logs there.
 callbacks = [stop_at_step_6] if index == "0" else []
 result = a2f_jax.train(config, workdir, callbacks=callbacks)
-print(result.history[1][f"validation/{photos}/psnr"])
+print(result.history[1]["validation/photos/psnr"])
 print(called, result.finished, [row["step"] for row in result.history], result.model.metadata["step"])
 """
 
 
-def test_two_processes_stop_together_when_a_callback_of_the_first_one_asks_to(data_dir, compiled, tmp_path):
+def test_two_processes_share_a_validation_set_and_stop_together_when_a_callback_of_the_first_one_asks_to(data_dir, compiled, tmp_path):
     rng, photos = np.random.default_rng(0), tmp_path / "photos"
     for i in range(3):  # of which one process measures two
         write_rgb(photos / f"{i}.png", rng.integers(0, 256, (32, 40 + i, 3), dtype=np.uint8))
