@@ -140,7 +140,6 @@ def _run(
             checkpoints.check_space(start)
             if config.init and not checkpoints.steps:
                 start = initialize_from(config.init, start, config.model.scale, monitor.say)
-
             sets = open_whole_images(
                 config.validation.sets,
                 scale=network.scale,
@@ -182,7 +181,6 @@ def _run(
                 parameter="profile",
             )
         state = spmd.put_state(start)
-
         model = Model(network, start.params)
         frozen = jax.tree.leaves(frozen_parameters(start.params, config.optimizer.freeze))
         sizes = [x.size for x in jax.tree.leaves(start.params)]

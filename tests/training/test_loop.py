@@ -285,7 +285,11 @@ def test_a_failing_validation_loses_no_steps_and_is_repeated_when_the_run_resume
         train(config, tmp_path)
     assert steps_in(tmp_path) == [4]
     monkeypatch.undo()
-    train(config, tmp_path)
+    calls = []
+    result = train(config, tmp_path, callbacks=[lambda step, metrics, state: calls.append((step, {*metrics}))])
+    assert [step for step, _ in calls] == [4, 6, 8]
+    assert calls[0][1] == {"validation/psnr", "validation/ssim"}
+    assert without_speed(result.history) == without_speed(read_history(whole))
     assert metrics_of(tmp_path, "validation") == metrics_of(whole, "validation")
     assert_same_weights(tmp_path, whole)  # of the best checkpoints
 

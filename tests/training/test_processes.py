@@ -243,7 +243,9 @@ print(called, result.finished, [row["step"] for row in result.history], result.m
 """
 
 
-def test_two_processes_share_a_validation_set_and_stop_together_when_a_callback_of_the_first_one_asks_to(data_dir, compiled, tmp_path):
+def test_two_processes_share_a_validation_set_and_stop_together_when_a_callback_of_the_first_one_asks_to(
+    data_dir, compiled, tmp_path
+):
     rng, photos = np.random.default_rng(0), tmp_path / "photos"
     for i in range(3):  # of which one process measures two
         write_rgb(photos / f"{i}.png", rng.integers(0, 256, (32, 40 + i, 3), dtype=np.uint8))
