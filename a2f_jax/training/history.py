@@ -26,7 +26,7 @@ def read_history(workdir: pathlib.Path) -> list[dict[str, Any]]:
       such as `"train/loss"` and `"validation/psnr"`. It is empty if there is no file.
     """
     try:
-        text = (workdir / FILE).read_text(encoding="utf-8", errors="replace")
+        text = (workdir / FILE).read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return []
     rows: dict[int, dict[str, Any]] = {}
