@@ -11,6 +11,7 @@ from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import Bicubic, evaluate, evaluate_models
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.files import as_path
 from a2f_jax.images import write_rgb
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F
@@ -262,6 +263,14 @@ def test_a_folder_of_images_is_measured_whole_and_as_it_is(photos, images, tmp_p
         ]
     assert "| ./photos | bicubic ×2 | 2 |" in (tmp_path / "out/results.md").read_text()
     assert sorted(file.name for file in photos.rglob("*")) == ["a.png", "b.png", "more"]
+
+
+def test_a_folder_of_images_may_be_in_a_bucket(photos, bucket):
+    for file in ("a.png", "more/b.png"):
+        as_path(f"{bucket}/photos/{file}").write_bytes((photos / file).read_bytes())
+    (row,) = evaluate(Bicubic(2), [f"{bucket}/photos"])
+    (local,) = evaluate(Bicubic(2), [photos])
+    assert row == {**local, "dataset": f"{bucket}/photos"}
 
 
 def test_the_folder_of_a_benchmark_set_is_read_in_its_layout(data_dir):

@@ -2,6 +2,7 @@
 
 import json
 
+from a2f_jax.files import as_path
 from a2f_jax.training.history import read_history
 from a2f_jax.training.monitor import Monitor
 
@@ -33,6 +34,13 @@ def test_the_metrics_of_a_step_are_one_row(tmp_path):
 
 def test_a_work_folder_without_metrics_has_no_history(tmp_path):
     assert read_history(tmp_path) == []
+
+
+def test_the_work_folder_may_be_in_a_bucket(bucket):
+    folder = as_path(f"{bucket}/run")
+    assert read_history(folder) == []
+    write(folder, line(10, "train", loss=5.0))
+    assert read_history(folder) == [{"step": 10, "train/loss": 5.0}]
 
 
 def test_what_a_kill_has_cut_off_and_what_is_not_a_line_of_metrics_is_left_out(tmp_path):
