@@ -2,9 +2,11 @@
 
     python benchmarks/weights.py --data benchmark
     python benchmarks/weights.py --data benchmark --add runs/sd_x2 --trained-on "CLIC 2025 (...)"
+    python benchmarks/weights.py --data benchmark --add runs/photo_x4 --suffix photo --trained-on "CLIC 2025 (...)"
 
 With `--add`, the best checkpoint of each training run is first added to the package. The scores are stored in the
-metadata of the weights, where `a2f models` finds them.
+metadata of the weights, where `a2f models` finds them. Weights with a suffix are trained for other LR images than those
+of the benchmark sets; the tables leave them out, and `benchmarks/photo.py` compares them.
 """
 
 import argparse
@@ -26,14 +28,15 @@ WEIGHTS = ROOT / "a2f_jax/weights"
 SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
 
 
-def add(run: str, trained_on: str) -> None:
-    """Adds the best checkpoint of a training run to the package."""
+def add(run: str, trained_on: str, suffix: str) -> None:
+    """Adds the best checkpoint of a training run to the package, as `a2f-sd-x4`, or with a suffix `a2f-sd-x4-photo`."""
     model = load(run)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
     about = {"data": trained_on, "license": "Apache-2.0", "commit": commit}
-    save(model, WEIGHTS / f"{model.variant}-x{model.scale}.safetensors", about)
+    name = "-".join([model.variant, f"x{model.scale}", *filter(None, [suffix])])
+    save(model, WEIGHTS / f"{name}.safetensors", about)
 
 
 def scores(upscaler, data: str) -> dict[str, dict[str, float]]:
@@ -68,21 +71,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder that contains Set5/, Set14/, ...")
     parser.add_argument("--add", nargs="+", default=[], metavar="RUN", help="training runs to add to the package")
+    parser.add_argument("--suffix", default="", help="end of the names of the added weights, such as photo")
     parser.add_argument("--trained-on", help="training images of the added runs, and their licenses")
     args = parser.parse_args()
     if args.add and not args.trained_on:
         parser.error("--add requires --trained-on")
     for run in args.add:
-        add(run, args.trained_on)
+        add(run, args.trained_on, args.suffix)
 
     lines = [f"| weights | {' | '.join(SETS.values())} |", "|---|---|---|---|"]
-    for name, file in sorted(shipped_weights().items(), key=lambda item: (item[0][-1], item[0])):
-        model = load(file)
+    models = {name: load(file) for name, file in shipped_weights().items()}
+    for name, model in sorted(models.items(), key=lambda item: (item[1].scale, item[0])):
         found = scores(model, args.data)
         if not found:
             raise SystemExit(f"no benchmark set for ×{model.scale} in {args.data}: no table was written")
         if json.dumps(found) != model.metadata.get("scores"):
-            save(model, file, {"scores": json.dumps(found)})
+            save(model, shipped_weights()[name], {"scores": json.dumps(found)})
+        if name != f"{model.variant}-x{model.scale}":
+            continue
         lines.append(row(f"`{name}`", found))
         if paper := PUBLISHED.get((model.variant, model.scale)):
             lines.append(row(f"the paper's {model.variant.upper()} ×{model.scale}", paper, "*{}*"))

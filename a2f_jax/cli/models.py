@@ -26,11 +26,13 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.weights import read_metadata, shipped_weights
 
     sets = {name: BENCHMARK_SETS[name].title for name in ("set5", "set14", "b100")}
-    print(f"{'name':10}  {'MB':>4}  " + "  ".join(f"{title:14}" for title in sets.values()).rstrip())
-    for name, file in shipped_weights().items():
+    shipped = shipped_weights()
+    width = max(map(len, shipped))
+    print(f"{'name':{width}}  {'MB':>4}  " + "  ".join(f"{title:14}" for title in sets.values()).rstrip())
+    for name, file in shipped.items():
         scores = json.loads(read_metadata(file).get("scores", "{}"))
         cells = [f"{scores[s]['psnr']:.2f} / {scores[s]['ssim']:.4f}" if s in scores else f"{'–':14}" for s in sets]
-        print(f"{name:10}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}".rstrip())
+        print(f"{name:{width}}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}".rstrip())
     print("PSNR in dB and SSIM, both on Y of YCbCr. `a2f info NAME` shows the training data.")
 
     print(f"\n{'network':10}  {'scales':8}  {'colors':6}  weights that can be loaded, from files that others published")
