@@ -51,6 +51,20 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.data.dir = ""  # folder with the prepared datasets; empty: the default of `a2f data prepare`
     config.data.patch_size = 48  # side in LR pixels
     config.data.placement = "host"  # or "device": keeps the decoded images in device memory and crops them there
+    config.data.degradation = "bicubic"  # or "photo": makes LR of HR in the training step, see below
+
+    config.degradation = ConfigDict()  # only for "photo"; what lies in a range is equally likely
+    config.degradation.blur_probability = 0.5
+    config.degradation.blur_sigma = (0.1, 0.5)  # standard deviation along the wider axis, in LR pixels
+    config.degradation.blur_ratio = 2.0  # at most, of the wider to the narrower axis; 1: isotropic
+    config.degradation.resize_kernels = ("bicubic", "bilinear", "area")  # equally likely
+    config.degradation.noise_probability = 0.5
+    config.degradation.noise_sigma = (0.5, 4.0)  # standard deviation at medium brightness, on 0..255
+    config.degradation.poisson_probability = 0.5  # of noise; the rest is Gaussian
+    config.degradation.gray_probability = 0.4  # of noise that is the same in R, G and B
+    config.degradation.jpeg_probability = 0.85
+    config.degradation.jpeg_quality = (40, 95)
+    config.degradation.subsampling_probability = 0.75  # of JPEG with 4:2:0; the rest is 4:4:4
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # or "muon", which needs a higher learning rate

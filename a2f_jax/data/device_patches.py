@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.data.cache import CHUNK, Cache, row_chunks
-from a2f_jax.data.patches import choose
+from a2f_jax.data.patches import choose, degradation_keys
 
 
 class DeviceImages(NamedTuple):
@@ -74,7 +74,14 @@ def _orient(patches: jax.Array, orientation: jax.Array) -> jax.Array:
 
 
 def device_batch(
-    images: DeviceImages, *, seed: int, step: jax.Array, rows: jax.Array, scale: int, patch_size: int
+    images: DeviceImages,
+    *,
+    seed: int,
+    step: jax.Array,
+    rows: jax.Array,
+    scale: int,
+    patch_size: int,
+    source_size: int | None = None,
 ) -> dict[str, jax.Array]:
     """Crops a batch on the device; the result is bit-identical to `Patches.batch` on the host.
 
@@ -85,14 +92,18 @@ def device_batch(
       rows: uint32 `[b]`, positions in the global batch: `Patches.rows`, or the part of it that this device computes.
       scale: the scale of the images.
       patch_size: the side of the LR patches, in pixels.
+      source_size: the side of the area to crop for the degradation of each patch, as in `Patches`.
 
     Returns:
-      `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is `patch_size` and s is `scale`.
+      `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is `patch_size` and s is `scale`; or with
+      `source_size` S `{"hr": uint8 [b, s·S, s·S, 3], "key": uint32 [b, 2]}`.
     """
-    image, top, left, orientation = choose(
-        jnp.uint32(seed % 2**32), jnp.uint32(step), jnp.uint32(rows), images.sizes, patch_size
-    )
+    size = source_size or patch_size
+    place = jnp.uint32(seed % 2**32), jnp.uint32(step), jnp.uint32(rows)
+    image, top, left, orientation = choose(*place, images.sizes, size)
     width = images.sizes[image, 1]
-    lr = _cut(images.lr, images.lr_start[image], width, top, left, patch_size)
-    hr = _cut(images.hr, images.hr_start[image], scale * width, scale * top, scale * left, scale * patch_size)
+    hr = _cut(images.hr, images.hr_start[image], scale * width, scale * top, scale * left, scale * size)
+    if source_size:
+        return {"hr": _orient(hr, orientation), "key": degradation_keys(*place)}
+    lr = _cut(images.lr, images.lr_start[image], width, top, left, size)
     return {"lr": _orient(lr, orientation), "hr": _orient(hr, orientation)}

@@ -19,15 +19,28 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0))
 
 
-def resize_taps(size: int, scale: float, edges: str) -> tuple[np.ndarray, np.ndarray]:
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def _box(x: np.ndarray) -> np.ndarray:
+    return ((x >= -0.5) & (x < 0.5)).astype(float)
+
+
+# The kernels of `imresize`, and their width in pixels, by the names that Pillow and OpenCV users know.
+_KERNELS = {"bicubic": (_cubic, 4), "bilinear": (_triangle, 2), "area": (_box, 1)}
+
+
+def resize_taps(size: int, scale: float, edges: str, kernel: str = "bicubic") -> tuple[np.ndarray, np.ndarray]:
     """Returns input indices (int) and weights (float64) of each output pixel of an axis, `[ceil(size·scale), taps]`."""
+    weigh, support = _KERNELS[kernel]
     out = math.ceil(size * scale)
     stretch = min(scale, 1)
-    width = 4 / stretch
+    width = support / stretch
     # Positions are 1-based, as in MATLAB, so that rounding errors match too.
     center = np.arange(1, out + 1) / scale + 0.5 * (1 - 1 / scale)
     position = np.floor(center - width / 2)[:, None] + np.arange(math.ceil(width) + 2)
-    weight = stretch * _cubic(stretch * (center[:, None] - position))
+    weight = stretch * weigh(stretch * (center[:, None] - position))
     weight /= weight.sum(1, keepdims=True)
     index = position.astype(int) - 1
     if edges == "clamp":

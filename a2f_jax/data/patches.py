@@ -31,7 +31,7 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> 16)
 
 
-def random_bits(seed: Any, step: Any, row: Any, draw: int) -> Any:
+def random_bits(seed: Any, step: Any, row: Any, draw: Any) -> Any:
     """Returns uniform random bits for a position in the training stream.
 
     Arguments may be NumPy or JAX values; arrays are broadcast.
@@ -40,7 +40,7 @@ def random_bits(seed: Any, step: Any, row: Any, draw: int) -> Any:
       seed: uint32, the seed.
       step: uint32, the training step.
       row: uint32, the position of the patch in the global batch.
-      draw: the index of the random number among those drawn for one patch.
+      draw: the index of the random number among those drawn for one patch, an int or an array of them.
 
     Returns:
       uint32, uniform on 0..2³²−1.
@@ -75,6 +75,20 @@ def choose(seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int) -> tupl
     return image, top, left, orientation
 
 
+def degradation_keys(seed: Any, step: Any, rows: Any) -> Any:
+    """Returns the keys of the degradations of the patches, for `jax.random.wrap_key_data`.
+
+    Args:
+      seed: uint32 scalar.
+      step: uint32 scalar, the training step.
+      rows: uint32 `[B]`, the positions of the patches in the global batch.
+
+    Returns:
+      uint32 `[B, 2]`.
+    """
+    return random_bits(seed, step, rows[:, None], np.array([4, 5]))
+
+
 def _orient(target: np.ndarray, patch: np.ndarray, orientation: int) -> None:
     if orientation & 2:
         patch = patch[::-1]
@@ -102,10 +116,12 @@ class Patches:
       patch_size: the side of the LR patches, in pixels.
       process_index: the index of this process.
       process_count: the number of processes.
+      source_size: the side of the area to crop for the degradation of each patch, in LR pixels. If it is given, batches
+        have such areas of the HR images and keys instead of pairs, for `degrade_batch`.
 
     Attributes:
       cache: the decoded images.
-      patch_size: the side of the LR patches, in pixels.
+      crop_size: the side of the area that is cropped, in LR pixels: that of a patch, or `source_size`.
       rows: uint32 `[b]`, the positions in the global batch that this process crops.
 
     Raises:
@@ -121,10 +137,17 @@ class Patches:
         patch_size: int,
         process_index: int = 0,
         process_count: int = 1,
+        source_size: int | None = None,
     ):
         smallest = int(np.argmin(cache.sizes.min(axis=1)))
-        if cache.sizes[smallest].min() < patch_size:
-            height, width = cache.sizes[smallest]
+        height, width = cache.sizes[smallest]
+        if source_size and min(height, width) < source_size:
+            raise UserError(
+                f"patch_size={patch_size} requires {source_size}×{source_size} LR pixels to degrade, but the smallest "
+                f"image, {cache.names[smallest]}, has {width}×{height}: use smaller patches or less blur, or remove "
+                "the image from the dataset"
+            )
+        if min(height, width) < patch_size:
             raise UserError(
                 f"patch_size={patch_size} is larger than the smallest LR image, {cache.names[smallest]} "
                 f"with {width}×{height} pixels: use at most {min(height, width)}, or remove the image from the dataset"
@@ -134,7 +157,7 @@ class Patches:
                 f"batch_size={batch_size} cannot be divided evenly among {process_count} processes: "
                 f"use a multiple of {process_count}"
             )
-        self.cache, self.patch_size = cache, patch_size
+        self.cache, self.crop_size, self._degraded = cache, source_size or patch_size, source_size is not None
         self._images = [cache.pair(i) for i in range(len(cache.names))]
         self._seed = np.uint32(seed % 2**32)
         share = batch_size // process_count
@@ -143,7 +166,7 @@ class Patches:
     def choice(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns image, top, left and orientation of this process's patches at a step, as described at `choose`."""
         with np.errstate(over="ignore"):  # uint32 overflow is intended
-            return choose(self._seed, np.uint32(step), self.rows, self.cache.sizes, self.patch_size)
+            return choose(self._seed, np.uint32(step), self.rows, self.cache.sizes, self.crop_size)
 
     def batch(self, step: int) -> HostBatch:
         """Crops this process's share of the batch at a step.
@@ -152,14 +175,21 @@ class Patches:
           step: the training step.
 
         Returns:
-          `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is the patch size and s the scale.
+          `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is the patch size and s the scale; or with
+          `source_size` S `{"hr": uint8 [b, s·S, s·S, 3], "key": uint32 [b, 2]}`.
         """
-        p, s = self.patch_size, self.cache.scale
+        p, s = self.crop_size, self.cache.scale
         b = len(self.rows)
-        batch = {"lr": np.empty((b, p, p, 3), np.uint8), "hr": np.empty((b, s * p, s * p, 3), np.uint8)}
+        batch = {"hr": np.empty((b, s * p, s * p, 3), np.uint8)}
+        if self._degraded:
+            with np.errstate(over="ignore"):
+                batch["key"] = degradation_keys(self._seed, np.uint32(step), self.rows)
+        else:
+            batch["lr"] = np.empty((b, p, p, 3), np.uint8)
         for i, (image, top, left, orientation) in enumerate(zip(*self.choice(step), strict=True)):
             lr, hr = self._images[image]
-            _orient(batch["lr"][i], lr[top : top + p, left : left + p], orientation)
+            if not self._degraded:
+                _orient(batch["lr"][i], lr[top : top + p, left : left + p], orientation)
             _orient(batch["hr"][i], hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
         return batch
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from a2f_jax.data import Cache, Pair, Patches, open_cache, open_pairs
+from a2f_jax.data.degradations import Degradation, degrade, degrade_batch
 from a2f_jax.data.device_patches import DeviceImages, device_batch, device_images
 from a2f_jax.errors import UserError
 from a2f_jax.training.processes import failing_together
+from a2f_jax.training.settings import degradation_of
 from a2f_jax.training.spmd import Resident
+from a2f_jax.training.step import Batch
 from a2f_jax.training.validation import center_crop
 
 
@@ -27,12 +30,13 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
 
     Returns:
       The sampler of training patches, and this process's share of the validation images as `(LR, HR)` arrays, cropped
-      by `center_crop`.
+      by `center_crop`. If the config has a degradation, each LR image is made of its HR image by a fixed one.
 
     Raises:
       UserError: the dataset is not prepared, has no validation images, or has an image smaller than a patch.
     """
     index, count = jax.process_index(), jax.process_count()
+    degradation = degradation_of(config)
     # Locks do not work on every shared file system, so the first process prepares and decodes before the others start.
     with failing_together():
         if index == 0:
@@ -42,6 +46,8 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
             held_out, cache = _open_splits(config, scale)
         chosen = range(min(len(held_out), config.validation_images))[index::count]
         images = [center_crop(held_out[i], scale) for i in chosen]
+        if degradation:
+            images = [(_degraded(hr, degradation, scale, i), hr) for i, (_, hr) in zip(chosen, images, strict=True)]
         patches = Patches(
             cache,
             seed=config.seed,
@@ -49,8 +55,42 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
             patch_size=config.data.patch_size,
             process_index=index,
             process_count=count,
+            source_size=degradation.source_size(config.data.patch_size) if degradation else None,
         )
     return patches, images
+
+
+def _degraded(hr: np.ndarray, degradation: Degradation, scale: int, index: int) -> np.ndarray:
+    # Not the seed of the run, so that runs can be compared.
+    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), index)
+    return np.asarray(jax.jit(degrade, static_argnums=(2, 3))(hr, key, degradation, scale))
+
+
+def degrading(config: ConfigDict, scale: int) -> Callable[[Batch], Batch] | None:
+    """Returns the function that makes training pairs of what the step gets, or None if it gets pairs.
+
+    Args:
+      config: the settings of the run.
+      scale: the upscaling factor of the network.
+    """
+    degradation = degradation_of(config)
+    if degradation is None:
+        return None
+    return functools.partial(degrade_batch, degradation=degradation, scale=scale, patch_size=config.data.patch_size)
+
+
+def batch_shapes(config: ConfigDict, scale: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Returns shape, without the batch dimension, and dtype of each array that the host gives to a step.
+
+    Args:
+      config: the settings of the run.
+      scale: the upscaling factor of the network.
+    """
+    degradation, side = degradation_of(config), config.data.patch_size
+    if degradation is None:
+        return {key: ((factor * side, factor * side, 3), np.uint8) for key, factor in (("lr", 1), ("hr", scale))}
+    side = scale * degradation.source_size(side)
+    return {"hr": ((side, side, 3), np.uint8), "key": ((2,), np.uint32)}
 
 
 def _open_splits(config: ConfigDict, scale: int) -> tuple[Sequence[Pair], Cache]:
@@ -79,7 +119,9 @@ def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
 
 def resident_images_of(config: ConfigDict, scale: int, images: DeviceImages) -> Resident:
     """Returns images to place in device memory, with the function that crops the patches of a run."""
-    crop = functools.partial(device_batch, scale=scale, patch_size=config.data.patch_size)
+    degradation, size = degradation_of(config), config.data.patch_size
+    source_size = degradation.source_size(size) if degradation else None
+    crop = functools.partial(device_batch, scale=scale, patch_size=size, source_size=source_size)
     return Resident(
         images,
         lambda images, step, rows: crop(images, seed=config.seed, step=step, rows=rows),

@@ -23,7 +23,7 @@ from a2f_jax.models.color import LumaNetwork
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.debugging import checked_step, explain_divergence, tracing
 from a2f_jax.training.history import read_history
-from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
+from a2f_jax.training.inputs import degrading, dispatch_inputs, dispatch_sizes, open_training_data, resident_images
 from a2f_jax.training.losses import LOSSES, Loss, check_loss, name_of_loss
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import frozen_parameters, learning_rate, make_optimizer
@@ -148,6 +148,11 @@ def _run(
                 process_count=jax.process_count(),
             )
 
+        if config.data.get("degradation", "bicubic") != "bicubic":
+            monitor.say(
+                f"LR images are made of HR images by config.data.degradation={config.data.degradation}, for training "
+                "and for validation; those of the dataset are not used"
+            )
         patches, images = open_training_data(config, network.scale)
         train_step = make_train_step(
             network,
@@ -156,6 +161,7 @@ def _run(
             ema_decay=config.ema_decay,
             accumulate=config.accumulate,
             freeze=config.optimizer.freeze,
+            degrade=degrading(config, network.scale),
         )
         resident = resident_images(config, patches.cache)
         spmd = parallelize(train_step, config.spmd, resident=resident, donate=not config.checks)

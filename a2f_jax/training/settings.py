@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from a2f_jax.catalog import SCALES
+from a2f_jax.data.degradations import RESIZE_KERNELS, Degradation
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
@@ -49,8 +50,13 @@ def _is_number(value: Any) -> bool:
     return number and bool(abs(value) <= float(np.finfo(np.float32).max))  # which a NaN is not
 
 
+def _is_range(value: Any, valid: Callable[[Any], bool]) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(valid, value)) and value[0] <= value[1]
+
+
 _AT_LEAST_1 = (lambda value: _is_integer(value) and value >= 1, "a positive integer")
 _NOT_NEGATIVE = (lambda value: _is_number(value) and value >= 0, "a finite number ≥ 0")
+_PROBABILITY = (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1")
 _BELOW_1 = (lambda value: _is_number(value) and 0 <= value < 1, "a number ≥ 0 and < 1")
 _BOOLEAN = (lambda value: isinstance(value, bool), "True or False")
 _TEXT = (lambda value: isinstance(value, str), "a string")
@@ -72,6 +78,7 @@ def _with(name: str, value: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 _FREE, _ACCEPTED, _IMPOSSIBLE = _Change
+_PHOTO = _with("data.degradation", "photo")
 _COSINE, _HALVING = (_with("optimizer.schedule", name) for name in ("cosine", "halving"))
 
 _SETTINGS = {
@@ -105,6 +112,38 @@ _SETTINGS = {
     "data.dir": _Setting(*_TEXT, _FREE),
     "data.patch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
     "data.placement": _Setting(*_choice("host", "device"), _FREE),
+    "data.degradation": _Setting(*_choice("bicubic", "photo"), _ACCEPTED, default=lambda _: "bicubic"),
+    "degradation.blur_probability": _Setting(*_PROBABILITY, _ACCEPTED, _PHOTO),
+    "degradation.blur_sigma": _Setting(
+        lambda x: _is_range(x, lambda end: _is_number(end) and 0 <= end <= 4),
+        "two numbers from 0 to 4, in ascending order",
+        _ACCEPTED,
+        _PHOTO,
+    ),
+    "degradation.blur_ratio": _Setting(lambda x: _is_number(x) and x >= 1, "a finite number ≥ 1", _ACCEPTED, _PHOTO),
+    "degradation.resize_kernels": _Setting(
+        lambda x: isinstance(x, tuple) and len(x) > 0 and all(name in RESIZE_KERNELS for name in x),
+        f"one or more of {', '.join(RESIZE_KERNELS)}, as a tuple",
+        _ACCEPTED,
+        _PHOTO,
+    ),
+    "degradation.noise_probability": _Setting(*_PROBABILITY, _ACCEPTED, _PHOTO),
+    "degradation.noise_sigma": _Setting(
+        lambda x: _is_range(x, lambda end: _is_number(end) and 0 <= end <= 255),
+        "two numbers from 0 to 255, in ascending order",
+        _ACCEPTED,
+        _PHOTO,
+    ),
+    "degradation.poisson_probability": _Setting(*_PROBABILITY, _ACCEPTED, _PHOTO),
+    "degradation.gray_probability": _Setting(*_PROBABILITY, _ACCEPTED, _PHOTO),
+    "degradation.jpeg_probability": _Setting(*_PROBABILITY, _ACCEPTED, _PHOTO),
+    "degradation.jpeg_quality": _Setting(
+        lambda x: _is_range(x, lambda end: _is_integer(end) and 1 <= end <= 100),
+        "two integers from 1 to 100, in ascending order",
+        _ACCEPTED,
+        _PHOTO,
+    ),
+    "degradation.subsampling_probability": _Setting(*_PROBABILITY, _ACCEPTED, _PHOTO),
     "optimizer.name": _Setting(*_choice("adam", "muon"), _IMPOSSIBLE),  # their states differ
     "optimizer.schedule": _Setting(*_choice("halving", "cosine"), _ACCEPTED),
     "optimizer.learning_rate": _Setting(*_NOT_NEGATIVE, _ACCEPTED),
@@ -144,8 +183,19 @@ def _is_a2f(settings: Mapping[str, Any]) -> bool:
 
 
 def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a config by dotted name, such as `"optimizer.learning_rate"`."""
-    return flax.traverse_util.flatten_dict(config.to_dict() if isinstance(config, ConfigDict) else config, sep=".")
+    """Returns the settings of a config by dotted name, such as `"optimizer.learning_rate"`.
+
+    Lists, which JSON has instead of tuples, become tuples.
+    """
+    nested = config.to_dict() if isinstance(config, ConfigDict) else config
+    settings = flax.traverse_util.flatten_dict(nested, sep=".")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def stored(config: ConfigDict) -> dict[str, Any]:
@@ -154,11 +204,7 @@ def stored(config: ConfigDict) -> dict[str, Any]:
     NumPy scalars become Python numbers, and tuples lists. Settings that are unset (None) are left out, and so are
     entries that are not settings: they can be any object.
     """
-    plain = {
-        name: value.item() if isinstance(value, np.generic) else list(value) if isinstance(value, tuple) else value
-        for name, value in flat(config).items()
-        if name in _SETTINGS and value is not None
-    }
+    plain = {name: _plain(value) for name, value in flat(config).items() if name in _SETTINGS and value is not None}
     return flax.traverse_util.unflatten_dict(plain, sep=".")
 
 
@@ -176,6 +222,8 @@ def check_complete(config: ConfigDict, name: str) -> None:
     required = {key for key, setting in _SETTINGS.items() if setting.default is None}
     if not _is_a2f(existing):
         required -= _ONLY_A2F
+    if existing.get("data.degradation") != "photo":
+        required -= {name for name in _SETTINGS if name.startswith("degradation.")}
     missing = [key for key in _SETTINGS if key in required and key not in existing]
     if missing:
         raise UserError(f"{name} lacks {', '.join(missing)}: start from a2f_jax.configs.a2f.get_config()")
@@ -277,11 +325,26 @@ def make_network(config: ConfigDict | Mapping[str, Any], platform: str, device_c
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    if not _is_a2f(settings):
-        return dict(settings)
-    variant = VARIANTS[settings["model.variant"]]
-    defaults = {name: setting.default(variant) for name, setting in _SETTINGS.items() if setting.default}
+    variant = VARIANTS[settings["model.variant"]] if _is_a2f(settings) else None
+    defaults = {
+        name: setting.default(variant)
+        for name, setting in _SETTINGS.items()
+        if setting.default and (variant or not name.startswith("model."))
+    }
     return {**defaults, **{name: value for name, value in settings.items() if value is not None}}
+
+
+def degradation_of(config: ConfigDict) -> Degradation | None:
+    """Returns how a run makes LR images of HR images, or None if it takes those of the dataset.
+
+    Args:
+      config: the settings of the run, which `check` accepts.
+    """
+    if config.data.get("degradation", "bicubic") == "bicubic":
+        return None
+    prefix = "degradation."
+    values = {k.removeprefix(prefix): v for k, v in flat(config).items() if k.startswith(prefix)}
+    return Degradation(**values)
 
 
 def check_resume(before: Mapping[str, Any], config: ConfigDict, folder: object, accept_changes: bool) -> None:

@@ -30,6 +30,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     freeze: str = "",
+    degrade: Callable[[Batch], Batch] | None = None,
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`, to be run on every device of the axis `AXIS`.
 
@@ -45,6 +46,7 @@ def make_train_step(
       accumulate: the number of equal parts into which the share is split. They are processed one after another, which
         saves memory.
       freeze: which parameters keep their values, as `frozen_parameters` takes it. The optimizer has to leave them out.
+      degrade: makes the pairs of a share, if the step gets something else, such as HR images and keys.
     """
 
     def where_trained(new: Params, old: Params) -> Params:
@@ -74,6 +76,8 @@ def make_train_step(
         return jax.tree.map(lambda x: x / accumulate, total)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if degrade is not None:
+            batch = degrade(batch)
         value, grads = jax.lax.pmean(loss_and_grads(state.params, batch), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = where_trained(optax.apply_updates(state.params, updates), state.params)

@@ -23,7 +23,7 @@ from a2f_jax.hardware import (
     compile_only_devices,
 )
 from a2f_jax.models.counts import multiply_adds
-from a2f_jax.training.inputs import dispatch_sizes, resident_images_of
+from a2f_jax.training.inputs import batch_shapes, degrading, dispatch_sizes, resident_images_of
 from a2f_jax.training.losses import LOSSES
 from a2f_jax.training.optimizer import make_optimizer
 from a2f_jax.training.settings import check, make_network
@@ -95,15 +95,16 @@ def step_costs(config: ConfigDict, target: Target) -> StepCosts:
         ema_decay=config.ema_decay,
         accumulate=config.accumulate,
         freeze=config.optimizer.freeze,
+        degrade=degrading(config, network.scale),
     )
     state: TrainState = jax.eval_shape(lambda: init_state(network, optimizer, config.seed, ema=config.ema_decay > 0))
     updates = next(dispatch_sizes(config, 0))
     images, assumed = (None, False) if config.data.placement == "host" else _images(config, network.scale)
     if images is None:
-        lr = config.data.patch_size
-        sides = {"lr": lr, "hr": lr * network.scale}
-        shapes = {key: (updates, config.batch_size, side, side, 3) for key, side in sides.items()}
-        inputs: Any = {key: jax.ShapeDtypeStruct(shape, jnp.uint8) for key, shape in shapes.items()}
+        inputs: Any = {
+            key: jax.ShapeDtypeStruct((updates, config.batch_size, *shape), dtype)
+            for key, (shape, dtype) in batch_shapes(config, network.scale).items()
+        }
         resident = None
     else:
         inputs = jax.ShapeDtypeStruct((updates,), jnp.int32)

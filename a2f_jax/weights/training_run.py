@@ -60,7 +60,8 @@ def validation_of(about: Mapping[str, Any]) -> list[Any]:
       about: the contents of the checkpoint, as returned by `read_about`.
 
     Returns:
-      The settings `data.name`, `data.dir` and `validation_images`, as a list because it is stored as JSON.
+      The settings `data.name`, `data.dir` and `validation_images`, and how the images were degraded unless by bicubic
+      downscaling, as a list because it is stored as JSON.
     """
     # Scores that earlier versions wrote do not contain it.
     return about.get("validation") or validation_settings(about.get("config", {}))
@@ -69,7 +70,9 @@ def validation_of(about: Mapping[str, Any]) -> list[Any]:
 def validation_settings(config: Mapping[str, Any]) -> list[Any]:
     """Returns the settings of a run that determine its validation images, as `validation_of` does."""
     data = config.get("data", {})
-    return [data.get("name"), data.get("dir"), config.get("validation_images")]
+    images = [data.get("name"), data.get("dir"), config.get("validation_images")]
+    kind = data.get("degradation", "bicubic")
+    return images if kind == "bicubic" else [*images, kind, config.get("degradation")]
 
 
 def _find_best(folder: pathlib.Path) -> pathlib.Path | None:
@@ -97,8 +100,8 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
         metadata is damaged, are not considered.
 
     Returns:
-      The parameters and the metadata: `step`, `data`, if known `init` and `validation_psnr`, and for another network
-      than A2F `network` and `scale`.
+      The parameters and the metadata: `step`, `data`, if known `init` and `validation_psnr`, for another network than
+      A2F `network` and `scale`, and `degradation` if LR was not downscaled bicubically.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
@@ -128,6 +131,8 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     network = about["config"].get("model", {})
     if network.get("name", "a2f") != "a2f":
         metadata |= {"network": network["name"], "scale": str(network["scale"])}
+    if (kind := about["config"]["data"].get("degradation", "bicubic")) != "bicubic":
+        metadata["degradation"] = kind
     if about["config"].get("init"):
         metadata["init"] = about["config"]["init"]
     if "psnr" in about:

@@ -7,14 +7,20 @@ from a2f_jax.data import Patches
 from a2f_jax.data.device_patches import chunk_places, device_batch, device_images
 
 
-@pytest.mark.parametrize("patch_size", [1, 5, 16])
+@pytest.mark.parametrize(("patch_size", "source_size"), [(1, None), (5, None), (16, None), (5, 16)])
 @pytest.mark.parametrize("seed", [0, -1])
-def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, seed):
-    patches = Patches(cache, seed=seed, batch_size=8, patch_size=patch_size)
+def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, source_size, seed):
+    patches = Patches(cache, seed=seed, batch_size=8, patch_size=patch_size, source_size=source_size)
     images = jax.device_put(device_images(cache))
     crop = jax.jit(
         lambda images, step, rows: device_batch(
-            images, seed=seed, step=step, rows=rows, scale=cache.scale, patch_size=patch_size
+            images,
+            seed=seed,
+            step=step,
+            rows=rows,
+            scale=cache.scale,
+            patch_size=patch_size,
+            source_size=source_size,
         )
     )
     for step in [*range(40), 2**31 - 1]:

@@ -35,6 +35,18 @@ def data_dir(tmp_path_factory):
     return target
 
 
+@pytest.fixture(scope="session")
+def photo_dir(tmp_path_factory):
+    """A folder with the prepared dataset `photos` ×2: coarse random images of 80×96 pixels, three of them held out."""
+    source, target = tmp_path_factory.mktemp("larger"), tmp_path_factory.mktemp("photo_data")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        coarse = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+        write_rgb(source / f"{i}.png", coarse.repeat(8, 0).repeat(8, 1))
+    prepare("photos", scale=2, data_dir=target, source=source, validation=3, min_size=1)
+    return target
+
+
 @pytest.fixture
 def config(data_dir):
     return runpy.run_path(str(TINY))["get_config"](str(data_dir))

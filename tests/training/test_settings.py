@@ -88,6 +88,16 @@ def test_every_setting_of_the_configs_has_a_rule_and_every_rule_a_setting(paper)
         ("validation__sets", "set5", "a tuple of names of datasets"),
         ("validation__sets", (5,), "a tuple of names of datasets"),
         ("validation__dir", None, "a string"),
+        ("data__degradation", "jpeg", "one of bicubic, photo"),
+        ("degradation__blur_probability", 1.1, "a number from 0 to 1"),
+        ("degradation__blur_sigma", (0.5, 0.1), "two numbers from 0 to 4, in ascending order"),
+        ("degradation__blur_ratio", 0.5, "a finite number ≥ 1"),
+        ("degradation__resize_kernels", (), "one or more of bicubic, bilinear, area"),
+        ("degradation__resize_kernels", ("lanczos",), "one or more of bicubic, bilinear, area"),
+        ("degradation__noise_sigma", (1.0, 2.0, 3.0), "two numbers from 0 to 255"),
+        ("degradation__jpeg_quality", (0, 95), "two integers from 1 to 100"),
+        ("degradation__jpeg_quality", 60, "two integers from 1 to 100"),
+        ("degradation__subsampling_probability", -0.1, "a number from 0 to 1"),
     ],
 )
 def test_an_invalid_value_is_refused_with_its_rule(paper, name, value, rule):
@@ -142,6 +152,7 @@ def resume(before, now, accept_changes=False):
         {"data__dir": "/elsewhere"},
         {"validation__sets": ("set5", "photos/"), "validation__dir": "benchmark"},
         {"optimizer__momentum": 0.5},  # adam does not use it
+        {"degradation__jpeg_quality": (1, 2)},  # neither does "bicubic"
         {"model__features": 16, "model__blocks": 8, "model__depthwise": False},  # as in A2F-SD
         {"my_own_setting": "anything"},
     ],
@@ -167,6 +178,27 @@ def test_settings_that_affect_the_result_may_change_only_if_accepted(paper, valu
         resume(paper, now)
     assert refused.value.parameter == "accept_changes"
     resume(paper, now, accept_changes=True)
+
+
+def test_a_degradation_is_known_again_after_it_was_stored_and_may_change_if_accepted(paper):
+    now = changed(paper, data__degradation="photo")
+    before = json.loads(json.dumps(stored(now)))
+    check_resume(before, now, "runs/x", accept_changes=False)
+    with pytest.raises(UserError, match=r"\(degradation.jpeg_quality: \(40, 95\) → \(1, 2\)\)"):
+        check_resume(before, changed(now, degradation__jpeg_quality=(1, 2)), "runs/x", accept_changes=False)
+    for config in (paper, peers.get_config("carn_m_x4")):
+        before = config.to_dict()
+        del before["data"]["degradation"]  # of a run that is older than the setting
+        with pytest.raises(UserError, match=r"data.degradation: 'bicubic' → 'photo'"):
+            check_resume(before, changed(config, data__degradation="photo"), "runs/x", accept_changes=False)
+
+
+def test_a_config_of_ones_own_may_leave_out_the_degradation_unless_it_uses_one(paper):
+    del paper.degradation
+    check(paper, device_count=1)
+    paper.data.degradation = "photo"
+    with pytest.raises(UserError, match=r"lacks degradation.blur_probability, .*: start from a2f_jax.configs.a2f"):
+        check(paper, device_count=1)
 
 
 def test_the_number_of_steps_matters_only_to_the_cosine_schedule(paper):
