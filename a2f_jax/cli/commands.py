@@ -54,6 +54,17 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_jpeg(parser: argparse.ArgumentParser) -> None:
+    """Adds `--jpeg`, for the commands that make or read LR images."""
+    parser.add_argument(
+        "--jpeg",
+        type=int,
+        choices=range(1, 101),
+        metavar="1..100",
+        help="save the LR images as JPEG with this quality and 4:2:0 chroma before upscaling them",
+    )
+
+
 def message_of(error: UserError) -> str:
     """Returns the message of an error, followed by the flag that remedies it if there is one."""
     return f"{error} (--{error.parameter.replace('_', '-')})" if error.parameter else str(error)

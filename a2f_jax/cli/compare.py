@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, rectangle
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_jpeg, add_scale, rectangle
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, check_regular, check_writable, exists, resolved
 
@@ -17,11 +17,13 @@ def add(commands: Any) -> None:
         run,
         "compare models with each other, bicubic interpolation and the ground truth on one image",
         "  a2f compare photo.png --weights a2f-sd-x4 -o comparison.png\n"
-        "  a2f compare barbara.png --weights sd_x4.pt m_x4.pt --crop 500,350,90,90 -o comparison.png\n",
+        "  a2f compare barbara.png --weights sd_x4.pt m_x4.pt --crop 500,350,90,90 -o comparison.png\n"
+        "  a2f compare photo.png --weights a2f-sd-x4 --jpeg 60 -o comparison.png\n",
     )
     parser.add_argument("truth", metavar="IMAGE", help="the ground truth, which is downscaled and upscaled again")
     parser.add_argument("--weights", nargs="+", required=True, metavar="PATH", help=WEIGHTS_HELP)
     add_scale(parser)
+    add_jpeg(parser)
     parser.add_argument(
         "--crop",
         type=rectangle,
@@ -60,5 +62,5 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     enable_compilation_cache()
     with local_copy(truth) as file:
         pixels = read_rgb(file)
-    write_rgb(output, compare(load_labeled(args.weights, args.scale), pixels, args.crop))
+    write_rgb(output, compare(load_labeled(args.weights, args.scale), pixels, args.crop, jpeg=args.jpeg))
     print(output)

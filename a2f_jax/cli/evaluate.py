@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.catalog import SCALES
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, names
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_jpeg, add_scale, names
 from a2f_jax.errors import UserError
 
 
@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
         "  a2f evaluate --weights model_best.pt --data benchmark --datasets set5 --lpips --output results\n"
         "  a2f evaluate --weights a2f-sd-x4 runs/sd_x4 --bicubic 4 --datasets sample\n"
         "  a2f evaluate --weights carn-m.pth --scale 4 --data benchmark --datasets set5\n"
-        "  a2f evaluate --weights a2f-sd-x4 --bicubic 4 --datasets photos/\n",
+        "  a2f evaluate --weights a2f-sd-x4 --bicubic 4 --datasets photos/\n"
+        "  a2f evaluate --weights a2f-sd-x4 --bicubic 4 --jpeg 60 --data benchmark --datasets set14\n",
     )
     parser.add_argument("--weights", nargs="+", default=[], metavar="PATH", help=f"each is {WEIGHTS_HELP}")
     add_scale(parser)
@@ -47,6 +48,7 @@ def add(commands: Any) -> None:
         "photos/",
     )
     parser.add_argument("--lpips", action="store_true", help="also measure LPIPS (requires the extra [lpips])")
+    add_jpeg(parser)
     parser.add_argument("--output", metavar="DIR", help="folder for results.json and results.md, also gs://...")
 
 
@@ -62,5 +64,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     if not models:
         raise UserError("no model to evaluate: pass --weights, --bicubic, or both")
     enable_compilation_cache()
-    results = evaluate_models(models, args.datasets, data_dir=args.data, lpips=args.lpips, output=args.output)
+    results = evaluate_models(
+        models, args.datasets, data_dir=args.data, lpips=args.lpips, jpeg=args.jpeg, output=args.output
+    )
     print(terminal_table(results, sys.stdout.encoding or "utf-8"))

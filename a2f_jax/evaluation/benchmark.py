@@ -1,11 +1,13 @@
 """The benchmark protocol: upscales every image of a dataset, measures each result and averages the scores."""
 
 import dataclasses
+import io
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.data import matlab_bicubic, open_pairs
@@ -71,6 +73,36 @@ def _name(model: Evaluable) -> str:
     return getattr(model, "variant", None) or type(model).__name__
 
 
+def check_jpeg_quality(quality: int | None) -> None:
+    """Checks the JPEG quality of LR images.
+
+    Args:
+      quality: the quality, or None if they are not compressed.
+
+    Raises:
+      UserError: the quality is not an integer in 1..100.
+    """
+    if quality is not None and not (isinstance(quality, int | np.integer) and 1 <= quality <= 100):
+        raise UserError(f"{quality!r} is not a JPEG quality: use an integer from 1 to 100", parameter="jpeg")
+
+
+def jpeg_compressed(image: np.ndarray, quality: int | None) -> np.ndarray:
+    """Saves an image as JPEG with chroma of half the resolution (4:2:0), and reads it again.
+
+    Args:
+      image: uint8 RGB `[H, W, 3]`.
+      quality: the quality, 1..100; None returns the image as it is.
+
+    Returns:
+      uint8 RGB `[H, W, 3]`.
+    """
+    if quality is None:
+        return image
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(file))
+
+
 def _measure(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[str, float]:
     sr = np.asarray(sr)
     scores = {"psnr": psnr_y(sr, hr, scale), "ssim": ssim_y(sr, hr, scale)}
@@ -88,6 +120,7 @@ def evaluate(
     weights: str | None = None,
     per_image: bool = False,
     lpips: bool = False,
+    jpeg: int | None = None,
     output: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
@@ -104,14 +137,15 @@ def evaluate(
       weights: the origin of the model's weights. It is only copied into the result.
       per_image: whether to return the scores of every image, or their means.
       lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
+      jpeg: a quality, 1..100, at which the LR images are saved as JPEG (4:2:0) and read again before they are upscaled.
       output: a folder for `results.json` and `results.md`, which are rewritten after each dataset.
       progress: whether to show a progress bar on standard error.
 
     Returns:
-      A dictionary for each dataset, `{"dataset", "model", "scale", "weights", "images", "psnr", "ssim", "lpips"?}`, of
-      which `pandas.DataFrame` makes a table; `"images"` is the number of images, and the scores are their means. With
-      `per_image`, a dictionary for each image, with its name as `"image"`. PSNR, in dB, and SSIM are computed on luma
-      after cropping `scale` pixels from each side; LPIPS on the whole RGB image.
+      A dictionary for each dataset, `{"dataset", "model", "scale", "weights", "jpeg"?, "images", "psnr", "ssim",
+      "lpips"?}`, of which `pandas.DataFrame` makes a table; `"images"` is the number of images, and the scores are
+      their means. With `per_image`, a dictionary for each image, with its name as `"image"`. PSNR, in dB, and SSIM are
+      computed on luma after cropping `scale` pixels from each side; LPIPS on the whole RGB image.
 
     Raises:
       TypeError: the model cannot upscale, or is a function without `scale`, or `datasets` is a string.
@@ -125,6 +159,7 @@ def evaluate(
         datasets,
         data_dir=data_dir,
         lpips=lpips,
+        jpeg=jpeg,
         output=output,
         progress=progress,
     )
@@ -137,6 +172,7 @@ def evaluate_models(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     lpips: bool = False,
+    jpeg: int | None = None,
     output: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
@@ -148,6 +184,7 @@ def evaluate_models(
         measured.
       data_dir: the folder that holds the named datasets, as in `evaluate`.
       lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
+      jpeg: the JPEG quality of the LR images, as in `evaluate`.
       output: a folder for `results.json` and `results.md`, with all results so far after each dataset.
       progress: whether to show a progress bar on standard error.
 
@@ -166,6 +203,7 @@ def evaluate_models(
     if output is not None:
         output = as_path(output)
         check_writable(output)
+    check_jpeg_quality(jpeg)
     if lpips:
         lpips_metric.check_installed()
     # All datasets are opened before the first image is measured, so that a missing one is found at once.
@@ -180,13 +218,15 @@ def evaluate_models(
     total = sum(len(pairs) for sets in opened for pairs in sets.values())
     with progress_bar(total=total, unit="image", description="evaluate", visible=progress) as bar:
         for (model, weights), sets in zip(models, opened, strict=True):
-            results.append({"model": _name(model), "scale": model.scale, "weights": weights, "datasets": {}})
+            setting = {} if jpeg is None else {"jpeg": int(jpeg)}
+            results.append({"model": _name(model), "scale": model.scale, "weights": weights, **setting, "datasets": {}})
             for name, pairs in sets.items():
                 bar.set_description_str(f"{_name(model)} ×{model.scale} on {name}", refresh=False)
                 images = {}
                 for pair in pairs:
                     try:
-                        images[pair.name] = _measure(model.upscale(pair.lr), pair.hr, model.scale, lpips)
+                        sr = model.upscale(jpeg_compressed(pair.lr, jpeg))
+                        images[pair.name] = _measure(sr, pair.hr, model.scale, lpips)
                     except (UserError, ValueError) as error:
                         raise UserError(f"{name}, image {pair.name}: {error}") from error
                     bar.update()

@@ -13,7 +13,7 @@ from a2f_jax.files import as_path, replacing
 # Metric -> its heading, the decimals of measured and of published values.
 _METRICS = {"psnr": ("PSNR/dB", 3, 2), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
 
-_TEXT_COLUMNS = ("dataset", "model", "weights")
+_TEXT_COLUMNS = ("dataset", "LR", "model", "weights")
 
 # Replacements of characters that an output stream may not be able to encode.
 _ASCII = {"×": "x", "Δ": "diff"}
@@ -21,7 +21,7 @@ _ASCII = {"×": "x", "Δ": "diff"}
 
 def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     several = len(results) > 1  # then the weights tell the rows apart
-    table = [["dataset", "model", "weights", "images"]]
+    table = [["dataset", "LR", "model", "weights", "images"]]
     for name, _, _ in _METRICS.values():
         table[0] += [name, "paper", "Δ"]
     for dataset in dict.fromkeys(name for result in results for name in result["datasets"]):
@@ -31,8 +31,11 @@ def _cells(results: Sequence[dict[str, Any]]) -> list[list[str]]:
             ours = result["datasets"][dataset]
             published = PUBLISHED.get((result["model"], result["scale"]), {})
             theirs = {} if is_folder_path(dataset) else published.get(dataset_name(dataset), {})
+            lr = ""
+            if "jpeg" in result:
+                lr, theirs = f"JPEG {result['jpeg']}", {}  # papers report scores of LR that is not compressed
             weights = (result["weights"] or "") if several else ""
-            row = [dataset, f"{result['model']} ×{result['scale']}", weights, str(ours["n"])]
+            row = [dataset, lr, f"{result['model']} ×{result['scale']}", weights, str(ours["n"])]
             for metric, (_, our_decimals, their_decimals) in _METRICS.items():
                 row.append(f"{ours[metric]:.{our_decimals}f}" if metric in ours else "")
                 if metric in ours and metric in theirs:
@@ -53,11 +56,12 @@ def flat_rows(results: Sequence[dict[str, Any]], *, per_image: bool = False) -> 
       per_image: whether there is a row for every image, or one with the means of every dataset.
 
     Returns:
-      Rows with `dataset`, `model`, `scale`, `weights`, `images`, their number, or `image`, its name, and the metrics.
+      Rows with `dataset`, `model`, `scale`, `weights`, `jpeg`, the quality of LR images that were compressed, `images`,
+      their number, or `image`, its name, and the metrics.
     """
     rows = []
     for result in results:
-        about = {key: result[key] for key in ("model", "scale", "weights")}
+        about = {key: result[key] for key in ("model", "scale", "weights", "jpeg") if key in result}
         for dataset, scores in result["datasets"].items():
             if per_image:
                 rows += [{"dataset": dataset, **about, "image": k, **v} for k, v in scores["images"].items()]
@@ -155,6 +159,7 @@ def write_results(results: Sequence[dict[str, Any]], folder: str | os.PathLike[s
 {markdown_table(results)}
 
 PSNR and SSIM are computed on the Y channel after cropping `scale` pixels from each side; LPIPS uses the whole RGB
-image. The columns "paper" show the published scores; Δ is measured − paper.
+image. The columns "paper" show the published scores; Δ is measured − paper. LR images of "JPEG Q" were saved as
+JPEG with quality Q and 4:2:0 chroma.
 """
     write_files({"results.json": json_text(results), "results.md": report}, folder)

@@ -13,6 +13,16 @@ def test_compare_draws_bicubic_each_model_and_the_ground_truth(weights, photo, t
     assert width > 2 * height  # three panels
 
 
+def test_compressed_lr_changes_every_panel_but_the_ground_truth(weights, photo, tmp_path):
+    pictures = [tmp_path / "clean.png", tmp_path / "jpeg.png"]
+    for picture, more in zip(pictures, ([], ["--jpeg", "10"]), strict=True):
+        assert cli.main(["compare", photo, "--weights", weights, *more, "-o", str(picture)]) == 0
+    clean, compressed = (read_rgb(picture) for picture in pictures)
+    height, third = clean.shape[0] // 2, clean.shape[1] // 3  # without the captions
+    equal = (clean == compressed)[:height].all((0, 2))
+    assert [equal[i * third : (i + 1) * third].all() for i in range(3)] == [False, False, True]
+
+
 def test_a_crop_outside_the_image_is_an_error(weights, photo, tmp_path, fails):
     line = fails("compare", photo, "--weights", weights, "--crop", "30,30,20,20", "-o", str(tmp_path / "picture.png"))
     assert "the crop 30,30,20,20 does not lie inside the image of 44×40" in line
@@ -23,7 +33,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_any_work(
     weights, photo, tmp_path, fails, monkeypatch, output, problem
 ):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("a2f_jax.evaluation.comparison.compare", lambda *_: pytest.fail("the comparison started"))
+    monkeypatch.setattr("a2f_jax.evaluation.comparison.compare", lambda *_, **__: pytest.fail("the comparison started"))
     assert problem in fails("compare", photo, "--weights", weights, "-o", str(tmp_path / output))
 
 

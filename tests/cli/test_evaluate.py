@@ -56,6 +56,14 @@ def test_a_folder_of_images_is_evaluated_beside_a_benchmark_set(benchmark, photo
     assert lines[-1].split()[3] == "3"  # its subfolder contains the two images of Set5
 
 
+def test_scores_of_compressed_lr_are_named_as_such(weights, benchmark, tmp_path, capsys):
+    argv = ["evaluate", "--weights", weights, "--bicubic", "2", *benchmark, "--jpeg", "30"]
+    assert cli.main([*argv, "--output", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out.count("JPEG 30") == 2
+    results = json.loads((tmp_path / "results/results.json").read_text())
+    assert [(r["model"], r["jpeg"]) for r in results] == [("bicubic", 30), ("a2f-8x1", 30)]
+
+
 def test_evaluate_without_a_model_is_an_error(benchmark, fails):
     assert "pass --weights, --bicubic, or both" in fails("evaluate", *benchmark)
 

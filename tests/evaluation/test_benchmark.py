@@ -180,6 +180,22 @@ def test_error_names_the_image_that_is_too_small_to_measure(data_dir):
         result_of(Bicubic(2), ["set5"], data_dir=data_dir)
 
 
+def test_lr_is_compressed_before_it_is_upscaled(data_dir, images, tmp_path):
+    result = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, jpeg=20)
+    assert result["jpeg"] == 20
+    for hr, scores in zip(images, result["datasets"]["set5"]["images"].values(), strict=True):
+        file = tmp_path / "lr.jpg"
+        Image.fromarray(matlab_bicubic(hr, 1 / 2)).save(file, quality=20)  # 4:2:0 is Pillow's default
+        sr = matlab_bicubic(np.asarray(Image.open(file)), 2)
+        assert scores == {"psnr": psnr_y(sr, hr, 2), "ssim": ssim_y(sr, hr, 2)}
+
+
+@pytest.mark.parametrize("quality", [0, 101, 60.5, "60"])
+def test_an_invalid_quality_is_an_error_before_anything_is_measured(data_dir, quality):
+    with pytest.raises(UserError, match=f"{quality!r} is not a JPEG quality: use an integer from 1 to 100"):
+        evaluate(Unused(), ["set5"], data_dir=data_dir, jpeg=quality)
+
+
 def test_one_name_instead_of_a_list_is_refused(data_dir):
     with pytest.raises(TypeError, match=r"pass a list of names, such as \['set5'\]"):
         result_of(Bicubic(2), "set5", data_dir=data_dir)

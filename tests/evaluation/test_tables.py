@@ -81,6 +81,15 @@ def test_a_table_avoids_characters_that_the_stream_cannot_encode():
     assert ascii_only.splitlines()[2] == "set5     a2f-sd x4       1   32.059  32.06  +0.00  0.8931  0.8928  +0.0003"
 
 
+def test_scores_of_compressed_lr_are_not_compared_with_the_published_ones():
+    scores = {"psnr": 27.0, "ssim": 0.75}
+    compressed = {**result(set5=scores), "jpeg": 60}
+    assert terminal_table([compressed]).splitlines()[::2] == [
+        "dataset  LR       model      images  PSNR/dB    SSIM",
+        "set5     JPEG 60  a2f-sd ×4       1   27.000  0.7500",
+    ]
+
+
 def test_empty_columns_are_omitted():
     heading = terminal_table([result(scale=3, set5={"psnr": 34.0, "ssim": 0.9})]).splitlines()[0]
     assert heading.split() == ["dataset", "model", "images", "PSNR/dB", "SSIM"]
