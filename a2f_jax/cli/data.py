@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
         "  a2f data prepare div2k --scale 4 --source archives/    use archives that are already there\n"
         "  a2f data prepare set5 --source benchmark/              layout of SelfExSR, EDSR or BasicSR\n"
         "  a2f data prepare my_photos --source photos/            hold out a tenth of the photographs\n"
-        "  a2f data prepare my_pairs --source pairs/              LR and HR images in pairs/LR and pairs/HR\n",
+        "  a2f data prepare my_pairs --source pairs/              LR and HR images in pairs/LR and pairs/HR\n"
+        "  a2f data prepare my_pairs --source HR/ --lr-source LR/\n",
     )
     parser.add_argument(
         "name",
@@ -33,6 +34,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--source", metavar="DIR", help="folder with the images or the official archives, also gs://..."
+    )
+    parser.add_argument(
+        "--lr-source",
+        metavar="DIR",
+        help="folder with the LR images if --source has HR images only; they are matched by name, also gs://...",
     )
     parser.add_argument(
         "--data-dir",
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         scale=args.scale,
         data_dir=args.data_dir,
         source=args.source,
+        lr_source=args.lr_source,
         validation=args.validation,
         min_size=args.min_size,
         skip_bad=args.skip_bad,

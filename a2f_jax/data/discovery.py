@@ -11,6 +11,7 @@ from a2f_jax.data.pairing import (
     lr_and_hr_folders,
     pairs_in_folders,
     pairs_in_one_folder,
+    pairs_in_two_folders,
     pairs_side_by_side,
 )
 from a2f_jax.data.sources import Source, Splits, sample
@@ -143,13 +144,14 @@ def unreadable_folders(folder: pathlib.Path) -> list[str]:
     return sorted(pathlib.Path(error.filename).relative_to(folder).as_posix() for error in errors)
 
 
-def find(name: str, folder: pathlib.Path | None, scale: int) -> Splits:
+def find(name: str, folder: pathlib.Path | None, scale: int, lr_folder: pathlib.Path | None = None) -> Splits:
     """Finds the pairs of a dataset.
 
     Args:
       name: `"sample"`, `"div2k"`, a key of `BENCHMARK_SETS`, or any other name for a folder of photographs or pairs.
       folder: contains the files; None for `"sample"`.
       scale: the scale of the pairs.
+      lr_folder: contains the LR images if they are apart from the HR images, for any other name.
 
     Returns:
       The pairs by split, as published. Of a folder of photographs, all are in the split `train`.
@@ -163,10 +165,14 @@ def find(name: str, folder: pathlib.Path | None, scale: int) -> Splits:
         raise UserError(f"{name} is prepared from a folder of images: pass the folder", parameter="source")
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: pass the folder with the images of {name}", parameter="source")
+    if lr_folder is not None and not lr_folder.is_dir():
+        raise UserError(f"{lr_folder} is not a folder: pass the folder with the LR images", parameter="lr_source")
     if name == "div2k":
         splits = find_div2k(folder, scale)
     elif name in BENCHMARK_SETS:
         splits = benchmark(folder, name, scale)
+    elif lr_folder is not None:
+        splits = {"train": pairs_in_two_folders(folder, lr_folder, scale)}
     else:
         splits = photographs(folder, scale)
     if not splits.get("train", splits.get("test")):

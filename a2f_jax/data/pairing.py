@@ -215,3 +215,61 @@ def pairs_in_folders(folder: pathlib.Path, scale: int, *, flat: bool = False) ->
     if not lr:
         return [Source(stem(name), file) for name, file in hr.items()]
     return _match(hr, lr, scale, str(hr_folder), str(lr_folder))
+
+
+def _marked(files: dict[str, AnyPath], kinds: tuple[str, ...]) -> dict[str, AnyPath]:
+    """Returns the files that are marked in their names as one of some kinds, or else those without a mark."""
+    kind = {name: _parse(name).kind for name in files}
+    chosen = {name: file for name, file in files.items() if kind[name] in kinds}
+    return chosen or {name: file for name, file in files.items() if kind[name] is None}
+
+
+def _of_scale_in(folder: pathlib.Path, scale: int, kind: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, AnyPath]]:
+    """Returns the path and the images of the folder for a scale inside a folder, or else those of the folder itself."""
+    inside = [f for f in sorted(folder.rglob("*")) if f.is_dir() and not f.name.startswith(".") and image_files(f)]
+    own = {f.relative_to(folder).as_posix(): f for f in inside if _scale_of(f.relative_to(folder).as_posix()) == scale}
+    place = _only(own, f"×{scale} {kind}", folder) or folder
+    found = image_files(place)
+    files = _marked(found, kinds)
+    if place == folder:  # names end in a scale if they are marked, or if LR images for several scales are together
+        parsed = {name: _parse(name) for name in files}
+        of_any = {name for name, p in parsed.items() if p.scale is None or (kind == "HR" and p.kind is None)}
+        files = {name: file for name, file in files.items() if name in of_any or parsed[name].scale == scale}
+    if not files:
+        contents = shorten(list(found) or [f.relative_to(folder).as_posix() for f in inside], most=3) or "nothing"
+        raise UserError(
+            f"{folder} has no {kind} images for ×{scale} (found {contents}): pass the folder that contains them",
+            parameter="source" if kind == "HR" else "lr_source",
+        )
+    return str(place), files
+
+
+def pairs_in_two_folders(hr_folder: pathlib.Path, lr_folder: pathlib.Path, scale: int) -> list[Source]:
+    """Finds the pairs whose HR and LR images are in two given folders, which may be the same.
+
+    The images are matched by name, as in the published layouts: `0801x4.png`, `0801.png`, `0801_LR.png` and similar
+    names belong to `0801.png`, and `img_001_SRF_4_LR.png` belongs to `img_001_SRF_4_HR.png`. A folder may instead
+    contain one for the scale, such as `X4`. Where some images are marked as HR or LR in their names, the others are
+    ignored.
+
+    Args:
+      hr_folder: contains the HR images.
+      lr_folder: contains the LR images.
+      scale: the scale of the pairs.
+
+    Returns:
+      The pairs.
+
+    Raises:
+      UserError: a folder has no images for this scale, several folders qualify, or images have no counterpart.
+    """
+    if hr_folder == lr_folder:
+        pairs = pairs_in_one_folder(hr_folder, scale)
+        if not all(pair.lr for pair in pairs):
+            raise UserError(f"{lr_folder} has no LR images for ×{scale}: pass their folder", parameter="lr_source")
+        return pairs
+    hr_place, hr = _of_scale_in(hr_folder, scale, "HR", ("hr", "gt"))
+    lr_place, lr = _of_scale_in(lr_folder, scale, "LR", ("lr",))
+    pairs = _match(hr, lr, scale, hr_place, lr_place)
+    parsed = [_parse(pair.hr.name) for pair in pairs]
+    return [pair._replace(name=p.base) if p.kind else pair for pair, p in zip(pairs, parsed, strict=True)]

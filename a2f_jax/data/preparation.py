@@ -96,6 +96,7 @@ def prepare(
     scale: int,
     data_dir: str | os.PathLike[str] | None = None,
     source: str | os.PathLike[str] | None = None,
+    lr_source: str | os.PathLike[str] | None = None,
     validation: int | None = None,
     min_size: int = MIN_SIZE,
     skip_bad: bool = False,
@@ -119,6 +120,9 @@ def prepare(
       data_dir: the folder to store the dataset in, which may be in a bucket (`gs://...`); by default
         `default_data_dir()`. For a bucket, the dataset is prepared in the user's cache and then uploaded.
       source: the folder with the images, which may be in a bucket. If it is omitted, DIV2K is downloaded.
+      lr_source: the folder with the LR images if they are apart from the HR images in `source`; it may be in a bucket
+        too. `"0801x4.png"` belongs to `"0801.png"`, `"img_001_SRF_4_LR.png"` to `"img_001_SRF_4_HR.png"`, and so do
+        equal names. Both folders may contain one for the scale, such as `X4`.
       validation: the number of photographs to hold out. By default a tenth of them, at least 1 and at most 100, without
         moving any that an earlier preparation trained on.
       min_size: the smallest height and width that the LR image of a photograph may have, in pixels. Training requires
@@ -146,12 +150,18 @@ def prepare(
         "overwrite": overwrite,
         "progress": progress,
     }
-    folder = resolved(as_path(source)) if source is not None else None
-    if folder is not None and buckets.in_bucket(folder):
-        with local_copy(folder) as copy:
-            return prepare(name, data_dir=root, source=copy, **options)
+    folder, lr_folder = (None if path is None else resolved(as_path(path)) for path in (source, lr_source))
+    if lr_folder is not None and (folder is None or has_own_splits(name)):
+        raise UserError(
+            f"{name} has its own layout: omit lr_source" if has_own_splits(name) else "lr_source requires source",
+            parameter="lr_source",
+        )
+    if any(path is not None and buckets.in_bucket(path) for path in (folder, lr_folder)):
+        with contextlib.ExitStack() as stack:
+            copies = [path and stack.enter_context(local_copy(path)) for path in (folder, lr_folder)]
+            return prepare(name, data_dir=root, source=copies[0], lr_source=copies[1], **options)
     if buckets.in_bucket(root):
-        return _prepare_in_bucket(name, root, source=folder, **options)
+        return _prepare_in_bucket(name, root, source=folder, lr_source=lr_folder, **options)
     if name == "sample" and source is not None:
         raise UserError("sample has its own images: omit source, or choose another name", parameter="source")
     published_splits = has_own_splits(name)
@@ -178,7 +188,7 @@ def prepare(
     try:
         if folder and not published_splits and (unreadable := unreadable_folders(folder)):
             _refuse_or_leave_out(f"folders that cannot be read: {shorten(unreadable)}", skip_bad)
-        splits = _with_valid_names(find(name, folder, scale), skip_bad)
+        splits = _with_valid_names(find(name, folder, scale, lr_folder), skip_bad)
         if _divisible(splits):
             check_count(validation, len(splits["train"]))
         elif validation:

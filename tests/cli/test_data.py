@@ -75,5 +75,5 @@ def test_the_command_line_and_the_library_have_the_same_defaults():
     data.add(parser.add_subparsers())
     args = parser.parse_args(["data", "prepare", "mine"])
     parameters = inspect.signature(prepare_dataset).parameters
-    for name in ("data_dir", "source", "validation", "min_size", "skip_bad", "overwrite"):
+    for name in ("data_dir", "source", "lr_source", "validation", "min_size", "skip_bad", "overwrite"):
         assert getattr(args, name) == parameters[name].default

@@ -1,6 +1,12 @@
 import pytest
 
-from a2f_jax.data.pairing import is_lr_folder, lr_and_hr_folders, pairs_in_folders, pairs_in_one_folder
+from a2f_jax.data.pairing import (
+    is_lr_folder,
+    lr_and_hr_folders,
+    pairs_in_folders,
+    pairs_in_one_folder,
+    pairs_in_two_folders,
+)
 from a2f_jax.errors import UserError
 
 
@@ -103,3 +109,56 @@ def test_a_name_that_ends_like_a_scale_is_no_lr_image_of_another(files):
 def test_a_folder_of_lr_images_alone_is_refused(files):
     with pytest.raises(UserError, match=r"has no HR image for a_LR\.png, b_LR\.png"):
         pairs_in_one_folder(files("a_LR.png", "b_LR.png"), 4)
+
+
+@pytest.mark.parametrize(
+    ("hr", "lr", "name"),
+    [
+        ("a/0801.png", "b/0801x4.png", "0801"),
+        ("a/0801.png", "b/X4/0801x4.png", "0801"),
+        ("a/0801.png", "b/LR_bicubic/X4/0801x4.png", "0801"),
+        ("a/X4/0801.png", "b/X4/0801.jpg", "0801"),
+        ("a/img_001_SRF_4_HR.png", "b/img_001_SRF_4_LR.png", "img_001"),
+        ("a/baby_GT.png", "b/baby.png", "baby"),
+        ("a/baby.png", "b/baby.png", "baby"),
+        ("a/boxx2.png", "b/boxx2x4.png", "boxx2"),  # the name of the image ends like a scale
+    ],
+)
+def test_pairs_in_two_folders_are_matched_by_the_names_that_are_in_use(files, hr, lr, name):
+    folder = files(hr, lr, "b/X2/else.png", "c/else.png")
+    (source,) = pairs_in_two_folders(folder / "a", folder / "b", 4)
+    assert source.name == name
+    assert _matches([source], folder) == {hr: lr}
+
+
+def test_one_folder_may_be_given_for_both(files):
+    folder = files("img_001_SRF_4_HR.png", "img_001_SRF_4_LR.png", "img_001_SRF_4_A+.png")
+    (source,) = pairs_in_two_folders(folder, folder, 4)
+    assert _matches([source], folder) == {"img_001_SRF_4_HR.png": "img_001_SRF_4_LR.png"}
+    folder = files("hr/a.png") / "hr"
+    with pytest.raises(UserError, match="has no LR images for ×2: pass their folder"):
+        pairs_in_two_folders(folder, folder, 2)
+
+
+def test_marked_images_in_a_folder_of_both_kinds_are_chosen(files):
+    folder = files("a/1_HR.png", "a/1_LR.png", "b/1_HR.png", "b/1_LR.png", "b/1_other.png")
+    assert _matches(pairs_in_two_folders(folder / "a", folder / "b", 2), folder) == {"a/1_HR.png": "b/1_LR.png"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (("a/1.png", "b/1x2.png"), r"b has no LR images for ×4 \(found 1x2\.png\): pass the folder that contains them"),
+        (("a/1.png", "b/X2/1.png"), r"b has no LR images for ×4 \(found X2\)"),
+        (("a/1.png", "b/note.txt"), r"b has no LR images for ×4 \(found nothing\)"),
+        (("a/1_LR.png", "b/1.png"), r"a has no HR images for ×4 \(found 1_LR\.png\)"),
+        (("a/1.png", "b/blur/X4/1.png", "b/bic/X4/1.png"), r"several folders of ×4 LR images, bic/X4, blur/X4"),
+        (("a/1.png", "a/2.png", "b/1.png"), r"b has no LR image for 2\.png in .*a"),
+        (("a/1.png", "b/1.png", "b/2.png"), r"a has no HR image for 2\.png in .*b"),
+        (("a/1.png", "b/2.png"), r"no LR image in .*b belongs to an HR image in .*a"),
+    ],
+)
+def test_two_folders_that_do_not_correspond_are_refused(files, paths, message):
+    folder = files(*paths)
+    with pytest.raises(UserError, match=message):
+        pairs_in_two_folders(folder / "a", folder / "b", 4)

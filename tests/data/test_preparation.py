@@ -349,6 +349,49 @@ def test_pairs_in_folders_are_prepared_as_pairs(tmp_path, data_dir, picture):
         np.testing.assert_array_equal(pair.lr, picture(10 + int(pair.name), 12, 18))
 
 
+def test_pairs_in_two_folders_are_prepared_as_pairs_and_sizes_are_checked_pair_by_pair(
+    tmp_path, data_dir, picture, assert_same
+):
+    hr, lr = tmp_path / "mine/originals", tmp_path / "theirs"
+    for i in range(4):
+        write_rgb(hr / f"{i}.png", picture(i))
+        write_rgb(lr / "X2" / f"{i}x2.png", picture(10 + i, 12, 18))
+    options = {"scale": 2, "data_dir": data_dir, "source": hr, "lr_source": lr, "validation": 1, "min_size": 1}
+    prepare("paired", **options)
+    pairs = [open_pairs("paired", scale=2, split=s, data_dir=data_dir) for s in ("train", "validation")]
+    for part in pairs:
+        assert_same(part, [Source(p.name, hr / f"{p.name}.png", lr / f"X2/{p.name}x2.png") for p in part], 2)
+    for i in (1, 2):
+        write_rgb(lr / "X2" / f"{i}x2.png", picture(i, 12, 19))
+    with pytest.raises(UserError) as refused:
+        prepare("paired", **options, overwrite=True)
+    for i in (1, 2):
+        assert f"{lr}/X2/{i}x2.png is 19×12 pixels, but {hr}/{i}.png at 1/2 of its size is 18×12" in str(refused.value)
+    assert (
+        sum(map(len, (open_pairs("paired", scale=2, split=s, data_dir=data_dir) for s in ("train", "validation")))) == 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mine", {"lr_source": "lr"}, "lr_source requires source"),
+        ("div2k", {"source": "hr", "lr_source": "lr"}, "div2k has its own layout: omit lr_source"),
+        ("set5", {"source": "hr", "lr_source": "lr"}, "set5 has its own layout: omit lr_source"),
+        (
+            "mine",
+            {"source": ".", "lr_source": "nowhere"},
+            "nowhere is not a folder: pass the folder with the LR images",
+        ),
+    ],
+)
+def test_a_folder_of_lr_images_needs_one_of_hr_images(data_dir, tmp_path, monkeypatch, name, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as refused:
+        prepare(name, scale=2, data_dir=data_dir, **options)
+    assert refused.value.parameter == "lr_source"
+
+
 def test_the_home_folder_is_expanded(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -495,5 +538,8 @@ def test_photographs_and_benchmark_sets_are_read_from_a_bucket(bucket, photos, d
     pairs = open_pairs("set5", scale=2, data_dir=f"{bucket}/benchmark")
     assert_same(pairs, [Source(pair.name, photos / f"{pair.name}.png") for pair in pairs], 2)
     assert len(pairs) == 10
+    lr = f"{bucket}/benchmark/Set5/HR"
+    with pytest.raises(UserError, match=f"{lr}/0.png is 40×24 pixels, but {bucket}/photos/0.png at 1/2"):
+        prepare("paired", **options, lr_source=lr)
     with pytest.raises(UserError, match=f"{bucket}/benchmark does not contain set14"):
         open_pairs("set14", scale=2, data_dir=f"{bucket}/benchmark")
