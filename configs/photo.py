@@ -10,13 +10,15 @@ a2f train --config configs/photo.py:sd_x4 --config.data.dir=my_photos --workdir 
 from ml_collections import ConfigDict
 
 from a2f_jax.configs import a2f
+from a2f_jax.weights import shipped_weights
 
 
 def get_config(run: str = "sd_x4") -> ConfigDict:
     """Returns the settings of a run; `run` is variant and scale, such as `"sd_x4"`."""
     config = a2f.get_config(run)
     config.data.degradation = "photo"
-    config.init = f"a2f-sd-x{config.model.scale}"
+    weights = f"{config.model.variant}-x{config.model.scale}"
+    config.init = weights if weights in shipped_weights() else ""
     config.steps = 10_000
     config.data.name = "photos"
     config.data.patch_size = 24

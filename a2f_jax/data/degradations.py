@@ -25,9 +25,26 @@ _TRUNCATE = 3
 """Radius of a Gaussian kernel in standard deviations."""
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "blur_probability",
+        "blur_ratio",
+        "noise_probability",
+        "noise_sigma",
+        "poisson_probability",
+        "gray_probability",
+        "jpeg_probability",
+        "jpeg_quality",
+        "subsampling_probability",
+    ],
+    meta_fields=["blur_sigma", "resize_kernels"],
+)
 @dataclasses.dataclass(frozen=True)
 class Degradation:
     """A distribution of degradations. Ranges are inclusive, and values in them equally likely.
+
+    It is a pytree: everything may be traced except `blur_sigma`, which determines sizes, and `resize_kernels`.
 
     Attributes:
       blur_probability: how many of the images are blurred, 0..1.

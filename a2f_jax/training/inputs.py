@@ -63,7 +63,7 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
 def _degraded(hr: np.ndarray, degradation: Degradation, scale: int, index: int) -> np.ndarray:
     # Not the seed of the run, so that runs can be compared.
     key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), index)
-    return np.asarray(jax.jit(degrade, static_argnums=(2, 3))(hr, key, degradation, scale))
+    return np.asarray(jax.jit(degrade, static_argnums=3)(hr, key, degradation, scale))
 
 
 def degrading(config: ConfigDict, scale: int) -> Callable[[Batch], Batch] | None:

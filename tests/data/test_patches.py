@@ -67,14 +67,26 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(cache, patches):
     assert (other_seed.batch(5)["hr"] != patches.batch(5)["hr"]).any()
 
 
+@pytest.mark.parametrize("source_size", [None, 16])
 @pytest.mark.parametrize("count", [2, 4])
-def test_the_shares_of_several_processes_make_up_the_batch_of_one(cache, patches, count):
-    shares = [
-        Patches(cache, seed=1, batch_size=8, patch_size=16, process_index=i, process_count=count).batch(3)
-        for i in range(count)
-    ]
-    for key, whole in patches.batch(3).items():
+def test_the_shares_of_several_processes_make_up_the_batch_of_one(cache, count, source_size):
+    options = {"seed": 1, "batch_size": 8, "patch_size": 10, "source_size": source_size}
+    shares = [Patches(cache, **options, process_index=i, process_count=count).batch(3) for i in range(count)]
+    for key, whole in Patches(cache, **options).batch(3).items():
         np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), whole)
+
+
+def test_patches_to_degrade_are_larger_crops_of_hr_with_a_key_each(cache, patches):
+    degraded = Patches(cache, seed=1, batch_size=8, patch_size=5, source_size=16)
+    keys = []
+    for step in range(40):
+        batch = degraded.batch(step)
+        np.testing.assert_array_equal(batch["hr"], patches.batch(step)["hr"])  # of patches of the larger size
+        keys.extend(batch["key"])
+    assert np.shape(keys) == (320, 2)
+    assert len({*map(tuple, keys)}) == 320
+    with pytest.raises(UserError, match=r"patch_size=5 requires 17×17 LR pixels to degrade, .* a, has 16×16"):
+        Patches(cache, seed=1, batch_size=8, patch_size=5, source_size=17)
 
 
 def test_prefetching_starts_at_any_step_and_keeps_the_order(patches):

@@ -74,7 +74,7 @@ def test_what_the_step_gets_becomes_pairs_of_degraded_images(config):
     batch = patches.batch(0)
     assert set(batch) == {"hr", "key"}
     assert len(np.unique(np.concatenate([patches.batch(step)["key"] for step in range(9)]), axis=0)) == 72
-    pairs = jax.jit(degrading(config, 2))(batch)
+    pairs = jax.eval_shape(degrading(config, 2), batch)
     assert {name: (x.shape, str(x.dtype)) for name, x in pairs.items()} == {
         "lr": ((8, 8, 8, 3), "uint8"),
         "hr": ((8, 16, 16, 3), "uint8"),
@@ -105,6 +105,10 @@ def test_scores_under_other_degradations_are_not_compared(config, whole, tmp_pat
     train(config, tmp_path / "run", accept_changes=True)  # validates the last checkpoint again
     before, now = metrics_of(tmp_path / "run", "validation", "psnr")
     assert now < before
+
+
+def test_runs_start_from_the_shipped_weights_where_there_are_some():
+    assert [photo.get_config(run).init for run in ("sd_x2", "sd_x4", "s_x4")] == ["a2f-sd-x2", "a2f-sd-x4", ""]
 
 
 def test_images_without_room_for_a_patch_are_named_with_a_remedy(config, tmp_path):

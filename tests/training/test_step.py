@@ -86,6 +86,20 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(network, params, bat
     assert metrics["loss"] == pytest.approx(float(plain[1]["loss"]), rel=1e-5)
 
 
+def test_a_batch_is_degraded_as_a_whole_before_it_is_split(network, params, batch):
+    # Noise that depends on the whole share, so that it differs if a part of it is degraded alone.
+    def degrade(given):
+        offset = given["hr"].astype(jnp.int32).sum() % 50
+        return {"lr": given["hr"][:, ::2, ::2] // 2 + offset.astype(jnp.uint8), "hr": given["hr"]}
+
+    whole = {"hr": batch["hr"]}
+    want = run(network, params, degrade({"hr": jnp.asarray(batch["hr"])}))
+    for accumulate in (1, 2):
+        state, metrics = run(network, params, whole, degrade=degrade, accumulate=accumulate)
+        assert metrics["loss"] == pytest.approx(float(want[1]["loss"]), rel=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.params, want[0].params)
+
+
 def test_rematerialization_gives_the_same_gradient(network, params, batch, plain):
     assert_same_step(run(dataclasses.replace(network, remat=True), params, batch)[0], plain)
 
