@@ -69,8 +69,8 @@ def checked_step(
 
 def _finite(tree: Any) -> bool:
     # With NumPy, which does not have to compile a program for every shape.
-    arrays = map(np.asarray, jax.tree.leaves(tree))
-    return all(np.isfinite(x).all() for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact))
+    leaves = jax.tree.leaves(tree)
+    return all(np.isfinite(np.asarray(x)).all() for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
 
 
 def find_nonfinite(function: Any, *arguments: Any) -> str | None:

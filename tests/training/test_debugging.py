@@ -68,3 +68,13 @@ def test_the_block_and_the_backward_pass_are_named(origin):
 
     found = origin(overflow_backwards)
     assert "in block_00/expand, backward pass" in found
+
+
+def test_keys_of_random_numbers_are_passed_over():
+    def noisy(x, words):
+        key = jax.random.wrap_key_data(words, impl="threefry2x32")
+        return jnp.log(x * jax.random.uniform(key))
+
+    words = jnp.zeros(2, jnp.uint32)
+    assert find_nonfinite(noisy, jnp.float32(0), words) == "log in update"
+    assert find_nonfinite(noisy, jnp.float32(1), words) is None
