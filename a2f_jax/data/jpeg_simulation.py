@@ -1,8 +1,7 @@
 """What saving an image as JPEG and reading it again does to its pixels, in JAX.
 
-The steps and their rounding are those of libjpeg, the decoder and encoder of most software: its pixels and these
-differ only where the discrete cosine transform, which libjpeg computes in integers, rounds differently. No bits are
-written, because the entropy coding is lossless.
+The steps are those of libjpeg, with its integer arithmetic: the pixels equal those of libjpeg-turbo, which Pillow and
+most other software use, bit for bit. No file is written, because the entropy coding is lossless.
 """
 
 import jax
@@ -49,55 +48,71 @@ def quantization_tables(quality: jax.Array) -> jax.Array:
     return ((jnp.stack([_LUMA_TABLE, _CHROMA_TABLE]) * percent + 50) // 100).clip(1, 255)
 
 
-def _cosines() -> np.ndarray:
-    """The orthonormal DCT-II as a matrix, `[frequency, sample]`: equation A.3.3 of ITU-T T.81 for one axis."""
-    frequency, sample = np.mgrid[:_BLOCK, :_BLOCK]
-    matrix = np.cos((2 * sample + 1) * frequency * np.pi / (2 * _BLOCK)) / 2
-    matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+# The DCT-II times 2¹³ √8 for one axis, [frequency, sample]: 2¹³ for frequency 0, and 2¹³ √2 cos(π/16 · frequency · (2 ·
+# sample + 1)) for the others. The second half follows by symmetry. Some entries are rounded to the other side, as in
+# libjpeg, which has integers for the factors of this matrix (Loeffler, Ligtenberg and Moschytz, ICASSP 1989).
+_HALF = np.array(
+    [
+        [8192, 8192, 8192, 8192],
+        [11363, 9633, 6437, 2260],
+        [10703, 4433, -4433, -10703],
+        [9633, -2259, -11362, -6436],
+        [8192, -8192, -8192, 8192],
+        [6437, -11362, 2261, 9633],
+        [4433, -10704, 10704, -4433],
+        [2260, -6436, 9633, -11363],
+    ],
+    np.int32,
+)
+_DCT = np.concatenate([_HALF, _HALF[:, ::-1] * np.array([[1], [-1]] * 4, np.int32)], 1)
 
 
-def _round(x: jax.Array) -> jax.Array:
-    return jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5)  # half away from zero, as libjpeg
+def _shift(x: jax.Array, bits: int) -> jax.Array:
+    return (x + (1 << (bits - 1))) >> bits  # rounds half up
 
 
-def _pad(plane: jax.Array, multiple: int) -> jax.Array:
-    return jnp.pad(plane, [(0, -side % multiple) for side in plane.shape], mode="edge")
+def _transform(blocks: jax.Array, matrix: np.ndarray, axis: int, bits: int) -> jax.Array:
+    """Multiplies an axis of integers by a matrix, and divides by 2^bits."""
+    moved = jnp.moveaxis(blocks, axis, -1)
+    # Not a matrix product, because accelerators have none for int32.
+    return jnp.moveaxis(_shift((moved[..., None, :] * matrix).sum(-1), bits), -1, axis)
+
+
+def _pad(plane: jax.Array, rows: int, columns: int) -> jax.Array:
+    """Repeats the last row and column until the sides are multiples of `rows` and `columns`."""
+    height, width = plane.shape
+    return jnp.pad(plane, [(0, -height % rows), (0, -width % columns)], "edge")
 
 
 def _compress(plane: jax.Array, table: jax.Array) -> jax.Array:
-    """Quantizes the DCT of each 8×8 block of a plane, `[H, W]` in 0..255, and transforms back."""
+    """Quantizes the DCT of each 8×8 block of a plane, int32 `[H, W]` in 0..255, and transforms back."""
     height, width = plane.shape
-    padded = _pad(plane, _BLOCK)
+    padded = _pad(plane, _BLOCK, _BLOCK)
     rows, columns = (side // _BLOCK for side in padded.shape)
-    # A block is a row of 64 numbers, so that both transforms are products with one 64×64 matrix.
-    transform = np.kron(_cosines(), _cosines())
-    blocks = padded.reshape(rows, _BLOCK, columns, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK**2) - 128
-    steps = table.reshape(-1).astype(jnp.float32)
-    # libjpeg keeps three fractional bits between the transform and the quantization, which decides ties.
-    coefficients = _round(8 * jnp.matmul(blocks, transform.T, precision="highest"))
-    levels = _round(coefficients / (8 * steps))
-    blocks = jnp.matmul(levels * steps, transform, precision="highest")
-    restored = blocks.reshape(rows, columns, _BLOCK, _BLOCK).swapaxes(1, 2).reshape(padded.shape)
-    return jnp.floor(restored + 128.5).clip(0, 255)[:height, :width]
+    blocks = padded.reshape(rows, _BLOCK, columns, _BLOCK).swapaxes(1, 2) - 128
+    # Two fractional bits are kept between both axes. The result is eight times the coefficients.
+    coefficients = _transform(_transform(blocks, _DCT, 3, 11), _DCT, 2, 15)
+    levels = jnp.sign(coefficients) * ((jnp.abs(coefficients) + 4 * table) // (8 * table))
+    restored = _transform(_transform(levels * table, _DCT.T, 2, 11), _DCT.T, 3, 18)
+    return (restored + 128).clip(0, 255).swapaxes(1, 2).reshape(padded.shape)[:height, :width]
 
 
 def _halve(plane: jax.Array) -> jax.Array:
     """Averages 2×2 samples; libjpeg rounds one half down in even columns and up in odd ones."""
-    padded = _pad(plane, 2)
-    height, width = (side // 2 for side in padded.shape)
-    sums = padded.reshape(height, 2, width, 2).sum((1, 3))
-    return jnp.floor((sums + 1 + jnp.arange(width) % 2) / 4)
+    height, width = (side // 2 for side in plane.shape)
+    sums = plane.reshape(height, 2, width, 2).sum((1, 3))
+    return (sums + 1 + jnp.arange(width) % 2) >> 2
 
 
 def _double(plane: jax.Array) -> jax.Array:
     """Interpolates with weights 3/4 and 1/4 in both directions: libjpeg's "fancy upsampling"."""
+    if plane.shape[1] <= 2:  # too narrow for libjpeg
+        return plane.repeat(2, 0).repeat(2, 1)
     above, below = (jnp.pad(plane, edges, mode="edge")[cut] for edges, cut in _NEIGHBORS)
     rows = jnp.stack([3 * plane + above, 3 * plane + below], 1).reshape(-1, plane.shape[1])
     left, right = (jnp.pad(rows.T, edges, mode="edge")[cut].T for edges, cut in _NEIGHBORS)
     # The sums are sixteenfold; rounding alternates here too.
-    columns = jnp.stack([jnp.floor((3 * rows + left + 8) / 16), jnp.floor((3 * rows + right + 7) / 16)], 2)
-    return columns.reshape(len(rows), -1)
+    return jnp.stack([(3 * rows + left + 8) >> 4, (3 * rows + right + 7) >> 4], 2).reshape(len(rows), -1)
 
 
 _NEIGHBORS = ((((1, 0), (0, 0)), slice(None, -1)), (((0, 1), (0, 0)), slice(1, None)))
@@ -120,17 +135,17 @@ def jpeg(image: jax.Array, quality: jax.Array, subsampling: jax.Array) -> jax.Ar
     """
     height, width = image.shape[:2]
     luma_table, chroma_table = quantization_tables(quality)
-    red, green, blue = jnp.moveaxis(image, -1, 0)
-    # The coefficients of JFIF 1.02; chroma is rounded half down, as in libjpeg.
-    y = jnp.floor(0.299 * red + 0.587 * green + 0.114 * blue + 0.5)
-    y = _compress(y, luma_table)
+    red, green, blue = jnp.moveaxis(image.astype(jnp.int32), -1, 0)
+    # The coefficients of JFIF 1.02 times 2¹⁶.
+    y = _compress(_shift(19595 * red + 38470 * green + 7471 * blue, 16), luma_table)
     chroma = []
-    for weights in ((-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411)):
-        plane = weights[0] * red + weights[1] * green + weights[2] * blue
-        plane = jnp.ceil(plane + 127.5).clip(0, 255)
+    for r, g, b in ((-11059, -21709, 32768), (32768, -27439, -5329)):
+        plane = ((128 << 16) + (1 << 15) - 1 + r * red + g * green + b * blue) >> 16  # rounds half down
         full = _compress(plane, chroma_table)
-        half = _double(_compress(_halve(plane), chroma_table))[:height, :width]
+        # libjpeg repeats the last column before it averages, but the last row afterwards.
+        half = _compress(_halve(_pad(plane, 2, MCU)), chroma_table)[:, : -(-width // 2)]
+        half = _double(half)[:height, :width]
         chroma.append(jnp.where(subsampling, half, full) - 128)
     cb, cr = chroma
-    rgb = [y + 1.402 * cr, y - 0.344136286 * cb - 0.714136286 * cr, y + 1.772 * cb]
-    return jnp.floor(jnp.stack(rgb, -1) + 0.5).clip(0, 255)
+    colors = [y + _shift(91881 * cr, 16), y + _shift(-22554 * cb - 46802 * cr, 16), y + _shift(116130 * cb, 16)]
+    return jnp.stack(colors, -1).clip(0, 255).astype(jnp.float32)

@@ -32,19 +32,13 @@ def test_the_tables_are_those_in_a_file(photo, quality):
 
 
 @pytest.mark.parametrize("subsampling", [True, False], ids=["4:2:0", "4:4:4"])
-@pytest.mark.parametrize("quality", [1, 10, 40, 60, 80, 95, 100])
-def test_pixels_are_those_of_a_saved_file(photo, quality, subsampling):
-    error = np.abs(
-        np.int32(compress(np.float32(photo), quality, subsampling)) - np.asarray(saved(photo, quality, subsampling))
-    )
-    # libjpeg computes the transform in integers. Where that decides a tie, a coefficient differs by a whole step of the
-    # quantization, which is visible in one block: at most 40 times per image of 1,000 blocks. Everywhere else the
-    # results differ by one level at most, where the inverse transform or the colors are rounded to the other side.
-    assert error.mean() < 0.2
-    assert (error > 1).mean() < 0.04
+@pytest.mark.parametrize("quality", [1, 10, 30, 40, 50, 60, 80, 95, 100])
+def test_pixels_equal_those_of_a_saved_file(photo, quality, subsampling):
+    np.testing.assert_array_equal(compress(np.float32(photo), quality, subsampling), saved(photo, quality, subsampling))
 
 
-def test_an_image_of_one_pixel_and_flat_images_are_kept():
-    for shape in ((1, 1, 3), (9, 17, 3)):
-        flat = np.full(shape, 77, np.float32)
-        np.testing.assert_array_equal(compress(flat, 100, True), flat)
+@pytest.mark.parametrize("shape", [(1, 1), (9, 3), (5, 4), (2, 5), (7, 6), (16, 16), (17, 34)], ids=str)
+def test_images_of_any_size_are_extended_as_in_a_file(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for subsampling in (True, False):
+        np.testing.assert_array_equal(compress(np.float32(image), 70, subsampling), saved(image, 70, subsampling))
