@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.data.matlab_bicubic import resize_taps
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.layers import Dtype, interpolate
 
 # ITU-R BT.601 for components in 0..255, as MATLAB's rgb2ycbcr has it, without its rounding.
 _TO_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
@@ -33,12 +33,15 @@ def ycbcr_to_rgb(ycbcr: jax.Array) -> jax.Array:
 
 def bicubic(x: jax.Array, scale: int) -> jax.Array:
     """Enlarges `[N, H, W, C]` by MATLAB's bicubic interpolation, without rounding or clipping; edges are repeated."""
-    for axis in (1, 2):
-        index, weight = resize_taps(x.shape[axis], scale, "clamp")
-        x = jnp.moveaxis(x, axis, -1)
-        x = jnp.einsum("...ot,ot->...o", x[..., index], jnp.asarray(weight, x.dtype), precision="highest")
-        x = jnp.moveaxis(x, -1, axis)
-    return x
+    # Away from the edges, all pixels have the same taps; no tap reaches farther than this.
+    middle = 3
+    taps = np.zeros((2 * middle + 1, scale))
+    index, weight = resize_taps(len(taps), scale, "clamp")
+    for p in range(scale):
+        np.add.at(taps[:, p], index[middle * scale + p], weight[middle * scale + p])
+    rows = np.flatnonzero(taps.any(1))
+    margin = max(middle - rows[0], rows[-1] - middle)
+    return interpolate(x, taps[middle - margin : middle + margin + 1])
 
 
 class LumaNetwork(nn.Module):
@@ -61,8 +64,10 @@ class LumaNetwork(nn.Module):
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         ycbcr = rgb_to_ycbcr(lr.astype(jnp.float32))
         interpolated = bicubic(ycbcr, self.scale)
-        y = self.luma((interpolated if self.enlarged else ycbcr)[..., :1] / 255) * 255
-        return ycbcr_to_rgb(jnp.concatenate([y.astype(jnp.float32), interpolated[..., 1:]], -1))
+        luma, chroma = jnp.split(interpolated, [1], -1)
+        seen = luma if self.enlarged else jnp.split(ycbcr, [1], -1)[0]
+        y = self.luma(seen / 255) * 255
+        return ycbcr_to_rgb(jnp.concatenate([y.astype(jnp.float32), chroma], -1))
 
     def luma(self, y: jax.Array) -> jax.Array:
         """Upscales Y / 255, which is defined by a subclass.

@@ -35,7 +35,7 @@ class DistillationBlock(nn.Module):
             return _leaky_relu(PlainConv(features, groups=groups, name=name)(x))
 
         h = conv(conv(conv(x, 48, "conv1"), 32, "conv2", 4), 64, "conv3")
-        kept, h = h[..., :16], h[..., 16:]
+        kept, h = jnp.split(h, [16], -1)
         h = conv(conv(conv(h, 64, "conv4"), 48, "conv5", 4), 80, "conv6")
         return _leaky_relu(PlainConv(64, 1, name="compress")(h + jnp.concatenate([x, kept], -1)))
 

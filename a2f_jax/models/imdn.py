@@ -34,8 +34,8 @@ class MultiDistillationBlock(nn.Module):
         kept, h = [], x
         for i in (1, 2, 3):
             h = _leaky_relu(PlainConv(64, name=f"conv{i}")(h))
-            kept.append(h[..., :16])
-            h = h[..., 16:]
+            part, h = jnp.split(h, [16], -1)
+            kept.append(part)
         kept.append(PlainConv(16, name="conv4")(h))
         weighted = ContrastAttention(name="attention")(jnp.concatenate(kept, -1))
         return x + PlainConv(64, 1, name="mix")(weighted)

@@ -1,4 +1,4 @@
-"""Layers of A2F: weight-normalized convolution, 1×1 convolution and pixel shuffle."""
+"""Layers of A2F: weight-normalized convolution, 1×1 convolution and pixel shuffle; interpolation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a2f_jax.models import packed
 from a2f_jax.models.convolution import convolve
@@ -126,3 +127,37 @@ def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:
     n, h, w, channels = x.shape
     x = x.reshape(n, h, w, channels // scale**2, scale, scale)
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * scale, w * scale, channels // scale**2)
+
+
+def repeat_edges(x: jax.Array, margin: int) -> jax.Array:
+    """Pads height and width with copies of the edges: `[N, H, W, C]` → `[N, H + 2 · margin, W + 2 · margin, C]`."""
+    for axis in (1, 2):  # `jnp.pad` pads all axes, which exported programs would do as well
+        size = x.shape[axis]
+        first, last = (jax.lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, size - 1))
+        x = jnp.concatenate([first] * margin + [x] + [last] * margin, axis)
+    return x
+
+
+def interpolate(x: jax.Array, taps: np.ndarray) -> jax.Array:
+    """Enlarges images by a separable kernel, with the edges repeated.
+
+    Args:
+      x: `[N, H, W, C]`.
+      taps: `[k, scale]` with odd k. `taps[j, p]` is the weight of pixel i + j − (k − 1) / 2 in sub-pixel p of pixel i,
+        along either axis.
+
+    Returns:
+      `[N, scale · H, scale · W, C]` of the same dtype.
+    """
+    (k, scale), channels = taps.shape, x.shape[-1]
+    # Zeros between the channels cost less than XLA's convolution in groups on a CPU.
+    kernel = np.einsum("iy,jx,cd->ijcdyx", taps, taps, np.eye(channels)).reshape(k, k, channels, -1)
+    sub_pixels = jax.lax.conv_general_dilated(
+        repeat_edges(x, k // 2),
+        jnp.asarray(kernel, x.dtype),
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
+    return pixel_shuffle(sub_pixels, scale)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.models.layers import Dtype
-from a2f_jax.models.peer_layers import PlainConv, resize_bilinear
+from a2f_jax.models.peer_layers import PlainConv, enlarge_bilinear
 
 _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
@@ -64,5 +64,5 @@ class PAN(nn.Module):
             h = PlainConv(24, name=f"up{i}_conv1")(h.repeat(factor, 1).repeat(factor, 2))
             h = _leaky_relu(h * nn.sigmoid(PlainConv(24, 1, name=f"up{i}_attention")(h)))
             h = _leaky_relu(PlainConv(24, name=f"up{i}_conv2")(h))
-        interpolated = resize_bilinear(rgb, h.shape[1], h.shape[2])
+        interpolated = enlarge_bilinear(rgb, self.scale)
         return (PlainConv(3, name="tail")(h) + interpolated).astype(jnp.float32) * 255

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.models.layers import bias_init, conv_init
+from a2f_jax.models.layers import bias_init, conv_init, interpolate
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -133,6 +133,12 @@ def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
         share = jnp.asarray(position - first, x.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
         x = jnp.take(x, first, axis) * (1 - share) + jnp.take(x, second, axis) * share
     return x
+
+
+def enlarge_bilinear(x: jax.Array, scale: int) -> jax.Array:
+    """The same for a whole factor: `[N, H, W, C]` → `[N, scale · H, scale · W, C]`."""
+    distance = np.arange(-1, 2)[:, None] - ((np.arange(scale) + 0.5) / scale - 0.5)
+    return interpolate(x, np.maximum(1 - np.abs(distance), 0))
 
 
 class EnhancedSpatialAttention(nn.Module):

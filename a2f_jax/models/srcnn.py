@@ -11,9 +11,9 @@ On luma y that is enlarged already, with edges repeated instead of zero padding,
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from a2f_jax.models.color import LumaNetwork
+from a2f_jax.models.layers import repeat_edges
 from a2f_jax.models.peer_layers import PlainConv
 
 
@@ -26,9 +26,7 @@ class SRCNN(LumaNetwork):
         """See the module's docstring."""
 
         def conv(x: jax.Array, features: int, size: int, name: str) -> jax.Array:
-            margin = size // 2
-            x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), "edge")
-            return PlainConv(features, size, padding="VALID", name=name)(x)
+            return PlainConv(features, size, padding="VALID", name=name)(repeat_edges(x, size // 2))
 
         h = nn.relu(conv(y.astype(self.dtype), 64, 9, "conv1"))
         h = nn.relu(conv(h, 32, 5, "conv2"))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from a2f_jax.models.a2f import RGB_MEAN
 from a2f_jax.models.layers import Dtype
-from a2f_jax.models.peer_layers import PlainConv, PReLU, ProjectionDown, ProjectionUp, resize_bilinear
+from a2f_jax.models.peer_layers import PlainConv, PReLU, ProjectionDown, ProjectionUp, enlarge_bilinear
 
 STEPS = 4
 FORMS = {"srfbn": (64, 6), "srfbn-s": (32, 3)}
@@ -83,5 +83,5 @@ class SRFBN(nn.Module):
         for _ in range(STEPS):
             h = block(f, h)
         residual = PlainConv(3, name="tail")(_activated(h, ProjectionUp(self.features, self.scale, name="up")))
-        interpolated = resize_bilinear(rgb, self.scale * rgb.shape[1], self.scale * rgb.shape[2])
+        interpolated = enlarge_bilinear(rgb, self.scale)
         return (interpolated + residual).astype(jnp.float32) + RGB_MEAN

@@ -4,7 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from a2f_jax.models.peer_layers import PlainConv, PReLU, ProjectionDown, ProjectionUp, TransposedConv, resize_bilinear
+from a2f_jax.models.peer_layers import (
+    PlainConv,
+    PReLU,
+    ProjectionDown,
+    ProjectionUp,
+    TransposedConv,
+    enlarge_bilinear,
+    resize_bilinear,
+)
 
 
 def random_params(layer, shape):
@@ -68,3 +76,10 @@ def test_bilinear_interpolation_is_that_of_jax(size):
     x = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype(np.float32)
     want = jax.image.resize(x, (2, *size, 3), "bilinear", antialias=False)
     np.testing.assert_allclose(resize_bilinear(x, *size), want, atol=4e-6)  # a sum of four in float32
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bilinear_enlargement_by_a_whole_factor_is_the_same(scale):
+    x = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype(np.float32)
+    want = jax.image.resize(x, (2, 7 * scale, 5 * scale, 3), "bilinear", antialias=False)
+    np.testing.assert_allclose(enlarge_bilinear(x, scale), want, atol=4e-6)  # a sum of four in float32
