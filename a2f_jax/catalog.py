@@ -107,3 +107,22 @@ OTHER_IMAGE_SUFFIXES = (
     *(".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"),
 )
 """Suffixes, in lower case, of image files that cannot be read, so that a batch can name what it leaves out."""
+
+
+class ExportFormat(NamedTuple):
+    """A file format that models are exported to.
+
+    Attributes:
+      title: what it is.
+      library: an optional module that writes it.
+    """
+
+    title: str
+    library: str
+
+
+EXPORT_FORMATS = {
+    ".onnx": ExportFormat("a graph for ONNX Runtime and others", "onnx"),
+    ".stablehlo": ExportFormat("a program for JAX without this package", "flatbuffers"),
+}
+"""Formats of exported models by the suffix of the file."""

@@ -20,6 +20,7 @@ LAYERS = [
     "report",
     "training",
     "evaluation",
+    "exporting",
     "model",
     "upscaling",
     "weights",

@@ -9,7 +9,7 @@ import pytest
 
 from a2f_jax import cli
 
-COMMANDS = ["upscale", "models", "train", "evaluate", "compare", "report", "info", "convert", "data prepare"]
+COMMANDS = ["upscale", "models", "train", "evaluate", "compare", "report", "info", "convert", "export", "data prepare"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
