@@ -3,9 +3,13 @@
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import a2f_jax
 from a2f_jax import cli
@@ -36,6 +40,20 @@ def test_documented_commands_are_accepted_by_the_command_line(command, monkeypat
     # Only the shell knows what $scale and > stand for.
     words = ["4" if word == "$scale" else word for word in words if word != ">"]
     assert cli.main(words) == 0
+
+
+def test_the_examples_of_the_page_on_exporting_give_what_the_model_gives(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    image.save("photo.png")
+    model = a2f_jax.load("a2f-sd-x4")
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
+    for example, suffix in zip(examples, ("onnx", "stablehlo"), strict=True):
+        a2f_jax.export(model, f"sd_x4.{suffix}")
+        subprocess.run([sys.executable, "-c", example], check=True)
+        difference = np.asarray(Image.open("photo-x4.png"), int) - np.asarray(model.upscale(image), int)
+        assert np.abs(difference).max() <= 1  # where a value is nearly half way between two
+        assert (difference != 0).mean() < 0.01
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
