@@ -13,6 +13,8 @@ JAX = ">=0.10,<0.13"
 
 EXPORT = ["onnx>=1.17,<2", "flatbuffers>=24.3"]
 
+DEMO = ["gradio>=6,<7"]
+
 setuptools.setup(
     name="a2f_jax",
     version=VERSION,
@@ -58,6 +60,8 @@ setuptools.setup(
         "formats": ["pillow-heif>=1.1", "pillow-jxl-plugin>=1.3.4", "imagecodecs>=2024.9.22"],
         # Files that run without this package: ONNX, and StableHLO by `jax.export`.
         "export": EXPORT,
+        # The page of `a2f serve`.
+        "demo": DEMO,
         "beam": ["apache-beam>=2.70,<3"],
         "report": ["matplotlib>=3.10,<4"],
         "tensorboard": ["tensorflow>=2.20", "tensorboard>=2.20"],
@@ -78,7 +82,10 @@ setuptools.setup(
             "gcsfs>=2026.10",
             "gcp-storage-emulator>=2026.7",
             *EXPORT,
+            *DEMO,
             "onnxruntime>=1.20",
+            # Drives Chromium, which it does not install.
+            "playwright>=1.50",
         ],
     },
     entry_points={"console_scripts": ["a2f = a2f_jax.cli:main"]},

@@ -13,7 +13,7 @@ from PIL import Image
 
 import a2f_jax
 from a2f_jax import cli
-from a2f_jax.cli import average, compare, convert, data, evaluate, export, info, models, report, train, upscale
+from a2f_jax.cli import average, compare, convert, data, evaluate, export, info, models, report, serve, train, upscale
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,7 +29,7 @@ def documented_commands():
 
 @pytest.mark.parametrize("command", list(documented_commands()))
 def test_documented_commands_are_accepted_by_the_command_line(command, monkeypatch):
-    for module in (average, compare, convert, data, evaluate, export, info, models, report, upscale):
+    for module in (average, compare, convert, data, evaluate, export, info, models, report, serve, upscale):
         monkeypatch.setattr(module, "run", lambda *_: None)
 
     def load(args, overrides):

@@ -17,6 +17,7 @@ ROOT = pathlib.Path(a2f_jax.__file__).parent
 LAYERS = [
     "cli",
     "configs",
+    "demo",
     "report",
     "training",
     "evaluation",

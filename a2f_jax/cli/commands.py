@@ -70,6 +70,23 @@ def message_of(error: UserError) -> str:
     return f"{error} (--{error.parameter.replace('_', '-')})" if error.parameter else str(error)
 
 
+def byte_count(text: str) -> int:
+    """Parses a size in bytes, such as `2GB`."""
+    from a2f_jax.upscaling.plan import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def count(text: str) -> int:
+    """Parses a positive integer."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return int(text)
+
+
 def names(text: str) -> list[str]:
     """Parses a comma-separated list."""
     values = [name.strip() for name in text.split(",")]

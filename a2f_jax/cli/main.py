@@ -67,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line with all its commands."""
     # Imported here and not above, so that `main` handles Ctrl-C from the start.
-    from a2f_jax.cli import average, compare, convert, data, evaluate, export, info, models, report, train, upscale
+    from a2f_jax.cli import average, compare, convert, data, evaluate, export, info, models, report, serve, train, upscale
 
     root = _Parser(
         prog="a2f",
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"a2f_jax {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (upscale, models, train, evaluate, compare, report, info, convert, average, export, data):
+    for command in (upscale, serve, models, train, evaluate, compare, report, info, convert, average, export, data):
         command.add(commands)
     return root
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalog import DEFAULT_SCALE, FORMATS, SCALES
 from a2f_jax.cli import cost_tables
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, message_of
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, byte_count, count, message_of
 from a2f_jax.errors import UserError, shorten
 
 if TYPE_CHECKING:
@@ -110,39 +110,30 @@ def add(commands: Any) -> None:
     parser.add_argument("--report", metavar="FILE", help="write the status of every image as JSON")
     parser.add_argument(
         "--memory",
-        type=_bytes,
+        type=byte_count,
         metavar="SIZE",
         help="memory to use, such as 2GB (default: three quarters of what is free)",
     )
     parser.add_argument(
         "--disk",
-        type=_bytes,
+        type=byte_count,
         metavar="SIZE",
         help="largest temporary file, for images that exceed the memory (default: 16GB, or half of the free space)",
     )
     parser.add_argument(
         "--tile",
-        type=_count,
+        type=count,
         metavar="N",
         help="side of the tiles in pixels (default: chosen to suit the memory and the device)",
     )
     parser.add_argument(
         "--pixel-limit",
-        type=_count,
+        type=count,
         metavar="N",
         help="largest number of pixels that an image may declare (default: 200 million)",
     )
     parser.add_argument("--verbose", action="store_true", help="print how each image is computed and what was compiled")
     cost_tables.add_arguments(parser, "the programs that compute a tile (the largest that fits, or --tile)")
-
-
-def _bytes(text: str) -> int:
-    from a2f_jax.upscaling.plan import parse_bytes
-
-    try:
-        return parse_bytes(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _factor(text: str) -> float:
@@ -155,17 +146,11 @@ def _factor(text: str) -> float:
     return factor
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return int(text)
-
-
 def _size(text: str) -> tuple[int, int]:
     width, x, height = text.lower().partition("x")
     if not x:
         raise argparse.ArgumentTypeError(f"{text} is not of the form WIDTHxHEIGHT, such as 1920x1080")
-    return _count(width), _count(height)
+    return count(width), count(height)
 
 
 def _weights(args: argparse.Namespace) -> str:
@@ -393,7 +378,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         for job in work.jobs:
             say(f"{job.image} → {job.output}")
     enable_compilation_cache()
-    with _terminable(), count_compilations() as count:
+    with _terminable(), count_compilations() as compiled:
         try:
             outcome = upscale_files(
                 make_upscaler,
@@ -404,8 +389,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         finally:
             if args.verbose:
                 say(
-                    f"{count.programs} programs: {count.programs - count.cached} compiled, {count.cached} read from "
-                    f"the cache, in {count.seconds:.1f} s"
+                    f"{compiled.programs} programs: {compiled.programs - compiled.cached} compiled, {compiled.cached} "
+                    f"read from the cache, in {compiled.seconds:.1f} s"
                 )
     if report:
         _write_report(report, outcome, work)

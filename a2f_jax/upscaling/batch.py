@@ -45,6 +45,8 @@ class Options:
       quality: 1 to 100, for JPEG, WebP and AVIF. None: 95 for JPEG, lossless for WebP, 90 for AVIF.
       pixel_limit: the largest number of pixels that the header of an image may declare.
       progress: show a progress bar on standard error.
+      on_progress: called, possibly by several threads, with the number of tile programs that have run since the call
+        before, and with the total of the image. A `UserError` that it raises stops the image.
     """
 
     overwrite: bool = False
@@ -54,6 +56,7 @@ class Options:
     quality: int | None = None
     pixel_limit: int = PIXEL_LIMIT
     progress: bool = True
+    on_progress: Callable[[int, int], object] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,11 +218,14 @@ class _Pipeline:
             if self.stopped.is_set():
                 raise UserError("interrupted")
             bar.update(count)
+            if self.options.on_progress:
+                self.options.on_progress(count, bar.total)
 
         return advance
 
     def _bar(self, upscaler: Upscaler, picture: Picture, to: Enlargement, reserved: int) -> tqdm:
-        total = steps(upscaler, picture, to, reserved=reserved) if self.show_tiles else None
+        counted = self.show_tiles or self.options.on_progress
+        total = steps(upscaler, picture, to, reserved=reserved) if counted else None
         return progress_bar(total=total, unit="tile", visible=self.show_tiles, delay=2, leave=False)
 
 

@@ -9,7 +9,19 @@ import pytest
 
 from a2f_jax import cli
 
-COMMANDS = ["upscale", "models", "train", "evaluate", "compare", "report", "info", "convert", "export", "data prepare"]
+COMMANDS = [
+    "upscale",
+    "serve",
+    "models",
+    "train",
+    "evaluate",
+    "compare",
+    "report",
+    "info",
+    "convert",
+    "export",
+    "data prepare",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,86 @@
+"""`a2f serve`: a page in the browser that upscales pictures."""
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, byte_count, count, message_of
+from a2f_jax.errors import UserError
+
+_PORT = 7860
+
+
+def add(commands: Any) -> None:
+    """Adds `a2f serve` to the command line."""
+    parser = add_command(
+        commands,
+        "serve",
+        run,
+        "upscale pictures on a page in the browser",
+        "  a2f serve --open\n"
+        "  a2f serve --weights runs/sd_x4 carn-m-x2.safetensors\n"
+        "  ssh -L 7860:localhost:7860 gpu-host a2f serve              use the GPU of another machine\n",
+    )
+    parser.add_argument(
+        "--weights", nargs="+", default=[], metavar="PATH", help=f"other weights to choose from, each {WEIGHTS_HELP}"
+    )
+    parser.add_argument("--port", type=int, default=_PORT, help=f"port of the page; 0 is any (default: {_PORT})")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, which only this machine can reach). With another, everyone who "
+        "can reach it can use the page: there is no password",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument(
+        "--memory",
+        type=byte_count,
+        metavar="SIZE",
+        help="memory to use, such as 2GB (default: three quarters of what is free)",
+    )
+    parser.add_argument(
+        "--pixel-limit",
+        type=count,
+        metavar="N",
+        help="largest number of pixels that an image may declare (default: 200 million)",
+    )
+
+
+def run(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """Serves the page until Ctrl-C."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page requires an optional package: pip install 'a2f_jax[demo]'")
+    if not 0 <= args.port < 2**16:
+        raise UserError(f"{args.port} is not a port: choose one of 1024..65535", parameter="port")
+
+    from a2f_jax.compilation_cache import enable_compilation_cache
+    from a2f_jax.demo.studio import Studio
+    from a2f_jax.demo.web_page import LOOPBACK, listening_socket, serve
+    from a2f_jax.images.limits import PIXEL_LIMIT
+    from a2f_jax.model import load_labeled
+    from a2f_jax.progress import say
+    from a2f_jax.weights import shipped_weights
+
+    with listening_socket(args.host, args.port) as listener:
+        models: dict[str, dict[int, str]] = {}
+        for label, model in load_labeled(args.weights).items():
+            models[label] = {model.scale: args.weights[len(models)]}
+        for name in shipped_weights():
+            variant, _, scale = name.rpartition("-x")
+            models.setdefault(variant, {})[int(scale)] = name
+        enable_compilation_cache()
+        studio = Studio(models, memory=args.memory, pixel_limit=args.pixel_limit or PIXEL_LIMIT)
+        port = listener.getsockname()[1]
+        address = f"http://{'localhost' if args.host in LOOPBACK else args.host}:{port}"
+
+        def started() -> None:
+            print(f"{address} (Ctrl-C stops)", flush=True)
+            if args.open:
+                import webbrowser
+
+                webbrowser.open(address)
+
+        if args.host not in LOOPBACK:
+            say(f"everyone who can reach {args.host}, port {port}, can use this page: there is no password")
+        serve(studio, listener, args.host, describe_error=message_of, started=started)

@@ -1,0 +1,1 @@
+"""A page in the browser that upscales pictures on this machine."""

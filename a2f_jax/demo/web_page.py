@@ -1,0 +1,239 @@
+"""The page of `a2f serve`, made with Gradio, and the server for it.
+
+Nothing leaves the machine: the page loads nothing from elsewhere, which its security policy also lets the browser
+enforce, and pictures are deleted when the server stops.
+"""
+
+import contextlib
+import contextvars
+import html
+import os
+import pathlib
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from a2f_jax.catalog import READABLE_SUFFIXES
+from a2f_jax.demo.studio import Studio, Upscaled
+from a2f_jax.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Hosts that only programs on the same machine can reach."""
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "frame-ancestors 'none'"
+)
+
+_ABOUT = """
+# A2F super-resolution
+
+Drop a picture, and drag the line across the result: bicubic interpolation is on the left, the network on the right.
+Pictures stay on the machine that runs this page.
+"""
+
+_STYLE = """
+footer {display: none !important}
+.gradio-container {width: 100% !important; max-width: 1280px !important; margin: 0 auto !important}
+.error {color: var(--error-text-color)}
+"""
+
+
+def _describe(upscaled: Upscaled) -> str:
+    (width, height), (wide, high) = upscaled.size, upscaled.result_size
+    text = f"{width}×{height} → {wide}×{high} pixels in {upscaled.seconds:.1f} s."
+    if upscaled.shown_size is None:
+        return f"{text} The result is too large to be shown here: download it."
+    if upscaled.shown_size != upscaled.result_size:
+        text += " The middle is shown, {}×{} pixels; the download has everything.".format(*upscaled.shown_size)
+    return text
+
+
+def _status(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{html.escape(text)}</p>'
+
+
+def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
+    import gradio as gr
+
+    names = list(studio.models)
+    scales = list(studio.models[names[0]])
+    tracker = gr.Progress()
+    stops: dict[str | None, threading.Event] = {}  # by the session of a browser
+
+    def choices(name: str, current: int) -> Any:
+        available = list(studio.models[name])
+        value = current if current in available else available[-1]
+        return gr.update(choices=[(f"×{scale}", scale) for scale in available], value=value)
+
+    def ready(file: str | None) -> tuple[Any, ...]:
+        nothing = gr.update(value=None, visible=False)
+        return gr.update(interactive=file is not None), nothing, _status(""), nothing
+
+    def upscale(file: str, name: str, scale: int, request: gr.Request, progress: Any = tracker) -> tuple[Any, ...]:
+        stopped = stops[request.session_hash] = threading.Event()
+        context = contextvars.copy_context()  # tells Gradio which session the progress belongs to
+
+        def show(fraction: float) -> None:  # called by other threads
+            context.copy().run(progress, fraction, desc="upscaling" if fraction < 1 else "writing")
+
+        progress(0, desc="reading")
+        try:
+            upscaled = studio.upscale(
+                pathlib.Path(file),
+                name,
+                scale,
+                on_progress=show,
+                stopped=stopped,
+            )
+        except UserError as error:
+            nothing = gr.update(value=None, visible=False)
+            return nothing, _status(describe_error(error), "error"), nothing
+        finally:
+            del stops[request.session_hash]
+        slider = (str(upscaled.before), str(upscaled.after)) if upscaled.before else None
+        return (
+            gr.update(value=slider, visible=slider is not None),
+            _status(_describe(upscaled)),
+            gr.update(value=str(upscaled.file), visible=True),
+        )
+
+    def stop_work(request: gr.Request) -> None:
+        if request.session_hash in stops:
+            stops[request.session_hash].set()
+
+    with gr.Blocks(title="A2F super-resolution", analytics_enabled=False) as blocks:
+        gr.Markdown(_ABOUT)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                file = gr.File(label="Picture", file_types=list(READABLE_SUFFIXES), height=140, elem_id="picture")
+                model = gr.Dropdown(names, value=names[0], label="Model", elem_id="model")
+                scale = gr.Radio(
+                    [(f"×{each}", each) for each in scales], value=scales[-1], label="Scale", elem_id="scale"
+                )
+                start = gr.Button("Upscale", variant="primary", interactive=False, elem_id="start")
+                stop = gr.Button("Stop", visible=False, elem_id="stop")
+            with gr.Column(scale=3, min_width=320):
+                slider = gr.ImageSlider(
+                    label="Bicubic interpolation | network",
+                    type="filepath",
+                    image_mode=None,
+                    interactive=False,
+                    visible=False,
+                    buttons=["fullscreen"],
+                    max_height=640,
+                    elem_id="slider",
+                )
+                status = gr.HTML(_status("The result appears here."), elem_id="status", min_height=90)
+                download = gr.DownloadButton("Download PNG", visible=False, elem_id="download")
+        results = [slider, status, download]
+        model.change(choices, [model, scale], scale, show_progress="hidden")
+        file.change(ready, file, [start, *results], show_progress="hidden")
+        started = start.click(
+            lambda: (gr.update(interactive=False), gr.update(visible=True)), None, [start, stop], show_progress="hidden"
+        )
+        ended = started.then(upscale, [file, model, scale], results, show_progress_on=status)
+        ended.then(
+            lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [start, stop], show_progress="hidden"
+        )
+        stop.click(stop_work, None, None, queue=False, show_progress="hidden")
+    return blocks
+
+
+def application(studio: Studio, host: str, describe_error: Callable[[UserError], str] = str) -> Any:
+    """Returns the page as an ASGI application.
+
+    Args:
+      studio: upscales the pictures.
+      host: the address that the server listens on. For one of `LOOPBACK`, requests that name another host are refused,
+        so that pages of other sites cannot reach this one by a host name of their own.
+      describe_error: what to show of an error.
+    """
+    import fastapi
+    import gradio as gr
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def add_policy(request: fastapi.Request, call_next: Callable) -> Any:
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = _POLICY
+        return response
+
+    if host in LOOPBACK:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    system = ("system-ui", "sans-serif")
+    theme = gr.themes.Default(font=system, font_mono=("ui-monospace", "monospace"), primary_hue="blue")
+    return gr.mount_gradio_app(
+        app,
+        _blocks(studio, describe_error).queue(default_concurrency_limit=1),
+        path="/",
+        server_name=host,
+        footer_links=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        theme=theme,
+        css=_STYLE,
+    )
+
+
+@contextlib.contextmanager
+def _private_uploads() -> Iterator[None]:
+    # Gradio keeps what is uploaded, and copies of what is shown.
+    with tempfile.TemporaryDirectory(prefix="a2f-serve-") as folder:
+        os.environ |= {
+            "GRADIO_TEMP_DIR": folder,
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_OFFLINE": "1",
+        }
+        yield
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens on a host and a port; port 0 stands for any that is free.
+
+    Raises:
+      UserError: the port is in use or may not be used, or the host is not one of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another", parameter="port") from error
+
+
+def serve(
+    studio: Studio,
+    listener: socket.socket,
+    host: str,
+    *,
+    describe_error: Callable[[UserError], str] = str,
+    started: Callable[[], object] = lambda: None,
+) -> None:
+    """Serves the page until the process is interrupted.
+
+    Args:
+      studio: upscales the pictures.
+      listener: as `listening_socket` returns it.
+      host: the address that it listens on.
+      describe_error: what to show of an error.
+      started: called when the page can be opened.
+    """
+    with _private_uploads():
+        import uvicorn
+
+        class Announcing(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                started()
+
+        # The browser holds a connection open, which would delay the end.
+        config = uvicorn.Config(
+            application(studio, host, describe_error), log_level="warning", timeout_graceful_shutdown=1
+        )
+        Announcing(config).run([listener])

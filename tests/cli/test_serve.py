@@ -1,0 +1,27 @@
+"""`a2f serve`; tests/demo has what the page does."""
+
+import importlib.util
+import socket
+import subprocess
+import sys
+
+import pytest
+
+
+def test_what_cannot_be_served_is_said_in_one_line(fails, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1, port {port}: " in fails("serve", "--port", str(port))
+    assert "70000 is not a port: choose one of 1024..65535 (--port)" in fails("serve", "--port", "70000")
+    assert "no weights at missing" in fails("serve", "--port", "0", "--weights", "missing")
+
+
+def test_without_the_extra_the_remedy_is_named(fails, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'a2f_jax[demo]'" in fails("serve")
+
+
+@pytest.mark.parametrize("module", ["a2f_jax.cli.serve", "a2f_jax.demo.web_page", "a2f_jax.upscaling.batch"])
+def test_gradio_is_not_imported_before_it_is_needed(module):
+    program = f"import sys, {module}; sys.exit('gradio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,143 @@
+"""The page, in Chromium."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from a2f_jax import cli
+from a2f_jax.demo.web_page import listening_socket
+from a2f_jax.errors import UserError
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def server(weights, tmp_path_factory):
+    """The address of a page for tiny weights, and the process."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    # Ctrl-C as on a terminal, also if the tests run in the background.
+    program = (
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from a2f_jax import cli\nsys.exit(cli.main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "serve", "--port", "0", "--weights", weights, "--pixel-limit", "4000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    address = process.stdout.readline().split()[0]
+    yield address
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (130, "", "a2f: stopped\n")
+    assert not list(temporary.glob("a2f-*"))  # uploads and results
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("needs Chromium: install the package chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 52, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def choose(page, file):
+    if page.locator("#picture").get_by_label("Clear").is_visible():
+        page.locator("#picture").get_by_label("Clear").click()
+    page.locator("#picture input[type=file]").set_input_files(file)
+    page.locator("#start:enabled").click()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_picture_is_upscaled_compared_and_downloaded(width, server, browser, picture, weights, tmp_path):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(server)
+    page.locator("#start:disabled").wait_for()  # nothing to upscale yet
+    choose(page, picture)
+    page.locator("#status").get_by_text("52×40 → 104×80 pixels").wait_for()
+    images = page.locator("#slider img")
+    images.nth(1).wait_for()
+    sizes = images.evaluate_all("images => images.map(image => [image.naturalWidth, image.naturalHeight])")
+    assert sizes == [[104, 80], [104, 80]]
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    assert download.value.suggested_filename == "picture-x2.png"
+    reference = tmp_path / "reference.png"
+    assert cli.main(["upscale", str(picture), "-o", str(reference), "--weights", weights]) == 0
+    assert pathlib.Path(download.value.path()).read_bytes() == reference.read_bytes()
+    assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+    assert not [url for url in requests if not url.startswith((server, "data:", "blob:"))]
+    page.close()
+
+
+def test_errors_are_those_of_the_command_line_and_the_next_picture_works(server, browser, picture, tmp_path, capsys):
+    page = browser.new_page()
+    page.goto(server)
+    broken, large = tmp_path / "broken.png", tmp_path / "large.png"
+    broken.write_bytes(picture.read_bytes()[:200])
+    Image.new("RGB", (64, 64)).save(large)
+    for file in (broken, large):
+        choose(page, file)
+        page.locator("#status .error").wait_for()
+        assert cli.main(["upscale", str(file), "-o", str(tmp_path / "out.png"), "--pixel-limit", "4000"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        shown = page.locator("#status").inner_text().strip()
+        assert shown == line.removeprefix("a2f: error: ").replace(str(file), file.name)
+        assert not page.locator("#download").is_visible()
+    choose(page, picture)
+    page.locator("#status").get_by_text("pixels in").wait_for()
+    page.close()
+
+
+def test_the_scales_are_those_of_the_chosen_model(server, browser):
+    page = browser.new_page()
+    page.goto(server)
+    scales = page.locator("#scale label")
+    scales.first.wait_for()
+    assert scales.all_inner_texts() == ["×2"]
+    page.locator("#model input").click()
+    page.get_by_role("option", name="a2f-sd").click()
+    scales.nth(2).wait_for()
+    assert scales.all_inner_texts() == ["×2", "×3", "×4"]
+    page.close()
+
+
+def test_the_browser_may_load_nothing_from_elsewhere_and_other_sites_may_not_reach_the_page(server):
+    with urllib.request.urlopen(server) as response:
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+    rebound = urllib.request.Request(server, headers={"Host": "example.org"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(rebound)
+
+
+def test_an_address_that_cannot_be_used_is_refused():
+    with listening_socket("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1, port {port}: Address already in use"):
+            listening_socket("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1"):
+        listening_socket("192.0.2.1", 0)
