@@ -84,6 +84,10 @@ setuptools.setup(
             *EXPORT,
             *DEMO,
             "onnxruntime>=1.20",
+            # Executes the notebooks.
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
             # Drives Chromium, which it does not install.
             "playwright>=1.50",
         ],
