@@ -28,7 +28,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # The fast part of the suite on the oldest Python with the lower bounds in setup.py, and on the newest Python with the newest releases.
-FAST_TESTS := $(addprefix tests/,models upscaling weights hardware test_model.py test_layers.py) \
+FAST_TESTS := $(addprefix tests/,models upscaling weights hardware exporting test_model.py test_layers.py) \
 	$(patsubst %,tests/training/test_%.py,step spmd optimizer settings step_costs checkpoints inputs)
 UV = $(BIN)/uv pip
 

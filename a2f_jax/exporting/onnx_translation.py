@@ -24,6 +24,7 @@ _ELEMENTWISE = {
     "max": "Max",
     "min": "Min",
     "neg": "Neg",
+    "abs": "Abs",
     "sqrt": "Sqrt",
     "exp": "Exp",
     "erf": "Erf",
