@@ -127,7 +127,7 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
                     max_height=640,
                     elem_id="slider",
                 )
-                status = gr.HTML(_status("The result appears here."), elem_id="status", min_height=90)
+                status = gr.HTML(_status("The result appears here."), elem_id="status", padding=False, min_height=56)
                 download = gr.DownloadButton("Download PNG", visible=False, elem_id="download")
         results = [slider, status, download]
         model.change(choices, [model, scale], scale, show_progress="hidden")

@@ -14,6 +14,7 @@ import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.exporting.formats import export
 from a2f_jax.files import as_path
+from a2f_jax.hardware import compile_only_devices, parse_target
 from a2f_jax.model import Model, load
 from a2f_jax.models.a2f import A2F, ABLATIONS, VARIANTS, build
 from a2f_jax.models.registry import PEERS
@@ -147,6 +148,15 @@ def test_jax_alone_computes_the_same_pixels_at_any_size(images, tmp_path):
         np.testing.assert_allclose(srs[f"float32 {shape}"], sr, atol=1e-3)
         assert srs[f"uint8 {shape}"].dtype == np.uint8
         np.testing.assert_allclose(srs[f"uint8 {shape}"], np.clip(sr, 0, 255), atol=0.5 + 1e-3)
+
+
+@pytest.mark.parametrize("target", ["v5e:1x1", "h100:1"])
+def test_a_stablehlo_program_compiles_for_other_devices(target, model, tmp_path):
+    export(model, tmp_path / "model.stablehlo")
+    upscale = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call
+    device = compile_only_devices(parse_target(target))[0]
+    lr = jax.ShapeDtypeStruct((1, 24, 32, 3), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device))
+    assert jax.jit(upscale).lower(lr).compile().out_info.shape == (1, 48, 64, 3)
 
 
 def test_exported_programs_convolve_directly(tmp_path):
