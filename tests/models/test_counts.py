@@ -3,6 +3,7 @@
 import pytest
 
 from a2f_jax.models.a2f import VARIANTS, build
+from a2f_jax.models.color import LumaNetwork, bicubic
 from a2f_jax.models.counts import count, overview
 
 
@@ -37,3 +38,15 @@ def test_tables_name_every_variant_and_scale(monkeypatch):
     assert "a2f-m" in lines[7]
     assert "×2" in lines[7]
     assert "123,456       7.8 G" in lines[7]
+
+
+class Bicubic(LumaNetwork):
+    """Gives the bicubic interpolation of Y."""
+
+    def luma(self, y):
+        return bicubic(y, self.scale)
+
+
+def test_interpolation_is_not_counted_as_in_papers():
+    # Only the products with the 3×3 matrices of the two changes of color, of LR and of SR pixels.
+    assert count(Bicubic(2), output=(20, 30)).multiply_adds == 9 * (10 * 15 + 20 * 30)
