@@ -29,7 +29,6 @@ _ELEMENTWISE = {
     "exp": "Exp",
     "erf": "Erf",
     "tanh": "Tanh",
-    "logistic": "Sigmoid",
     "round": "Round",
     "ge": "GreaterOrEqual",
     "gt": "Greater",
@@ -150,7 +149,7 @@ class Translation:
             return _computed(equation, inputs)
         if name not in _RULES:
             raise UntranslatableError(f"the operation {name} has no translation")
-        result = _RULES[name](self, inputs, shape, equation.params)
+        result = _RULES[name](self, inputs, shape, {**equation.params, "dtype": equation.outvars[0].aval.dtype})
         return result if isinstance(result, list) else [result]
 
     # Building blocks of the rules.
@@ -338,7 +337,8 @@ def _pixel_shuffles(jaxpr: Any) -> dict[int, tuple[Any, int, str] | None]:
     return shuffles
 
 
-# From the translation, the inputs, the shape of the first output, and the parameters to the output, or a list of them.
+# From the translation, the inputs, the shape of the first output, and the parameters with the dtype of that output, to the
+# output or a list of outputs.
 _Rule = Callable[[Translation, list[_Variable], tuple[Any, ...], dict[str, Any]], _Variable | list[_Variable]]
 _RULES: dict[str, _Rule] = {}
 
@@ -512,6 +512,18 @@ def _select(graph: Translation, inputs: list[_Variable], shape: tuple, params: d
         raise UntranslatableError("a selection of constants has no translation")
     names = [graph.complete(x, if_true.order) for x in (condition, if_true, if_false)]
     return _Variable(shape, name=graph.add("Where", names), order=if_true.order)
+
+
+@_rule("logistic")
+def _sigmoid(graph: Translation, inputs: list[_Variable], shape: tuple, params: dict) -> _Variable:
+    x = graph.arranged(inputs[0])
+    if len(shape) != 4 or shape[1] == shape[2] == 1:
+        return dataclasses.replace(x, name=graph.add("Sigmoid", [x.name]), summed=None)
+    # Attention to pixels. ONNX Runtime computes `Sigmoid` with an error of about 1e-7, too much for values near 0 that PAN
+    # multiplies by large ones: 0.03 levels in the result. `Exp` is precise.
+    one = graph.store(np.array(1, params["dtype"]))
+    power = graph.add("Exp", [graph.add("Neg", [x.name])])
+    return dataclasses.replace(x, name=graph.add("Div", [one, graph.add("Add", [power, one])]), summed=None)
 
 
 @_rule("square")

@@ -45,6 +45,7 @@ FUNCTIONS = {
     "transposed convolutions": lambda x: conv(x, [(2, 3), (2, 3)], lhs_dilation=(2, 2)) + BIAS[:4],
     "pooling": lambda x: nn.max_pool(x, (3, 2), (2, 1), "VALID"),
     "activations": lambda x: nn.leaky_relu(x - 1, 0.2) + jax.scipy.special.erf(x) + nn.sigmoid(x),
+    "sigmoids near zero": lambda x: nn.sigmoid(-10 * x) * 1e4,
     "padding with a value": lambda x: jnp.pad(x, ((0, 0), (1, 2), (3, 0), (0, 0)), constant_values=7.0),
     "repeated edges": lambda x: repeat_edges(x, 2),
     "repeated pixels": lambda x: x.repeat(2, 1).repeat(3, 2),
