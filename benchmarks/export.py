@@ -73,7 +73,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             measured = forms(weights, pathlib.Path(folder))
             for form, time_taken in zip(measured, milliseconds(measured), strict=True):
-                scores = a2f_jax.evaluate(form, [args.dataset], data_dir=args.data)["datasets"][args.dataset]
+                (scores,) = a2f_jax.evaluate(form, [args.dataset], data_dir=args.data)
                 size = f"{form.size / 1e6:.2f} MB" if form.size else ""
                 score = f"{scores['psnr']:.3f} / {scores['ssim']:.4f}"
                 rows.append(f"| {weights} | {form.variant} | {score} | {size} | {time_taken:.0f} ms |")

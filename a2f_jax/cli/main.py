@@ -67,7 +67,20 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line with all its commands."""
     # Imported here and not above, so that `main` handles Ctrl-C from the start.
-    from a2f_jax.cli import average, compare, convert, data, evaluate, export, info, models, report, serve, train, upscale
+    from a2f_jax.cli import (
+        average,
+        compare,
+        convert,
+        data,
+        evaluate,
+        export,
+        info,
+        models,
+        report,
+        serve,
+        train,
+        upscale,
+    )
 
     root = _Parser(
         prog="a2f",

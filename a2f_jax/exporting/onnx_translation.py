@@ -337,8 +337,7 @@ def _pixel_shuffles(jaxpr: Any) -> dict[int, tuple[Any, int, str] | None]:
     return shuffles
 
 
-# From the translation, the inputs, the shape of the first output, and the parameters with the dtype of that output, to the
-# output or a list of outputs.
+# (translation, inputs, shape of the first output, parameters and dtype of that output) → output, or list of outputs.
 _Rule = Callable[[Translation, list[_Variable], tuple[Any, ...], dict[str, Any]], _Variable | list[_Variable]]
 _RULES: dict[str, _Rule] = {}
 
@@ -519,7 +518,7 @@ def _sigmoid(graph: Translation, inputs: list[_Variable], shape: tuple, params: 
     x = graph.arranged(inputs[0])
     if len(shape) != 4 or shape[1] == shape[2] == 1:
         return dataclasses.replace(x, name=graph.add("Sigmoid", [x.name]), summed=None)
-    # Attention to pixels. ONNX Runtime computes `Sigmoid` with an error of about 1e-7, too much for values near 0 that PAN
+    # Attention to pixels. ONNX Runtime computes `Sigmoid` with an error of 1e-7, too much for values near 0 that PAN
     # multiplies by large ones: 0.03 levels in the result. `Exp` is precise.
     one = graph.store(np.array(1, params["dtype"]))
     power = graph.add("Exp", [graph.add("Neg", [x.name])])

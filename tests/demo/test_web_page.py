@@ -102,7 +102,7 @@ def test_errors_are_those_of_the_command_line_and_the_next_picture_works(server,
     Image.new("RGB", (64, 64)).save(large)
     for file in (broken, large):
         choose(page, file)
-        page.locator("#status .error").wait_for()
+        page.locator("#status .error").get_by_text(file.name).wait_for()
         assert cli.main(["upscale", str(file), "-o", str(tmp_path / "out.png"), "--pixel-limit", "4000"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         shown = page.locator("#status").inner_text().strip()
