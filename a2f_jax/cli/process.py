@@ -107,6 +107,24 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Makes SIGTERM end the block as Ctrl-C does, so that no incomplete or temporary files are left behind."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # only the main thread can set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def missing_device() -> str | None:
     """Returns why JAX has no device to compute on, in one line, or None if it has one or has not been imported."""
     if "jax" not in sys.modules:

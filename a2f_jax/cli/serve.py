@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, byte_count, count, message_of
+from a2f_jax.cli.process import terminable
 from a2f_jax.errors import UserError
 
 _PORT = 7860
@@ -83,4 +84,5 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
 
         if args.host not in LOOPBACK:
             say(f"everyone who can reach {args.host}, port {port}, can use this page: there is no password")
-        serve(studio, listener, args.host, describe_error=message_of, started=started)
+        with terminable():
+            serve(studio, listener, args.host, describe_error=message_of, started=started)

@@ -1,18 +1,17 @@
 """The command `a2f upscale`."""
 
 import argparse
-import contextlib
 import functools
 import json
 import math
 import pathlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalog import DEFAULT_SCALE, FORMATS, SCALES
 from a2f_jax.cli import cost_tables
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, byte_count, count, message_of
+from a2f_jax.cli.process import terminable
 from a2f_jax.errors import UserError, shorten
 
 if TYPE_CHECKING:
@@ -202,23 +201,6 @@ def _default_output(args: argparse.Namespace, scale: int) -> str:
     return str(image.with_name(image.stem + size + (FORMATS[args.format].suffixes[0] if args.format else suffix)))
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    # SIGTERM ends the work as Ctrl-C does, so that no incomplete files are left behind.
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # only the main thread can set handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _count_of(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -378,7 +360,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         for job in work.jobs:
             say(f"{job.image} → {job.output}")
     enable_compilation_cache()
-    with _terminable(), count_compilations() as compiled:
+    with terminable(), count_compilations() as compiled:
         try:
             outcome = upscale_files(
                 make_upscaler,

@@ -24,11 +24,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def server(weights, tmp_path_factory):
     """The address of a page for tiny weights, and the process."""
     temporary = tmp_path_factory.mktemp("temporary")
-    # Ctrl-C as on a terminal, also if the tests run in the background.
-    program = (
-        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from a2f_jax import cli\nsys.exit(cli.main())"
-    )
+    program = "import sys; from a2f_jax import cli; sys.exit(cli.main())"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "serve", "--port", "0", "--weights", weights, "--pixel-limit", "4000"],
         stdout=subprocess.PIPE,
@@ -38,7 +34,7 @@ def server(weights, tmp_path_factory):
     )
     address = process.stdout.readline().split()[0]
     yield address
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # or Ctrl-C, after which uploads must be deleted, too
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (130, "", "a2f: stopped\n")
     assert not list(temporary.glob("a2f-*"))  # uploads and results
