@@ -50,7 +50,7 @@ def test_result_contains_the_scores_of_every_image_and_their_means(data_dir, ima
     assert set5["n"] == len(set5["images"]) == 2
     for hr, scores in zip(images, set5["images"].values(), strict=True):
         sr = matlab_bicubic(matlab_bicubic(hr, 1 / 2), 2)
-        assert (row["jpeg"], row["psnr"], row["ssim"]) == (20, psnr_y(sr, hr, 2), ssim_y(sr, hr, 2))
+        assert scores == {"psnr": psnr_y(sr, hr, 2), "ssim": ssim_y(sr, hr, 2)}
     for metric in ("psnr", "ssim"):
         both = [scores[metric] for scores in set5["images"].values()]
         assert both[0] != both[1]
