@@ -189,9 +189,9 @@ def evaluate_models(
       progress: whether to show a progress bar on standard error.
 
     Returns:
-      The result of each model, in the order of `models`: `{"model", "scale", "weights", "datasets": {dataset:
-      {"psnr", "ssim", "lpips"?, "n", "images": {name: {"psnr", "ssim", "lpips"?}}}}}`. The scores of a dataset are the
-      means over its `n` images.
+      The result of each model, in the order of `models`: `{"model", "scale", "weights", "jpeg"?, "datasets":
+      {dataset: {"psnr", "ssim", "lpips"?, "n", "images": {name: {"psnr", "ssim", "lpips"?}}}}}`. The scores of a
+      dataset are the means over its `n` images.
 
     Raises:
       UserError: as in `evaluate`.
