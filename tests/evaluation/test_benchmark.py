@@ -181,7 +181,7 @@ def test_error_names_the_image_that_is_too_small_to_measure(data_dir):
 
 
 def test_lr_is_compressed_before_it_is_upscaled(data_dir, images, tmp_path):
-    rows = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, per_image=True, jpeg=20)
+    rows = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, jpeg=20, per_image=True)
     for hr, row in zip(images, rows, strict=True):
         file = tmp_path / "lr.jpg"
         Image.fromarray(matlab_bicubic(hr, 1 / 2)).save(file, quality=20)  # 4:2:0 is Pillow's default
