@@ -25,7 +25,7 @@ from a2f_jax.model import load_labeled
 from a2f_jax.progress import progress_bar
 from a2f_jax.training.validation import center_crop
 
-QUALITIES = (None, 80, 60, 40)
+QUALITIES = (None, 95, 90, 80, 60, 40)
 """Qualities of JPEG; None stands for LR images that are not compressed."""
 
 Images = Sequence[tuple[np.ndarray, np.ndarray]]

@@ -53,14 +53,14 @@ def test_every_set_is_measured_at_every_quality_with_all_weights_and_bicubic(pho
     photo.main([*options, "--table", str(page)])
     results = json.loads((tmp_path / "photo.json").read_text())
     assert [(r["set"], r["jpeg"], r["n"]) for r in results if r["weights"].startswith("bicubic")] == [
-        (name, quality, n) for name, n in (("Set14", 1), ("photographs", 2)) for quality in (None, 80, 60, 40)
+        (name, quality, n) for name, n in (("Set14", 1), ("photographs", 2)) for quality in photo.QUALITIES
     ]
     hr = picture(0)
-    for result, quality in zip(results, (None, 80, 60, 40), strict=False):
+    for result, quality in zip(results, photo.QUALITIES, strict=False):
         sr = matlab_bicubic(jpeg_compressed(matlab_bicubic(hr, 1 / 2), quality), 2)
         assert result["psnr"] == psnr_y(sr, hr, 2)
     lines = page.read_text().splitlines()
-    assert lines[2] == "| set | weights | clean | JPEG 80 | JPEG 60 | JPEG 40 |"
+    assert lines[2] == "| set | weights | clean | JPEG 95 | JPEG 90 | JPEG 80 | JPEG 60 | JPEG 40 |"
     assert lines[4].startswith(f"| Set14 | bicubic ×2 | {results[0]['psnr']:.2f} / {results[0]['ssim']:.4f} | ")
     assert len(lines[4:-2]) == 4
     assert lines[-1] == "after"
