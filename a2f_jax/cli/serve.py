@@ -48,6 +48,21 @@ def add(commands: Any) -> None:
     )
 
 
+def shipped_models() -> dict[str, dict[int, str]]:
+    """Returns the weights that ship with the package by what the page calls them and by scale.
+
+    For example, `"a2f-sd-x4-photo"` is the ×4 of `"a2f-sd-photo"`.
+    """
+    from a2f_jax.weights import shipped_weights
+
+    models: dict[str, dict[int, str]] = {}
+    for name in shipped_weights():
+        variant, _, rest = name.rpartition("-x")
+        scale, dash, suffix = rest.partition("-")
+        models.setdefault(f"{variant}{dash}{suffix}", {})[int(scale)] = name
+    return models
+
+
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Serves the page until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
@@ -61,15 +76,13 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.images.limits import PIXEL_LIMIT
     from a2f_jax.model import load_labeled
     from a2f_jax.progress import say
-    from a2f_jax.weights import shipped_weights
 
     with listening_socket(args.host, args.port) as listener:
         models: dict[str, dict[int, str]] = {}
         for label, model in load_labeled(args.weights).items():
             models[label] = {model.scale: args.weights[len(models)]}
-        for name in shipped_weights():
-            variant, _, scale = name.rpartition("-x")
-            models.setdefault(variant, {})[int(scale)] = name
+        for label, scales in shipped_models().items():
+            models.setdefault(label, {}).update(scales)
         enable_compilation_cache()
         studio = Studio(models, memory=args.memory, pixel_limit=args.pixel_limit or PIXEL_LIMIT)
         port = listener.getsockname()[1]

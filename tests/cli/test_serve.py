@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from a2f_jax.cli.serve import shipped_models
+from a2f_jax.weights import shipped_weights
+
 
 def test_what_cannot_be_served_is_said_in_one_line(fails, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -14,6 +17,14 @@ def test_what_cannot_be_served_is_said_in_one_line(fails, tmp_path):
         assert f"cannot listen on 127.0.0.1, port {port}: " in fails("serve", "--port", str(port))
     assert "70000 is not a port: choose one of 1024..65535 (--port)" in fails("serve", "--port", "70000")
     assert "no weights at missing" in fails("serve", "--port", "0", "--weights", "missing")
+
+
+def test_the_page_offers_all_shipped_weights_by_kind_and_scale():
+    models = shipped_models()
+    assert models["a2f-sd"] == {scale: f"a2f-sd-x{scale}" for scale in (2, 3, 4)}
+    assert models["a2f-sd-photo"][4] == "a2f-sd-x4-photo"
+    assert {name for scales in models.values() for name in scales.values()} == set(shipped_weights())
+    assert next(iter(models)) == "a2f-sd"  # which is chosen at first
 
 
 def test_without_the_extra_the_remedy_is_named(fails, monkeypatch):
