@@ -34,8 +34,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         cells = [f"{scores[s]['psnr']:.2f} / {scores[s]['ssim']:.4f}" if s in scores else f"{'–':14}" for s in sets]
         print(f"{name:{width}}  {file.stat().st_size / 1e6:4.1f}  {'  '.join(cells)}".rstrip())
     print(
-        "PSNR in dB and SSIM, both on Y of YCbCr, of clean LR images. -photo is for photographs that were compressed as "
-        "JPEG. `a2f info NAME` shows the training data."
+        "PSNR in dB and SSIM, both on Y of YCbCr, of clean LR images. -photo is for photographs that were compressed "
+        "as JPEG. `a2f info NAME` shows the training data."
     )
 
     print(f"\n{'network':10}  {'scales':8}  {'colors':6}  weights that can be loaded, from files that others published")
