@@ -121,8 +121,9 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     try:
         about = read_about(checkpoint)
         item = checkpoint / ("ema" if (checkpoint / "ema").is_dir() else "params")
+        # That of a checkpointer warns that an item has no metadata of its own.
+        saved = ocp.StandardCheckpointHandler().metadata(item).tree
         with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(item).item_metadata.tree
             # As NumPy arrays, because this machine may lack the devices that wrote the checkpoint.
             params = checkpointer.restore(item, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
     except (OSError, ValueError, KeyError) as error:

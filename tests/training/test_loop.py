@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -62,6 +63,11 @@ def test_a_run_leaves_checkpoints_figures_pictures_and_a_log(whole):
     log = (whole / "train.log").read_text()
     assert "block_00/expand/v" in log
     assert "step 8/8" in log
+
+
+def test_a_checkpoint_loads_without_warnings(whole, caplog):
+    load(whole)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_the_best_checkpoint_loads_as_a_model(whole):
