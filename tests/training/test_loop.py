@@ -66,7 +66,7 @@ def test_a_run_leaves_checkpoints_figures_pictures_and_a_log(whole):
 
 
 def test_a_checkpoint_loads_without_warnings(whole, caplog):
-    load(whole)
+    a2f_jax.load(whole)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
