@@ -18,7 +18,8 @@ __all__ = ["read_metadata", "read_weights", "shipped_weights", "write_safetensor
 
 def shipped_weights() -> dict[str, pathlib.Path]:
     """Returns the weights that ship with the package: their files by names such as `"a2f-sd-x4"`."""
-    return {file.stem: file for file in sorted(pathlib.Path(__file__).parent.glob("*.safetensors"))}
+    files = pathlib.Path(__file__).parent.glob("*.safetensors")
+    return {file.stem: file for file in sorted(files, key=lambda file: file.stem)}
 
 
 def _is_torch_file(path: pathlib.Path) -> bool:
