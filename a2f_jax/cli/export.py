@@ -47,11 +47,12 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Exports the model and prints what the file contains."""
     from a2f_jax.exporting.formats import check_export, export
-    from a2f_jax.files import as_path, check_writable, exists
+    from a2f_jax.files import as_path, check_regular, check_writable, exists
     from a2f_jax.model import load
 
     target = as_path(args.output)
     check_export(target, args.dtype)
+    check_regular(target)
     if exists(target) and not args.overwrite:
         raise UserError(f"{target} exists: choose another FILE or pass --overwrite")
     check_writable(target.parent)

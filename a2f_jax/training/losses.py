@@ -66,8 +66,10 @@ def check_loss(loss: Loss, size: int, channels: int) -> None:
       channels: their number of channels.
 
     Raises:
-      TypeError: the result is not a floating-point scalar.
+      TypeError: the loss is not a function, or its result is not a floating-point scalar.
     """
+    if not callable(loss):
+        raise TypeError(f"loss must be a function of SR and HR, not {loss!r}: config.loss takes the name of a loss")
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     result = jax.eval_shape(loss, image, image)
     array = isinstance(result, jax.ShapeDtypeStruct)

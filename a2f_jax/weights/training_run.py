@@ -126,8 +126,9 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
         with ocp.StandardCheckpointer() as checkpointer:
             # As NumPy arrays, because this machine may lack the devices that wrote the checkpoint.
             params = checkpointer.restore(item, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the checkpoint {checkpoint} is damaged ({error}): pass an earlier one") from error
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # Orbax raises many kinds
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"the checkpoint {checkpoint} is damaged ({reason}): pass an earlier one") from error
     metadata = {"step": str(about["step"]), "data": about["config"]["data"]["name"]}
     network = about["config"].get("model", {})
     if network.get("name", "a2f") != "a2f":

@@ -116,7 +116,7 @@ def test_the_scales_are_those_of_the_chosen_model(server, browser):
     scales.first.wait_for()
     assert scales.all_inner_texts() == ["×2"]
     page.locator("#model input").click()
-    page.get_by_role("option", name="a2f-sd").click()
+    page.get_by_role("option", name="a2f-sd", exact=True).click()
     scales.nth(2).wait_for()
     assert scales.all_inner_texts() == ["×2", "×3", "×4"]
     page.close()
