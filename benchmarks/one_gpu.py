@@ -1,7 +1,7 @@
 """Checks, times and trains on one GPU, within a given number of minutes.
 
     python benchmarks/one_gpu.py --output gpu --data-dir datasets --minutes 25
-    python benchmarks/one_gpu.py --output rehearsal --rehearse    # the same with small settings, on any device
+    python benchmarks/one_gpu.py --output rehearsal --rehearse    # the same with tiny settings, anywhere
 
 1. Agreement: updates by pmap and shard_map are compared with each other and with those of the CPU.
 2. Time of training steps and of upscaling, beside PyTorch and torch.compile if PyTorch is installed.
@@ -237,7 +237,7 @@ def summary(output: pathlib.Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=pathlib.Path, help="folder for all results")
-    parser.add_argument("--minutes", type=float, default=25, help="time for everything (default: 25)")
+    parser.add_argument("--minutes", type=float, help="time for everything (default: 25, or 2 with --rehearse)")
     parser.add_argument("--dataset", default="sample", help="name of a prepared dataset (default: sample)")
     parser.add_argument("--data-dir", help="folder with the prepared datasets (default: that of `a2f data prepare`)")
     parser.add_argument("--init", default="", help="weights to start from, such as a2f-sd-x4 (default: random)")
@@ -249,7 +249,12 @@ def main() -> None:
         np.savez(args.updates, **updates(size))
         return
 
-    end = time.monotonic() + 60 * args.minutes
+    minutes = args.minutes if args.minutes is not None else 2 if args.rehearse else 25
+    if minutes <= 0:
+        parser.error(f"--minutes {minutes:g} leaves no time: pass a positive number")
+    if args.output.exists() and not args.output.is_dir():
+        parser.error(f"{args.output} is not a folder: choose another --output")
+    end = time.monotonic() + 60 * minutes
     args.output.mkdir(parents=True, exist_ok=True)
     # Several processes share the device one after another, PyTorch's among them.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -262,7 +267,7 @@ def main() -> None:
     store("environment", {"device": device.device_kind, "JAX": jax.__version__, "Python": sys.version.split()[0]})
     if not (args.output / "agreement.json").exists():
         store("agreement", agreement(size, args.output))
-    limit = 60 * args.minutes * TIMED_FRACTION / 2
+    limit = 60 * minutes * TIMED_FRACTION / 2
     compiled = ["--compiled"] if device.platform == "gpu" else []
     run_benchmark("train.py", [*size.train_options, *compiled], args.output / "train.json", limit)
     run_benchmark("inference.py", size.inference_options, args.output / "inference.json", limit)

@@ -102,3 +102,23 @@ def rectangle(text: str) -> tuple[int, ...]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} does not have the form X,Y,W,H, for example 20,40,120,80") from None
     return left, top, width, height
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Adds `--memory`, for the commands that upscale."""
+    parser.add_argument(
+        "--memory",
+        type=byte_count,
+        metavar="SIZE",
+        help="memory to use, such as 2GB (default: three quarters of what is free)",
+    )
+
+
+def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
+    """Adds `--pixel-limit`, for the commands that read images of users."""
+    parser.add_argument(
+        "--pixel-limit",
+        type=count,
+        metavar="N",
+        help="largest number of pixels that an image may declare (default: 200 million)",
+    )

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, byte_count, count, message_of
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_memory, add_pixel_limit, message_of
 from a2f_jax.cli.process import terminable
 from a2f_jax.errors import UserError
 
@@ -34,18 +34,8 @@ def add(commands: Any) -> None:
         "can reach it can use the page: there is no password",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument(
-        "--memory",
-        type=byte_count,
-        metavar="SIZE",
-        help="memory to use, such as 2GB (default: three quarters of what is free)",
-    )
-    parser.add_argument(
-        "--pixel-limit",
-        type=count,
-        metavar="N",
-        help="largest number of pixels that an image may declare (default: 200 million)",
-    )
+    add_memory(parser)
+    add_pixel_limit(parser)
 
 
 def shipped_models() -> dict[str, dict[int, str]]:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalog import DEFAULT_SCALE, FORMATS, SCALES
 from a2f_jax.cli import cost_tables
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, byte_count, count, message_of
+from a2f_jax.cli.commands import (
+    WEIGHTS_HELP,
+    add_command,
+    add_memory,
+    add_pixel_limit,
+    byte_count,
+    count,
+    message_of,
+)
 from a2f_jax.cli.process import terminable
 from a2f_jax.errors import UserError, shorten
 
@@ -107,12 +115,7 @@ def add(commands: Any) -> None:
         "--resume", action="store_true", help="skip images whose output file exists with the right format and size"
     )
     parser.add_argument("--report", metavar="FILE", help="write the status of every image as JSON")
-    parser.add_argument(
-        "--memory",
-        type=byte_count,
-        metavar="SIZE",
-        help="memory to use, such as 2GB (default: three quarters of what is free)",
-    )
+    add_memory(parser)
     parser.add_argument(
         "--disk",
         type=byte_count,
@@ -125,12 +128,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="side of the tiles in pixels (default: chosen to suit the memory and the device)",
     )
-    parser.add_argument(
-        "--pixel-limit",
-        type=count,
-        metavar="N",
-        help="largest number of pixels that an image may declare (default: 200 million)",
-    )
+    add_pixel_limit(parser)
     parser.add_argument("--verbose", action="store_true", help="print how each image is computed and what was compiled")
     cost_tables.add_arguments(parser, "the programs that compute a tile (the largest that fits, or --tile)")
 

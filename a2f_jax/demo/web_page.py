@@ -6,6 +6,7 @@ enforce, and pictures are deleted when the server stops.
 
 import contextlib
 import contextvars
+import errno
 import html
 import os
 import pathlib
@@ -204,7 +205,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another", parameter="port") from error
+        # Of a host that is unknown or not this machine's, no port would do.
+        address = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        parameter = "host" if address else "port"
+        raise UserError(
+            f"cannot listen on {host}, port {port}: {reason}; choose another", parameter=parameter
+        ) from error
 
 
 def serve(

@@ -15,6 +15,8 @@ def test_what_cannot_be_served_is_said_in_one_line(fails, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"cannot listen on 127.0.0.1, port {port}: " in fails("serve", "--port", str(port))
+    assert "choose another (--host)" in fails("serve", "--port", "0", "--host", "nowhere.invalid")
+    assert "choose another (--host)" in fails("serve", "--port", "0", "--host", "192.0.2.1")  # of no machine (RFC 5737)
     assert "70000 is not a port: choose one of 1024..65535 (--port)" in fails("serve", "--port", "70000")
     assert "no weights at missing" in fails("serve", "--port", "0", "--weights", "missing")
 
