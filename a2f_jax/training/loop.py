@@ -93,11 +93,13 @@ def train(
 
     Raises:
       KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
-      TypeError: `config` is not a ConfigDict, or `loss` does not return a scalar.
+      TypeError: `config` is not a ConfigDict, a callback is not a function, or `loss` does not return a scalar.
       UserError: a setting is invalid, the dataset is missing, the work folder cannot be written, or training diverged.
     """
     if not isinstance(config, ConfigDict):
         raise TypeError(f"config must be an ml_collections.ConfigDict, not {type(config).__name__}")
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks must be a sequence of functions, not {callbacks!r}")
     workdir = as_path(workdir)
     check(config, jax.device_count())
     if loss is None:

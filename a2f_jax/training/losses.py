@@ -6,6 +6,7 @@ the N images: then the average is the loss of the whole batch.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,8 +72,14 @@ def check_loss(loss: Loss, size: int, channels: int) -> None:
     if not callable(loss):
         raise TypeError(f"loss must be a function of SR and HR, not {loss!r}: config.loss takes the name of a loss")
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    result = jax.eval_shape(loss, image, image)
-    array = isinstance(result, jax.ShapeDtypeStruct)
+    returned: list[Any] = []
+
+    def traced(sr: jax.Array, hr: jax.Array) -> Any:
+        returned.append(loss(sr, hr))
+        return returned[-1]
+
+    result = jax.eval_shape(traced, image, image)
+    array = isinstance(returned[-1], jax.Array)  # which a Python number is not
     if not array or result.shape or not jnp.issubdtype(result.dtype, jnp.floating):
-        what = f"{result.dtype} {list(result.shape)}" if array else type(result).__name__
+        what = f"{result.dtype} {list(result.shape)}" if array else type(returned[-1]).__name__
         raise TypeError(f"a loss must return a floating-point scalar, but {name_of_loss(loss)} returns {what}")

@@ -1,5 +1,7 @@
 """`a2f export`."""
 
+import os
+
 import onnx
 import pytest
 
@@ -24,6 +26,13 @@ def test_an_existing_export_is_replaced_only_on_request(weights, tmp_path, fails
     assert target.read_text() == "precious"
     assert cli.main(["export", weights, "-o", str(target), "--overwrite"]) == 0
     assert onnx.load(target).graph.node
+
+
+def test_an_export_never_replaces_a_fifo(weights, tmp_path, fails):
+    fifo = tmp_path / "model.onnx"
+    os.mkfifo(fifo)
+    assert "is not a regular file" in fails("export", weights, "-o", str(fifo), "--overwrite")
+    assert fifo.is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import runpy
+import shutil
 import signal
 
 import flax.traverse_util
@@ -191,6 +192,22 @@ def test_a_loss_that_is_not_a_scalar_is_refused_before_any_work(config, tmp_path
     with pytest.raises(TypeError, match="a loss must return a floating-point scalar"):
         train(config, tmp_path / "run", loss=lambda sr, hr: sr - hr)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("callbacks", [print, [3], "wandb"])
+def test_callbacks_that_cannot_be_called_are_refused_before_any_work(config, tmp_path, callbacks):
+    with pytest.raises(TypeError, match="callbacks must be a sequence of functions"):
+        train(config, tmp_path / "run", callbacks=callbacks)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("lost", ["_METADATA", "d"])
+def test_a_checkpoint_that_lacks_files_is_named_in_one_line(whole, tmp_path, lost):
+    checkpoint = shutil.copytree(whole / "checkpoints/8", tmp_path / "8")
+    path = checkpoint / "ema" / lost
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises(UserError, match=r"the checkpoint .*8 is damaged \(.{1,150}\): pass an earlier one$"):
+        a2f_jax.load(checkpoint)
 
 
 def test_a_run_with_muon_in_two_parts_ends_with_the_same_bits(config, tmp_path):

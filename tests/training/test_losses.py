@@ -108,6 +108,7 @@ def test_devices_and_parts_of_a_batch_add_up_to_the_loss_and_the_gradient_of_the
         (lambda sr, hr: jnp.argmax(sr), r"returns int32 \[\]"),
         (lambda sr, hr: {"l1": losses.l1(sr, hr)}, "returns dict"),
         (lambda sr, hr: None, "returns NoneType"),
+        (lambda sr, hr: 1.0, "returns float"),
     ],
 )
 def test_a_function_that_does_not_return_a_scalar_is_refused(loss, message):
@@ -117,3 +118,9 @@ def test_a_function_that_does_not_return_a_scalar_is_refused(loss, message):
 
 def test_a_partial_function_is_a_loss():
     check_loss(functools.partial(lambda sr, hr, weight: weight * losses.l1(sr, hr), weight=2), 8, 3)
+
+
+@pytest.mark.parametrize("loss", ["fft", 3])
+def test_what_is_not_a_function_is_refused_with_the_setting_that_names_a_loss(loss):
+    with pytest.raises(TypeError, match=f"not {loss!r}: config.loss takes the name of a loss"):
+        check_loss(loss, 8, 3)
