@@ -136,7 +136,7 @@ def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def enlarge_bilinear(x: jax.Array, scale: int) -> jax.Array:
-    """The same for a whole factor: `[N, H, W, C]` → `[N, scale · H, scale · W, C]`."""
+    """Enlarges `[N, H, W, C]` to `[N, scale · H, scale · W, C]` by the interpolation of `resize_bilinear`."""
     distance = np.arange(-1, 2)[:, None] - ((np.arange(scale) + 0.5) / scale - 0.5)
     return interpolate(x, np.maximum(1 - np.abs(distance), 0))
 
