@@ -29,7 +29,7 @@ from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import frozen_parameters, learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
 from a2f_jax.training.processes import failing_together
-from a2f_jax.training.settings import check, make_network, unknown_entries
+from a2f_jax.training.settings import check, degradation_of, make_network, unknown_entries
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
 from a2f_jax.training.step import make_train_step
@@ -150,7 +150,7 @@ def _run(
                 process_count=jax.process_count(),
             )
 
-        if config.data.get("degradation", "bicubic") != "bicubic":
+        if degradation_of(config) is not None:
             monitor.say(
                 f"LR images are made of HR images by config.data.degradation={config.data.degradation}, for training "
                 "and for validation; those of the dataset are not used"
