@@ -37,8 +37,7 @@ def tiny(changes, run="sd_x2"):
         ("v5e:2x2", "noca", {}),
         ("v5e:2x2", "noca_mp", {"data.placement": "device", "spmd": "pmap", "steps_per_dispatch": 2}),
         ("v5e:2x2", "sd_x2", {"data.degradation": "photo"}),
-        ("h100:8", "sd_x2", {"data.placement": "device", "steps_per_dispatch": 3}),
-        ("h100:8", "sd_x2", {"data.placement": "device", "data.degradation": "photo", "spmd": "pmap"}),
+        ("h100:8", "sd_x2", {"data.placement": "device", "data.degradation": "photo", "steps_per_dispatch": 3}),
         ("h100:4x8", "sd_x2", {"spmd": "pmap", "batch_size": 64, "accumulate": 2}),
     ],
 )
