@@ -51,6 +51,8 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.data.dir = ""  # folder with the prepared datasets; empty: the default of `a2f data prepare`
     config.data.patch_size = 48  # side in LR pixels
     config.data.placement = "host"  # or "device": keeps the decoded images in device memory and crops them there
+    config.data.sampling = "image"  # every image is equally likely; or "area": every patch, so large images more often
+    config.data.recolor = False  # augmentation: permute the color channels and invert the colors at random
     config.data.degradation = "bicubic"  # or "photo": makes LR of HR in the training step, see below
 
     config.degradation = ConfigDict()  # only for "photo"; what lies in a range is equally likely

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.data.cache import CHUNK, Cache, row_chunks
-from a2f_jax.data.patches import choose, degradation_keys
+from a2f_jax.data.patches import PERMUTATIONS, choose, choose_colors, cumulative_shares, degradation_keys
 
 
 class DeviceImages(NamedTuple):
@@ -22,6 +22,7 @@ class DeviceImages(NamedTuple):
       hr: uint8 `[chunks, 128]`.
       lr_start: int32 `[images]`, the first chunk of each image in `lr`.
       hr_start: int32 `[images]`, the first chunk of each image in `hr`.
+      shares: uint32 `[images]`, how likely each image is, as `cumulative_shares` returns it, or None.
     """
 
     sizes: Any
@@ -29,11 +30,19 @@ class DeviceImages(NamedTuple):
     hr: Any
     lr_start: Any
     hr_start: Any
+    shares: Any = None
 
 
-def device_images(cache: Cache) -> DeviceImages:
-    """Returns a cache's arrays for `jax.device_put`; they are still in host memory."""
-    return DeviceImages(cache.sizes, cache.lr, cache.hr, cache.lr_start, cache.hr_start)
+def device_images(cache: Cache, *, crop_size: int, by_area: bool = False) -> DeviceImages:
+    """Returns a cache's arrays for `jax.device_put`; they are still in host memory.
+
+    Args:
+      cache: the decoded images.
+      crop_size: the side of the area that is cropped, in LR pixels, as in `Patches`.
+      by_area: whether every patch of every image is equally likely, instead of every image.
+    """
+    shares = cumulative_shares(cache.sizes, crop_size) if by_area else None
+    return DeviceImages(cache.sizes, cache.lr, cache.hr, cache.lr_start, cache.hr_start, shares)
 
 
 def chunk_places(start: jax.Array, per_row: jax.Array, top: jax.Array, left: jax.Array, size: int) -> jax.Array:
@@ -73,6 +82,12 @@ def _orient(patches: jax.Array, orientation: jax.Array) -> jax.Array:
     return jnp.where(bits & 4, patches.swapaxes(1, 2), patches)
 
 
+def _recolor(patches: jax.Array, colors: jax.Array) -> jax.Array:
+    permutations = jnp.asarray(PERMUTATIONS)[colors % 6]
+    patches = jnp.take_along_axis(patches, permutations[:, None, None, :], axis=3)
+    return jnp.where((colors >= 6)[:, None, None, None], 255 - patches, patches)
+
+
 def device_batch(
     images: DeviceImages,
     *,
@@ -82,6 +97,7 @@ def device_batch(
     scale: int,
     patch_size: int,
     source_size: int | None = None,
+    recolor: bool = False,
 ) -> dict[str, jax.Array]:
     """Crops a batch on the device; the result is bit-identical to `Patches.batch` on the host.
 
@@ -93,6 +109,7 @@ def device_batch(
       scale: the scale of the images.
       patch_size: the side of the LR patches, in pixels.
       source_size: the side of the area to crop for the degradation of each patch, as in `Patches`.
+      recolor: whether to change colors at random, as in `Patches`.
 
     Returns:
       `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is `patch_size` and s is `scale`; or with
@@ -100,10 +117,12 @@ def device_batch(
     """
     size = source_size or patch_size
     place = jnp.uint32(seed % 2**32), jnp.uint32(step), jnp.uint32(rows)
-    image, top, left, orientation = choose(*place, images.sizes, size)
+    image, top, left, orientation = choose(*place, images.sizes, size, images.shares)
     width = images.sizes[image, 1]
-    hr = _cut(images.hr, images.hr_start[image], scale * width, scale * top, scale * left, scale * size)
-    if source_size:
-        return {"hr": _orient(hr, orientation), "key": degradation_keys(*place)}
-    lr = _cut(images.lr, images.lr_start[image], width, top, left, size)
-    return {"lr": _orient(lr, orientation), "hr": _orient(hr, orientation)}
+    batch = {"hr": _cut(images.hr, images.hr_start[image], scale * width, scale * top, scale * left, scale * size)}
+    if not source_size:
+        batch["lr"] = _cut(images.lr, images.lr_start[image], width, top, left, size)
+    batch = {key: _orient(patches, orientation) for key, patches in batch.items()}
+    if recolor:
+        batch = {key: _recolor(patches, choose_colors(*place)) for key, patches in batch.items()}
+    return batch | {"key": degradation_keys(*place)} if source_size else batch

@@ -50,10 +50,26 @@ def random_bits(seed: Any, step: Any, row: Any, draw: Any) -> Any:
     return _mix(x + row * np.uint32(_GOLDEN) + np.uint32(draw))
 
 
-def choose(seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int) -> tuple[Any, Any, Any, Any]:
-    """Chooses the image, the corner and the orientation of each patch, uniformly at random.
+def cumulative_shares(sizes: np.ndarray, patch_size: int) -> np.ndarray:
+    """Returns how likely each image is if all patches of all images are equally likely, for `choose`.
 
-    Every image is equally likely regardless of its size, and so is every corner within it.
+    Args:
+      sizes: int32 `[images, 2]`, LR height and width in pixels, at least `patch_size`.
+      patch_size: the side of the LR patches, in pixels.
+
+    Returns:
+      uint32 `[images]`, ascending: random bits that are at most this value choose the image or one before it.
+    """
+    patches = np.cumsum(np.prod(sizes.astype(np.int64) - patch_size + 1, axis=1))
+    return np.floor(patches / patches[-1] * 2**32 - 1).astype(np.uint32)
+
+
+def choose(
+    seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int, shares: Any = None
+) -> tuple[Any, Any, Any, Any]:
+    """Chooses the image, the corner and the orientation of each patch at random.
+
+    Every corner within an image is equally likely. So is every image, regardless of its size, unless there are shares.
 
     Args:
       seed: uint32 scalar.
@@ -61,18 +77,43 @@ def choose(seed: Any, step: Any, rows: Any, sizes: Any, patch_size: int) -> tupl
       rows: uint32 `[B]`, the positions of the patches in the global batch.
       sizes: int32 `[images, 2]`, LR height and width in pixels.
       patch_size: the side of the LR patches, in pixels.
+      shares: uint32 `[images]`, how likely each image is, as `cumulative_shares` returns it.
 
     Returns:
       Four int32 `[B]` arrays: the image index, the top and the left edge in LR pixels, and the orientation 0..7 (bit 0:
       flip left–right, bit 1: flip top–bottom, bit 2: transpose after flipping).
     """
-    # The modulo bias is at most images / 2³².
-    image = (random_bits(seed, step, rows, 0) % np.uint32(len(sizes))).astype(np.int32)
+    bits = random_bits(seed, step, rows, 0)
+    if shares is None:
+        image = (bits % np.uint32(len(sizes))).astype(np.int32)  # the modulo bias is at most images / 2³²
+    else:
+        image = shares.searchsorted(bits).astype(np.int32)
     room = (sizes[image] - patch_size + 1).astype(np.uint32)
     top = (random_bits(seed, step, rows, 1) % room[:, 0]).astype(np.int32)
     left = (random_bits(seed, step, rows, 2) % room[:, 1]).astype(np.int32)
     orientation = (random_bits(seed, step, rows, 3) >> 29).astype(np.int32)
     return image, top, left, orientation
+
+
+PERMUTATIONS = np.array([*itertools.permutations(range(3))], np.int32)
+"""int32 `[6, 3]`, the orders of the color channels; the first is RGB."""
+
+
+def choose_colors(seed: Any, step: Any, rows: Any) -> Any:
+    """Chooses how the colors of each patch are changed, uniformly at random.
+
+    Both changes commute with bicubic downscaling: the LR patch of an HR patch remains what it would be, except that a
+    value half-way between two integers is rounded the other way in an inverted patch.
+
+    Args:
+      seed: uint32 scalar.
+      step: uint32 scalar, the training step.
+      rows: uint32 `[B]`, the positions of the patches in the global batch.
+
+    Returns:
+      int32 `[B]`, 0..11: the index in `PERMUTATIONS`, plus 6 if the patch is inverted (255 − x).
+    """
+    return (random_bits(seed, step, rows, 6) % np.uint32(12)).astype(np.int32)
 
 
 def degradation_keys(seed: Any, step: Any, rows: Any) -> Any:
@@ -106,6 +147,13 @@ def _orient(target: np.ndarray, patch: np.ndarray, orientation: int) -> None:
         target[..., channel] = patch[..., channel]
 
 
+def _recolor(patch: np.ndarray, color: int) -> None:
+    inverted, permutation = divmod(color, 6)
+    patch[:] = patch[..., PERMUTATIONS[permutation]]
+    if inverted:
+        np.subtract(255, patch, out=patch)
+
+
 class Patches:
     """Crops training batches from a cache, on the host.
 
@@ -118,6 +166,8 @@ class Patches:
       process_count: the number of processes.
       source_size: the side of the area to crop for the degradation of each patch, in LR pixels. If it is given, batches
         have such areas of the HR images and keys instead of pairs, for `degrade_batch`.
+      by_area: whether every patch of every image is equally likely, instead of every image.
+      recolor: whether to permute the color channels and invert the colors at random, see `choose_colors`.
 
     Attributes:
       cache: the decoded images.
@@ -138,6 +188,8 @@ class Patches:
         process_index: int = 0,
         process_count: int = 1,
         source_size: int | None = None,
+        by_area: bool = False,
+        recolor: bool = False,
     ):
         smallest = int(np.argmin(cache.sizes.min(axis=1)))
         height, width = cache.sizes[smallest]
@@ -159,6 +211,7 @@ class Patches:
             )
         self.cache, self.crop_size, self._degraded = cache, source_size or patch_size, source_size is not None
         self._images = [cache.pair(i) for i in range(len(cache.names))]
+        self._shares, self._recolored = cumulative_shares(cache.sizes, self.crop_size) if by_area else None, recolor
         self._seed = np.uint32(seed % 2**32)
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
@@ -166,7 +219,7 @@ class Patches:
     def choice(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns image, top, left and orientation of this process's patches at a step, as described at `choose`."""
         with np.errstate(over="ignore"):  # uint32 overflow is intended
-            return choose(self._seed, np.uint32(step), self.rows, self.cache.sizes, self.crop_size)
+            return choose(self._seed, np.uint32(step), self.rows, self.cache.sizes, self.crop_size, self._shares)
 
     def batch(self, step: int) -> HostBatch:
         """Crops this process's share of the batch at a step.
@@ -191,6 +244,12 @@ class Patches:
             if not self._degraded:
                 _orient(batch["lr"][i], lr[top : top + p, left : left + p], orientation)
             _orient(batch["hr"][i], hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
+        if self._recolored:
+            with np.errstate(over="ignore"):
+                colors = choose_colors(self._seed, np.uint32(step), self.rows)
+            for images in (batch[key] for key in ("lr", "hr") if key in batch):
+                for patch, color in zip(images, colors, strict=True):
+                    _recolor(patch, color)
         return batch
 
     def prefetch(self, start: int) -> Generator[HostBatch, None, None]:

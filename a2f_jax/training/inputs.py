@@ -56,6 +56,8 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
             process_index=index,
             process_count=count,
             source_size=degradation.source_size(config.data.patch_size) if degradation else None,
+            by_area=by_area(config),
+            recolor=_recolored(config),
         )
     return patches, images
 
@@ -110,18 +112,35 @@ def dispatch_sizes(config: ConfigDict, start: int) -> Iterator[int]:
         step += count
 
 
+def by_area(config: ConfigDict) -> bool:
+    """Returns whether a run chooses every patch of every image equally often, instead of every image."""
+    return config.data.get("sampling", "image") == "area"
+
+
+def _recolored(config: ConfigDict) -> bool:
+    return bool(config.data.get("recolor"))
+
+
 def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
     """Returns the training images to place in device memory, or None if the host crops the patches."""
     if config.data.placement == "host":
         return None
-    return resident_images_of(config, cache.scale, device_images(cache))
+    return resident_images_of(config, cache.scale, device_images_of(config, cache))
+
+
+def device_images_of(config: ConfigDict, cache: Cache) -> DeviceImages:
+    """Returns the training images of a run for `jax.device_put`; they are still in host memory."""
+    degradation, size = degradation_of(config), config.data.patch_size
+    crop_size = degradation.source_size(size) if degradation else size
+    return device_images(cache, crop_size=crop_size, by_area=by_area(config))
 
 
 def resident_images_of(config: ConfigDict, scale: int, images: DeviceImages) -> Resident:
     """Returns images to place in device memory, with the function that crops the patches of a run."""
     degradation, size = degradation_of(config), config.data.patch_size
     source_size = degradation.source_size(size) if degradation else None
-    crop = functools.partial(device_batch, scale=scale, patch_size=size, source_size=source_size)
+    options: dict[str, Any] = {"scale": scale, "patch_size": size, "source_size": source_size}
+    crop = functools.partial(device_batch, **options, recolor=_recolored(config))
     return Resident(
         images,
         lambda images, step, rows: crop(images, seed=config.seed, step=step, rows=rows),

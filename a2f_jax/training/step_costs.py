@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from a2f_jax.data import open_cache
 from a2f_jax.data.cache import CHUNK, row_chunks
-from a2f_jax.data.device_patches import DeviceImages, device_images
+from a2f_jax.data.device_patches import DeviceImages
 from a2f_jax.errors import UserError
 from a2f_jax.hardware import (
     OutOfMemory,
@@ -23,7 +23,14 @@ from a2f_jax.hardware import (
     compile_only_devices,
 )
 from a2f_jax.models.counts import multiply_adds
-from a2f_jax.training.inputs import batch_shapes, degrading, dispatch_sizes, resident_images_of
+from a2f_jax.training.inputs import (
+    batch_shapes,
+    by_area,
+    degrading,
+    device_images_of,
+    dispatch_sizes,
+    resident_images_of,
+)
 from a2f_jax.training.losses import LOSSES
 from a2f_jax.training.optimizer import make_optimizer
 from a2f_jax.training.settings import check, make_network
@@ -150,8 +157,10 @@ def _images(config: ConfigDict, scale: int) -> tuple[DeviceImages, bool]:
 
         start = jax.ShapeDtypeStruct((count,), jnp.int32)
         sizes = jax.ShapeDtypeStruct((count, 2), jnp.int32)
-        return DeviceImages(sizes, chunks(1), chunks(scale), start, start), True
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), device_images(cache)), False
+        shares = jax.ShapeDtypeStruct((count,), jnp.uint32) if by_area(config) else None
+        return DeviceImages(sizes, chunks(1), chunks(scale), start, start, shares), True
+    images = device_images_of(config, cache)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), images), False
 
 
 def ways_to_fit(config: ConfigDict, target: Target, trying: Callable[[str], None]) -> Iterator[dict[str, Any]]:

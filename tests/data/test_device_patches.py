@@ -8,10 +8,18 @@ from a2f_jax.data.device_patches import chunk_places, device_batch, device_image
 
 
 @pytest.mark.parametrize(("patch_size", "source_size"), [(1, None), (5, None), (16, None), (5, 16)])
-@pytest.mark.parametrize("seed", [0, -1])
-def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, source_size, seed):
-    patches = Patches(cache, seed=seed, batch_size=8, patch_size=patch_size, source_size=source_size)
-    images = jax.device_put(device_images(cache))
+@pytest.mark.parametrize(("seed", "augmented"), [(0, False), (-1, True)])
+def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, source_size, seed, augmented):
+    patches = Patches(
+        cache,
+        seed=seed,
+        batch_size=8,
+        patch_size=patch_size,
+        source_size=source_size,
+        by_area=augmented,
+        recolor=augmented,
+    )
+    images = jax.device_put(device_images(cache, crop_size=patches.crop_size, by_area=augmented))
     crop = jax.jit(
         lambda images, step, rows: device_batch(
             images,
@@ -21,6 +29,7 @@ def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, source
             scale=cache.scale,
             patch_size=patch_size,
             source_size=source_size,
+            recolor=augmented,
         )
     )
     for step in [*range(40), 2**31 - 1]:
@@ -41,9 +50,10 @@ def test_chunk_indices_are_exact_far_beyond_2_gib():
 
 
 def test_only_the_step_is_transferred_to_the_device(cache):
-    images = jax.device_put(device_images(cache))
+    images = jax.device_put(device_images(cache, crop_size=4, by_area=True))
     rows = jax.device_put(np.arange(8, dtype=np.uint32))
-    crop = jax.jit(lambda images, step, rows: device_batch(images, seed=0, step=step, rows=rows, scale=2, patch_size=4))
+    options = {"seed": 0, "scale": 2, "patch_size": 4, "recolor": True}
+    crop = jax.jit(lambda images, step, rows: device_batch(images, step=step, rows=rows, **options))
     step = jax.device_put(np.int32(3))
     crop(images, step, rows)
     with jax.transfer_guard("disallow"):

@@ -1,10 +1,12 @@
+import itertools
 import threading
 
 import numpy as np
 import pytest
 
 from a2f_jax.data import Patches
-from a2f_jax.data.patches import choose
+from a2f_jax.data.matlab_bicubic import matlab_bicubic
+from a2f_jax.data.patches import choose, choose_colors, cumulative_shares
 from a2f_jax.errors import UserError
 
 DIHEDRAL = [lambda x, k=k: np.rot90(x, k) if k < 4 else np.rot90(x, k).swapaxes(0, 1) for k in range(8)]
@@ -57,6 +59,65 @@ def test_images_corners_and_orientations_are_uniformly_distributed(seed):
     assert _chi_square(orientation, 8) < 29.9
     assert _chi_square(image * 8 + orientation, 80) < 133.5
     assert _chi_square(top * 25 + left, 275) < 371.3
+
+
+def test_every_patch_of_every_image_is_equally_likely_by_area():
+    sizes = np.array([[16, 17], [40, 16], [16, 16], [30, 31]], np.int32)
+    patches = [2, 25, 1, 15 * 16]
+    shares = cumulative_shares(sizes, 16)
+    np.testing.assert_allclose(np.diff(shares, prepend=0) / 2**32, np.divide(patches, sum(patches)), atol=1e-9)
+    rows = np.arange(16, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        drawn = [choose(np.uint32(3), np.uint32(step), rows, sizes, 16, shares) for step in range(4000)]
+    image, top, left, _ = (np.concatenate(x) for x in zip(*drawn, strict=True))
+    starts = np.cumsum([0, *patches[:-1]])
+    corner = starts[image] + top * (sizes[image, 1] - 15) + left
+    assert _chi_square(corner, sum(patches)) < 361.6  # the 99.99% quantile of 267 degrees of freedom
+
+
+def test_the_shares_reach_every_random_number():
+    shares = cumulative_shares(np.array([[5, 5], [2**15, 2**15], [5, 6]], np.int32), 5)
+    assert shares[-1] == 2**32 - 1
+    assert shares.searchsorted(np.uint32(2**32 - 1)) == 2
+    assert shares.searchsorted(np.uint32(0)) == 0
+
+
+def test_recolored_patches_are_permuted_and_inverted_the_same_for_lr_and_hr(cache, patches):
+    recolored = Patches(cache, seed=1, batch_size=8, patch_size=16, recolor=True)
+    seen = set()
+    for step in range(60):
+        plain, changed = patches.batch(step), recolored.batch(step)
+        for row in range(8):
+            fitting = [
+                (inverted, order)
+                for inverted in (0, 255)
+                for order in itertools.permutations(range(3))
+                if all(
+                    np.array_equal(abs(inverted - plain[key][row][..., order].astype(int)), changed[key][row])
+                    for key in plain
+                )
+            ]
+            assert len(fitting) == 1
+            seen.update(fitting)
+    assert len(seen) == 12
+
+
+def test_colors_are_uniformly_distributed_and_independent_of_the_orientation():
+    sizes, rows = np.array([[26, 40]], np.int32), np.arange(16, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        colors = [choose_colors(np.uint32(5), np.uint32(step), rows) for step in range(2000)]
+        drawn = [choose(np.uint32(5), np.uint32(step), rows, sizes, 16)[3] for step in range(2000)]
+    assert _chi_square(np.concatenate(drawn) * 12 + np.concatenate(colors), 96) < 155.0  # the 99.99% quantile
+
+
+def test_the_lr_of_a_recolored_image_is_the_recolored_lr():
+    hr = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    lr = matlab_bicubic(hr, 1 / 2)
+    np.testing.assert_array_equal(matlab_bicubic(hr[..., [2, 0, 1]], 1 / 2), lr[..., [2, 0, 1]])
+    inverted = matlab_bicubic(255 - hr, 1 / 2)
+    differing = inverted != 255 - lr
+    assert abs(inverted.astype(int) - (255 - lr.astype(int))).max() <= 1  # values half-way between two integers
+    assert differing.mean() < 0.01
 
 
 def test_a_batch_depends_on_the_seed_and_the_step_alone(cache, patches):

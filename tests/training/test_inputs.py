@@ -3,10 +3,12 @@
 import itertools
 import types
 
+import jax
+import numpy as np
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes
+from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
 
 
 def test_a_run_of_any_length_starts_without_listing_its_dispatches(config):
@@ -14,6 +16,19 @@ def test_a_run_of_any_length_starts_without_listing_its_dispatches(config):
     # A resident stands for images in device memory; only whether there is one matters here.
     inputs = dispatch_inputs(None, object(), 0, dispatch_sizes(config, 0))
     assert [len(steps) for steps in itertools.islice(inputs, 3)] == list(itertools.islice(dispatch_sizes(config, 0), 3))
+
+
+@pytest.mark.parametrize("changes", [{}, {"data.sampling": "area"}, {"data.recolor": True}], ids=str)
+def test_devices_that_hold_the_images_crop_the_patches_of_the_host(config, changes):
+    plain = open_training_data(config, 2)[0].batch(3)
+    config.update_from_flattened_dict({**changes, "data.placement": "device"})
+    patches, _ = open_training_data(config, 2)
+    resident = resident_images(config, patches.cache)
+    on_device = jax.jit(resident.crop)(jax.device_put(resident.images), 3, patches.rows)
+    on_host = patches.batch(3)
+    for key, images in on_host.items():
+        np.testing.assert_array_equal(on_device[key], images)
+    assert np.array_equal(on_host["hr"], plain["hr"]) == (not changes)
 
 
 def test_batches_that_do_not_fit_in_memory_are_refused_with_the_settings_to_reduce():

@@ -25,13 +25,20 @@ def tiny(changes, run="sd_x2"):
     return config
 
 
+AUGMENTED = {"data.sampling": "area", "data.recolor": True}
+
+
 @pytest.mark.parametrize(
     ("devices", "run", "changes"),
     [
         ("v5e:16x16", "sd_x2", {"batch_size": 256}),
         ("v4:2x2x1", "sd_x2", {"ema_decay": 0.9}),
         ("v5e:2x2", "sd_x2", {"spmd": "pmap", "model.dtype": "bfloat16", "model.head_kernel": 5}),
-        ("v5e:2x2", "sd_x2", {"data.placement": "device", "steps_per_dispatch": 3, "model.head_kernel": 7}),
+        (
+            "v5e:2x2",
+            "sd_x2",
+            {"data.placement": "device", "steps_per_dispatch": 3, "model.head_kernel": 7} | AUGMENTED,
+        ),
         ("v5e:2x2", "sd_x2", {"model.remat": True, "accumulate": 2, "model.head_kernel": 1}),
         ("v6e:2x2", "baseline", {"optimizer.name": "muon"}),
         ("v5e:2x2", "noca", {}),
