@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.data.cache import CHUNK, Cache, row_chunks
-from a2f_jax.data.patches import PERMUTATIONS, choose, choose_colors, cumulative_shares, degradation_keys
+from a2f_jax.data.patches import PERMUTATIONS, choose, choose_permutations, cumulative_shares, degradation_keys
 
 
 class DeviceImages(NamedTuple):
@@ -82,12 +82,6 @@ def _orient(patches: jax.Array, orientation: jax.Array) -> jax.Array:
     return jnp.where(bits & 4, patches.swapaxes(1, 2), patches)
 
 
-def _recolor(patches: jax.Array, colors: jax.Array) -> jax.Array:
-    permutations = jnp.asarray(PERMUTATIONS)[colors % 6]
-    patches = jnp.take_along_axis(patches, permutations[:, None, None, :], axis=3)
-    return jnp.where((colors >= 6)[:, None, None, None], 255 - patches, patches)
-
-
 def device_batch(
     images: DeviceImages,
     *,
@@ -97,7 +91,7 @@ def device_batch(
     scale: int,
     patch_size: int,
     source_size: int | None = None,
-    recolor: bool = False,
+    permute_channels: bool = False,
 ) -> dict[str, jax.Array]:
     """Crops a batch on the device; the result is bit-identical to `Patches.batch` on the host.
 
@@ -109,7 +103,7 @@ def device_batch(
       scale: the scale of the images.
       patch_size: the side of the LR patches, in pixels.
       source_size: the side of the area to crop for the degradation of each patch, as in `Patches`.
-      recolor: whether to change colors at random, as in `Patches`.
+      permute_channels: whether to permute the color channels at random, as in `Patches`.
 
     Returns:
       `{"lr": uint8 [b, p, p, 3], "hr": uint8 [b, s·p, s·p, 3]}`, where p is `patch_size` and s is `scale`; or with
@@ -123,6 +117,7 @@ def device_batch(
     if not source_size:
         batch["lr"] = _cut(images.lr, images.lr_start[image], width, top, left, size)
     batch = {key: _orient(patches, orientation) for key, patches in batch.items()}
-    if recolor:
-        batch = {key: _recolor(patches, choose_colors(*place)) for key, patches in batch.items()}
+    if permute_channels:
+        permutations = jnp.asarray(PERMUTATIONS)[choose_permutations(*place)][:, None, None]
+        batch = {key: jnp.take_along_axis(patches, permutations, axis=3) for key, patches in batch.items()}
     return batch | {"key": degradation_keys(*place)} if source_size else batch

@@ -99,11 +99,8 @@ PERMUTATIONS = np.array([*itertools.permutations(range(3))], np.int32)
 """int32 `[6, 3]`, the orders of the color channels; the first is RGB."""
 
 
-def choose_colors(seed: Any, step: Any, rows: Any) -> Any:
-    """Chooses how the colors of each patch are changed, uniformly at random.
-
-    Both changes commute with bicubic downscaling: the LR patch of an HR patch remains what it would be, except that a
-    value half-way between two integers is rounded the other way in an inverted patch.
+def choose_permutations(seed: Any, step: Any, rows: Any) -> Any:
+    """Chooses the order of the color channels of each patch, uniformly at random.
 
     Args:
       seed: uint32 scalar.
@@ -111,9 +108,9 @@ def choose_colors(seed: Any, step: Any, rows: Any) -> Any:
       rows: uint32 `[B]`, the positions of the patches in the global batch.
 
     Returns:
-      int32 `[B]`, 0..11: the index in `PERMUTATIONS`, plus 6 if the patch is inverted (255 − x).
+      int32 `[B]`, indices in `PERMUTATIONS`.
     """
-    return (random_bits(seed, step, rows, 6) % np.uint32(12)).astype(np.int32)
+    return (random_bits(seed, step, rows, 6) % np.uint32(6)).astype(np.int32)
 
 
 def degradation_keys(seed: Any, step: Any, rows: Any) -> Any:
@@ -147,13 +144,6 @@ def _orient(target: np.ndarray, patch: np.ndarray, orientation: int) -> None:
         target[..., channel] = patch[..., channel]
 
 
-def _recolor(patch: np.ndarray, color: int) -> None:
-    inverted, permutation = divmod(color, 6)
-    patch[:] = patch[..., PERMUTATIONS[permutation]]
-    if inverted:
-        np.subtract(255, patch, out=patch)
-
-
 class Patches:
     """Crops training batches from a cache, on the host.
 
@@ -167,7 +157,7 @@ class Patches:
       source_size: the side of the area to crop for the degradation of each patch, in LR pixels. If it is given, batches
         have such areas of the HR images and keys instead of pairs, for `degrade_batch`.
       by_area: whether every patch of every image is equally likely, instead of every image.
-      recolor: whether to permute the color channels and invert the colors at random, see `choose_colors`.
+      permute_channels: whether to permute the color channels at random, the same in LR and HR.
 
     Attributes:
       cache: the decoded images.
@@ -189,7 +179,7 @@ class Patches:
         process_count: int = 1,
         source_size: int | None = None,
         by_area: bool = False,
-        recolor: bool = False,
+        permute_channels: bool = False,
     ):
         smallest = int(np.argmin(cache.sizes.min(axis=1)))
         height, width = cache.sizes[smallest]
@@ -211,7 +201,8 @@ class Patches:
             )
         self.cache, self.crop_size, self._degraded = cache, source_size or patch_size, source_size is not None
         self._images = [cache.pair(i) for i in range(len(cache.names))]
-        self._shares, self._recolored = cumulative_shares(cache.sizes, self.crop_size) if by_area else None, recolor
+        self._shares = cumulative_shares(cache.sizes, self.crop_size) if by_area else None
+        self._permuted = permute_channels
         self._seed = np.uint32(seed % 2**32)
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
@@ -244,12 +235,12 @@ class Patches:
             if not self._degraded:
                 _orient(batch["lr"][i], lr[top : top + p, left : left + p], orientation)
             _orient(batch["hr"][i], hr[top * s : (top + p) * s, left * s : (left + p) * s], orientation)
-        if self._recolored:
+        if self._permuted:
             with np.errstate(over="ignore"):
-                colors = choose_colors(self._seed, np.uint32(step), self.rows)
+                permutations = PERMUTATIONS[choose_permutations(self._seed, np.uint32(step), self.rows)]
             for images in (batch[key] for key in ("lr", "hr") if key in batch):
-                for patch, color in zip(images, colors, strict=True):
-                    _recolor(patch, color)
+                for patch, permutation in zip(images, permutations, strict=True):
+                    patch[:] = patch[..., permutation]
         return batch
 
     def prefetch(self, start: int) -> Generator[HostBatch, None, None]:

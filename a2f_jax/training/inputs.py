@@ -57,7 +57,7 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
             process_count=count,
             source_size=degradation.source_size(config.data.patch_size) if degradation else None,
             by_area=by_area(config),
-            recolor=_recolored(config),
+            permute_channels=bool(config.data.get("permute_channels")),
         )
     return patches, images
 
@@ -117,10 +117,6 @@ def by_area(config: ConfigDict) -> bool:
     return config.data.get("sampling", "image") == "area"
 
 
-def _recolored(config: ConfigDict) -> bool:
-    return bool(config.data.get("recolor"))
-
-
 def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
     """Returns the training images to place in device memory, or None if the host crops the patches."""
     if config.data.placement == "host":
@@ -139,8 +135,13 @@ def resident_images_of(config: ConfigDict, scale: int, images: DeviceImages) -> 
     """Returns images to place in device memory, with the function that crops the patches of a run."""
     degradation, size = degradation_of(config), config.data.patch_size
     source_size = degradation.source_size(size) if degradation else None
-    options: dict[str, Any] = {"scale": scale, "patch_size": size, "source_size": source_size}
-    crop = functools.partial(device_batch, **options, recolor=_recolored(config))
+    crop = functools.partial(
+        device_batch,
+        scale=scale,
+        patch_size=size,
+        source_size=source_size,
+        permute_channels=bool(config.data.get("permute_channels")),
+    )
     return Resident(
         images,
         lambda images, step, rows: crop(images, seed=config.seed, step=step, rows=rows),

@@ -113,7 +113,7 @@ _SETTINGS = {
     "data.patch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
     "data.placement": _Setting(*_choice("host", "device"), _FREE),
     "data.sampling": _Setting(*_choice("image", "area"), _ACCEPTED, default=lambda _: "image"),
-    "data.recolor": _Setting(*_BOOLEAN, _ACCEPTED, default=lambda _: False),
+    "data.permute_channels": _Setting(*_BOOLEAN, _ACCEPTED, default=lambda _: False),
     "data.degradation": _Setting(*_choice("bicubic", "photo"), _ACCEPTED, default=lambda _: "bicubic"),
     "degradation.blur_probability": _Setting(*_PROBABILITY, _ACCEPTED, _PHOTO),
     "degradation.blur_sigma": _Setting(

@@ -17,7 +17,7 @@ def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, source
         patch_size=patch_size,
         source_size=source_size,
         by_area=augmented,
-        recolor=augmented,
+        permute_channels=augmented,
     )
     images = jax.device_put(device_images(cache, crop_size=patches.crop_size, by_area=augmented))
     crop = jax.jit(
@@ -29,7 +29,7 @@ def test_patches_on_the_device_equal_those_on_the_host(cache, patch_size, source
             scale=cache.scale,
             patch_size=patch_size,
             source_size=source_size,
-            recolor=augmented,
+            permute_channels=augmented,
         )
     )
     for step in [*range(40), 2**31 - 1]:
@@ -52,7 +52,7 @@ def test_chunk_indices_are_exact_far_beyond_2_gib():
 def test_only_the_step_is_transferred_to_the_device(cache):
     images = jax.device_put(device_images(cache, crop_size=4, by_area=True))
     rows = jax.device_put(np.arange(8, dtype=np.uint32))
-    options = {"seed": 0, "scale": 2, "patch_size": 4, "recolor": True}
+    options = {"seed": 0, "scale": 2, "patch_size": 4, "permute_channels": True}
     crop = jax.jit(lambda images, step, rows: device_batch(images, step=step, rows=rows, **options))
     step = jax.device_put(np.int32(3))
     crop(images, step, rows)

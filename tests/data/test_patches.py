@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from a2f_jax.data import Patches
-from a2f_jax.data.matlab_bicubic import matlab_bicubic
-from a2f_jax.data.patches import choose, choose_colors, cumulative_shares
+from a2f_jax.data.patches import choose, choose_permutations, cumulative_shares
 from a2f_jax.errors import UserError
 
 DIHEDRAL = [lambda x, k=k: np.rot90(x, k) if k < 4 else np.rot90(x, k).swapaxes(0, 1) for k in range(8)]
@@ -82,42 +81,28 @@ def test_the_shares_reach_every_random_number():
     assert shares.searchsorted(np.uint32(0)) == 0
 
 
-def test_recolored_patches_are_permuted_and_inverted_the_same_for_lr_and_hr(cache, patches):
-    recolored = Patches(cache, seed=1, batch_size=8, patch_size=16, recolor=True)
+def test_permuted_patches_have_the_same_order_of_channels_in_lr_and_hr(cache, patches):
+    permuted = Patches(cache, seed=1, batch_size=8, patch_size=16, permute_channels=True)
     seen = set()
-    for step in range(60):
-        plain, changed = patches.batch(step), recolored.batch(step)
+    for step in range(40):
+        plain, changed = patches.batch(step), permuted.batch(step)
         for row in range(8):
             fitting = [
-                (inverted, order)
-                for inverted in (0, 255)
+                order
                 for order in itertools.permutations(range(3))
-                if all(
-                    np.array_equal(abs(inverted - plain[key][row][..., order].astype(int)), changed[key][row])
-                    for key in plain
-                )
+                if all(np.array_equal(plain[key][row][..., order], changed[key][row]) for key in ("lr", "hr"))
             ]
             assert len(fitting) == 1
             seen.update(fitting)
-    assert len(seen) == 12
+    assert len(seen) == 6
 
 
-def test_colors_are_uniformly_distributed_and_independent_of_the_orientation():
+def test_orders_of_channels_are_uniformly_distributed_and_independent_of_the_orientation():
     sizes, rows = np.array([[26, 40]], np.int32), np.arange(16, dtype=np.uint32)
     with np.errstate(over="ignore"):
-        colors = [choose_colors(np.uint32(5), np.uint32(step), rows) for step in range(2000)]
-        drawn = [choose(np.uint32(5), np.uint32(step), rows, sizes, 16)[3] for step in range(2000)]
-    assert _chi_square(np.concatenate(drawn) * 12 + np.concatenate(colors), 96) < 155.0  # the 99.99% quantile
-
-
-def test_the_lr_of_a_recolored_image_is_the_recolored_lr():
-    hr = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    lr = matlab_bicubic(hr, 1 / 2)
-    np.testing.assert_array_equal(matlab_bicubic(hr[..., [2, 0, 1]], 1 / 2), lr[..., [2, 0, 1]])
-    inverted = matlab_bicubic(255 - hr, 1 / 2)
-    differing = inverted != 255 - lr
-    assert abs(inverted.astype(int) - (255 - lr.astype(int))).max() <= 1  # values half-way between two integers
-    assert differing.mean() < 0.01
+        permutation = [choose_permutations(np.uint32(5), np.uint32(step), rows) for step in range(2000)]
+        orientation = [choose(np.uint32(5), np.uint32(step), rows, sizes, 16)[3] for step in range(2000)]
+    assert _chi_square(np.concatenate(orientation) * 6 + np.concatenate(permutation), 48) < 91.8  # the 99.99% quantile
 
 
 def test_a_batch_depends_on_the_seed_and_the_step_alone(cache, patches):

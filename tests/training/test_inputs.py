@@ -18,7 +18,7 @@ def test_a_run_of_any_length_starts_without_listing_its_dispatches(config):
     assert [len(steps) for steps in itertools.islice(inputs, 3)] == list(itertools.islice(dispatch_sizes(config, 0), 3))
 
 
-@pytest.mark.parametrize("changes", [{}, {"data.sampling": "area"}, {"data.recolor": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"data.sampling": "area"}, {"data.permute_channels": True}], ids=str)
 def test_devices_that_hold_the_images_crop_the_patches_of_the_host(config, changes):
     plain = open_training_data(config, 2)[0].batch(3)
     config.update_from_flattened_dict({**changes, "data.placement": "device"})

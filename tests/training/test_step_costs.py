@@ -25,7 +25,7 @@ def tiny(changes, run="sd_x2"):
     return config
 
 
-AUGMENTED = {"data.sampling": "area", "data.recolor": True}
+AUGMENTED = {"data.sampling": "area", "data.permute_channels": True}
 
 
 @pytest.mark.parametrize(
