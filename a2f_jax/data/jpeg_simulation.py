@@ -8,25 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from a2f_jax.images.jpeg_quality import LUMA_TABLE, scaled_table
+
 _BLOCK = 8
 
 MCU = 16
 """Side in pixels of the unit that 4:2:0 compresses, 8×8 samples of chroma. The grid starts at the top left corner."""
 
-# Tables K.1 and K.2 of ITU-T T.81.
-_LUMA_TABLE = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ],
-    np.int32,
-)
+# Table K.2 of ITU-T T.81.
 _CHROMA_TABLE = np.full((_BLOCK, _BLOCK), 99, np.int32)
 _CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
@@ -34,8 +23,7 @@ _CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [
 def quantization_tables(quality: jax.Array) -> jax.Array:
     """Returns the quantization tables of luma and chroma that libjpeg uses at a quality.
 
-    They are tables K.1 and K.2 of ITU-T T.81 multiplied by 50 / quality below 50, and by 2 − quality / 50 from there,
-    rounded and limited to 1..255.
+    They are tables K.1 and K.2 of ITU-T T.81, scaled by `scaled_table`.
 
     Args:
       quality: integer scalar, 1..100; may be traced.
@@ -43,9 +31,7 @@ def quantization_tables(quality: jax.Array) -> jax.Array:
     Returns:
       int32 `[2, 8, 8]`, luma and chroma; rows are vertical frequencies.
     """
-    quality = jnp.asarray(quality, jnp.int32)
-    percent = jnp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    return ((jnp.stack([_LUMA_TABLE, _CHROMA_TABLE]) * percent + 50) // 100).clip(1, 255)
+    return scaled_table(jnp.stack([LUMA_TABLE, _CHROMA_TABLE]), jnp.asarray(quality, jnp.int32), jnp)
 
 
 # The DCT-II times 2¹³ √8 for one axis, [frequency, sample]: 2¹³ for frequency 0, and 2¹³ √2 cos(π/16 · frequency · (2 ·

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
 from a2f_jax.images.jpeg import scan_jpeg
+from a2f_jax.images.jpeg_quality import estimate_quality
 from a2f_jax.images.limits import check_size
 from a2f_jax.images.metadata import (
     RESOLUTION_TAGS,
@@ -52,6 +53,7 @@ class Picture:
       dpi: horizontal and vertical resolution in dots per inch, or None.
       aspect: pixels per unknown unit, horizontally and vertically, or None.
       comments: comments of a JPEG or GIF file.
+      jpeg_quality: estimated quality of a JPEG file, 1..100, or None for other formats.
       png_chunks: color space and text chunks of a PNG file, as pairs of type and data.
     """
 
@@ -65,6 +67,7 @@ class Picture:
     dpi: tuple[float, float] | None = None
     aspect: tuple[int, int] | None = None
     comments: tuple[bytes, ...] = ()
+    jpeg_quality: int | None = None
     png_chunks: tuple[Chunk, ...] = ()
 
 
@@ -80,6 +83,7 @@ class _Decoded:
     dpi: tuple[float, float] | None = None
     aspect: tuple[int, int] | None = None
     comments: tuple[bytes, ...] = ()
+    jpeg_quality: int | None = None
     png_chunks: tuple[Chunk, ...] = ()
 
 
@@ -185,6 +189,7 @@ def _decode_jpeg(file: BinaryIO, name: str, limit: int) -> _Decoded:
         raise UserError(f"{name} is {jpeg.kind}, which is not supported: convert it to PNG")
     with open_image(jpeg.stream, "JPEG") as image:
         check_size(name, *image.size, limit, 1)  # further frames are previews and gain maps of phones
+        quality = _quality_of(image)
         if image.mode == "CMYK":
             image.info["icc_profile"] = jpeg.icc_profile
             samples, profile = _to_srgb(image, name), None
@@ -200,7 +205,14 @@ def _decode_jpeg(file: BinaryIO, name: str, limit: int) -> _Decoded:
         dpi=jpeg.dpi,
         aspect=jpeg.aspect,
         comments=jpeg.comments,
+        jpeg_quality=quality,
     )
+
+
+def _quality_of(image: ImageFile.ImageFile) -> int | None:
+    # The first component is luma, or what comes closest in a file of other colors. Pillow has undone the zigzag order.
+    table = image.quantization.get(image.layer[0][3])  # type: ignore[attr-defined]
+    return estimate_quality(table) if table else None
 
 
 def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
@@ -330,6 +342,7 @@ def decode(file: BinaryIO, name: str, limit: int) -> Picture:
         dpi=_turned_pair(decoded.dpi, decoded.orientation),
         aspect=_turned_pair(decoded.aspect, decoded.orientation),
         comments=decoded.comments,
+        jpeg_quality=decoded.jpeg_quality,
         png_chunks=decoded.png_chunks,
     )
 
