@@ -1,7 +1,7 @@
 """The command `a2f upscale`."""
 
 import argparse
-import functools
+import collections
 import json
 import math
 import pathlib
@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalog import DEFAULT_SCALE, FORMATS, SCALES
-from a2f_jax.cli import cost_tables
+from a2f_jax.cli import cost_tables, selection
 from a2f_jax.cli.commands import (
-    WEIGHTS_HELP,
     add_command,
     add_memory,
     add_pixel_limit,
@@ -21,13 +20,11 @@ from a2f_jax.cli.commands import (
 )
 from a2f_jax.cli.process import terminable
 from a2f_jax.errors import UserError, shorten
+from a2f_jax.upscaling.choice import CLEAN_FROM
 
 if TYPE_CHECKING:
-    from a2f_jax.model import Model
     from a2f_jax.upscaling.batch import Outcome
     from a2f_jax.upscaling.worklist import Worklist
-
-_MODEL = "a2f-sd"
 
 
 def add(commands: Any) -> None:
@@ -64,13 +61,7 @@ def add(commands: Any) -> None:
         help="a file, a folder (such as out/), gs://..., or - for standard output (default: next to the image, as "
         "photo-x4.jpg)",
     )
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
-        "--model",
-        default=_MODEL,
-        help=f"weights that come with the package, as listed by `a2f models` (default: {_MODEL})",
-    )
-    weights.add_argument("--weights", metavar="PATH", help=f"other weights: {WEIGHTS_HELP}")
+    selection.add_arguments(parser)
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--scale",
@@ -150,39 +141,6 @@ def _size(text: str) -> tuple[int, int]:
     return count(width), count(height)
 
 
-def _weights(args: argparse.Namespace) -> str:
-    from a2f_jax.models.registry import PEERS
-    from a2f_jax.weights import shipped_weights
-
-    if args.weights is not None:
-        return args.weights
-    if args.model in shipped_weights() or args.model in PEERS:
-        return args.model
-    return f"{args.model}-x{_scale_for(args.scale or DEFAULT_SCALE)}"
-
-
-def _scale_for(factor: float) -> int:
-    return next((scale for scale in SCALES if scale >= factor), SCALES[-1])
-
-
-def _load(weights: str, args: argparse.Namespace) -> "Model":
-    from a2f_jax.model import load
-
-    try:
-        return load(weights)
-    except UserError as error:
-        if error.parameter != "scale":
-            raise
-        if args.scale in SCALES:
-            return load(weights, int(args.scale))
-        if not args.scale and not args.size:
-            raise
-        # Weights for another scale would give a wrong image, so the scale is not guessed from the factor.
-        raise UserError(
-            f"{error}. For other factors and for --size, first run a2f convert {weights} FILE.safetensors --scale SCALE"
-        ) from error
-
-
 def _default_output(args: argparse.Namespace, scale: int) -> str:
     from a2f_jax.files import is_folder, resolved
     from a2f_jax.upscaling.worklist import STDIO, WRITABLE_SUFFIXES, input_path
@@ -240,6 +198,7 @@ def _write_report(path: pathlib.Path, outcome: "Outcome", work: "Worklist") -> N
             "status": result.status,
             "reason": result.reason,
             "error": message_of(result.error) if result.error else None,
+            "weights": result.weights,
             "width": result.width,
             "height": result.height,
             "seconds": result.seconds,
@@ -258,6 +217,9 @@ def _print_summary(outcome: "Outcome") -> None:
     if done > 1:
         speed, idle = done / outcome.seconds, outcome.idle
         say(f"{done} images upscaled, {speed:.3g} images/s, devices idle {idle:.0%} of the time")
+    used = collections.Counter(result.weights for result in outcome.with_status("done"))
+    if len(used) > 1:
+        say(", ".join(f"{_count_of(number, 'image')} with {name}" for name, number in sorted(used.items())))
     for reason in sorted({result.reason or "" for result in skipped}):
         names = [str(result.job.image) for result in skipped if result.reason == reason]
         say(f"{_count_of(len(names), 'image')} skipped because {reason}: {shorten(names)}")
@@ -272,12 +234,12 @@ def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> No
         raise UserError("--compile-for upscales no images: leave out images, -o, --size, --ensemble, and other factors")
     target = parse_target(args.compile_for)
     compile_only_devices(target)  # before loading the weights initializes JAX
-    model = _load(_weights(args), args).with_dtype(args.dtype)
+    model = selection.load_selected(args)
     network = model.inference_network
     if not isinstance(network, A2F) or network.depthwise:
         raise UserError(
-            f"{_weights(args)} is {model.variant}: --compile-for knows only the tiles of A2F without depthwise "
-            "projections"
+            f"{selection.weights_of(args)} is {model.variant}: --compile-for knows only the tiles of A2F without "
+            "depthwise projections"
         )
     cost_tables.waiting(f"the tile programs for {target.name}")
     try:
@@ -324,23 +286,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         return
     if not args.images:
         args.parser.error("the following arguments are required: IMAGE")
-    weights = _weights(args)
-    model = _load(weights, args).with_dtype(args.dtype)
-    # For each of these scales there are weights that do it better.
-    if args.scale in SCALES and args.scale != model.scale:
-        raise UserError(
-            f"{weights} is for --scale {model.scale}, not {args.scale:g}: choose weights for ×{args.scale:g}"
-        )
-    options = Options(
-        overwrite=args.overwrite,
-        resume=args.resume,
-        target=args.scale or args.size,
-        format_name=args.format,
-        quality=args.quality,
-        pixel_limit=args.pixel_limit or PIXEL_LIMIT,
-    )
-    make_upscaler = functools.partial(
-        model.upscaler,
+    choice = selection.choice_of(
+        args,
         memory=args.memory,
         disk=args.disk,
         tile=args.tile,
@@ -348,20 +295,30 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         edge=args.edge,
         verbose=args.verbose,
     )
-    output = args.output or _default_output(args, model.scale)
+    options = Options(
+        overwrite=args.overwrite,
+        resume=args.resume,
+        target=args.scale or args.size,
+        format_name=args.format,
+        quality=args.quality,
+        pixel_limit=args.pixel_limit or PIXEL_LIMIT,
+        verbose=args.verbose,
+    )
+    output = args.output or _default_output(args, choice.scale)
     work = list_jobs(args.images, output, args.format)
     report = _report_path(args, work) if args.report else None
     if work.ignored:
         say(f"left out: {summarize(work.ignored)}")
     if args.verbose:
-        say(f"upscaling with {weights} (×{model.scale}, {args.dtype})")
+        photo = f", JPEG of a quality below {CLEAN_FROM} with {choice.photo.name}" if choice.photo else ""
+        say(f"upscaling with {choice.clean.name} (×{choice.scale}, {args.dtype}){photo}")
         for job in work.jobs:
             say(f"{job.image} → {job.output}")
     enable_compilation_cache()
     with terminable(), count_compilations() as compiled:
         try:
             outcome = upscale_files(
-                make_upscaler,
+                choice,
                 work,
                 options,
                 lambda error: None if work.single else say(message_of(error)),

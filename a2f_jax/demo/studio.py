@@ -18,6 +18,7 @@ from a2f_jax.images.writing import write_picture
 from a2f_jax.model import Model, load
 from a2f_jax.staging import naming
 from a2f_jax.upscaling.batch import Options, upscale_files
+from a2f_jax.upscaling.choice import Candidate, Choice
 from a2f_jax.upscaling.worklist import Job, Worklist
 
 SHOWN_SIDE = 2048
@@ -120,10 +121,10 @@ class Studio:
             on_progress(fraction)
 
         options = Options(pixel_limit=self._pixel_limit, progress=False, on_progress=advance)
-        make_upscaler = functools.partial(model.upscaler, memory=self._memory)
+        choice = Choice(scale, Candidate(name, functools.partial(model.upscaler, memory=self._memory)))
         # Messages name the picture as its owner does.
         with naming(file, pathlib.Path(file.name)), naming(output, pathlib.Path(output.name)):
-            (result,) = upscale_files(make_upscaler, Worklist([Job(file, output)], single=True), options).results
+            (result,) = upscale_files(choice, Worklist([Job(file, output)], single=True), options).results
             if result.error:
                 raise result.error
         assert result.width and result.height and result.seconds is not None

@@ -23,8 +23,9 @@ from a2f_jax.images.decoding import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture, read_size
 from a2f_jax.images.writing import check_format, format_of, write_picture
-from a2f_jax.progress import progress_bar
+from a2f_jax.progress import progress_bar, say
 from a2f_jax.staging import local_copy
+from a2f_jax.upscaling.choice import Candidate, Choice, describe_source
 from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps
 from a2f_jax.upscaling.plan import RUNTIME, free_memory
 from a2f_jax.upscaling.upscaler import Upscaler
@@ -45,6 +46,7 @@ class Options:
       quality: 1 to 100, for JPEG, WebP and AVIF. None: 95 for JPEG, lossless for WebP, 90 for AVIF.
       pixel_limit: the largest number of pixels that the header of an image may declare.
       progress: show a progress bar on standard error.
+      verbose: if there is a choice of weights, print to standard error which each image is upscaled with.
       on_progress: called, possibly by several threads, with the number of tile programs that have run since the call
         before, and with the total of the image. A `UserError` that it raises stops the image.
     """
@@ -56,6 +58,7 @@ class Options:
     quality: int | None = None
     pixel_limit: int = PIXEL_LIMIT
     progress: bool = True
+    verbose: bool = False
     on_progress: Callable[[int, int], object] | None = None
 
 
@@ -68,6 +71,7 @@ class Result:
       status: `"done"`; `"skipped"`, if there was nothing to do; or `"failed"`.
       reason: why the image was skipped, or None.
       error: why the image failed, or None.
+      weights: name of the weights that the image was upscaled with, or None if it was not upscaled.
       height: height of the output in pixels, or None if the image was not upscaled.
       width: width of the output in pixels, or None if the image was not upscaled.
       seconds: the time from reading to writing, or None if the image was not upscaled.
@@ -77,6 +81,7 @@ class Result:
     status: Literal["done", "skipped", "failed"]
     reason: str | None = None
     error: UserError | None = None
+    weights: str | None = None
     height: int | None = None
     width: int | None = None
     seconds: float | None = None
@@ -104,31 +109,38 @@ class Outcome:
 class _Pipeline:
     """Decodes, upscales and encodes several images concurrently, using all local devices."""
 
-    def __init__(self, make_upscaler: Callable[..., Upscaler], work: Worklist, options: Options):
+    def __init__(self, choice: Choice, work: Worklist, options: Options):
         self.single = work.single
         self.show_tiles = options.progress and len(work.jobs) == 1
+        self.choice = choice
         self.options = options
         self.devices = jax.local_devices()[: len(work.jobs)]
         self.busy = 0.0
         self._lock = threading.Lock()
         self.stopped = threading.Event()  # set to interrupt the images being computed
-        upscalers = [make_upscaler(device=device, concurrent=len(self.devices)) for device in self.devices]
-        self._upscaler = upscalers[0]  # for what is the same for all of them
-        self.scale = self._upscaler.scale
-        self._free: queue.Queue[Upscaler] = queue.Queue()
-        for upscaler in upscalers:
-            self._free.put(upscaler)
+        self._upscalers: dict[tuple[Candidate, jax.Device], Upscaler] = {}
+        self._making = threading.Lock()
+        self._free: queue.Queue[jax.Device] = queue.Queue()
+        for device in self.devices:
+            self._free.put(device)
+
+    def _upscaler(self, weights: Candidate, device: jax.Device) -> Upscaler:
+        with self._making:
+            if (weights, device) not in self._upscalers:
+                upscaler = weights.make_upscaler(device=device, concurrent=len(self.devices))
+                self._upscalers[weights, device] = upscaler
+            return self._upscalers[weights, device]
 
     @contextlib.contextmanager
-    def _device(self) -> Iterator[Upscaler]:
-        upscaler = self._free.get()
+    def _device(self, weights: Candidate) -> Iterator[Upscaler]:
+        device = self._free.get()
         start = time.perf_counter()
         try:
-            yield upscaler
+            yield self._upscaler(weights, device)
         finally:
             with self._lock:
                 self.busy += time.perf_counter() - start
-            self._free.put(upscaler)
+            self._free.put(device)
 
     def run(self, job: Job) -> Result:
         """Upscales one file; raises `UserError` if it fails."""
@@ -146,13 +158,16 @@ class _Pipeline:
         if reason:
             return Result(job, "skipped", reason)
         picture = read_picture(source, self.options.pixel_limit)
+        weights = self.choice.of(picture)
         format_name = format_name or (picture.format if picture.format in FORMATS else "PNG")
         with _naming(job):
-            to = enlargement_of(picture, self.scale, self.options.target, FORMATS[format_name].sixteen_bit)
+            to = enlargement_of(picture, self.choice.scale, self.options.target, FORMATS[format_name].sixteen_bit)
         check_format(format_name, str(job.output), picture, to.height, to.width)
-        self._upscale(job, format_name, picture, to)
+        if self.options.verbose and self.choice.photo:
+            say(f"{job.name}: {describe_source(picture)}, {weights.name}")
+        self._upscale(job, format_name, picture, to, weights)
         seconds = round(time.perf_counter() - start, 3)
-        return Result(job, "done", height=to.height, width=to.width, seconds=seconds)
+        return Result(job, "done", weights=weights.name, height=to.height, width=to.width, seconds=seconds)
 
     def _reason_to_skip(self, job: Job, source: pathlib.Path | bytes, format_name: str | None) -> str | None:
         exists = job.output != STDIO and path_exists(job.output)
@@ -164,7 +179,7 @@ class _Pipeline:
         if not box and not (exists and self.options.resume):
             return None
         _, height, width = read_size(source, self.options.pixel_limit)
-        factor = factor_of(height, width, self.scale, self.options.target)
+        factor = factor_of(height, width, self.choice.scale, self.options.target)
         if box and factor <= 1:
             return "the image already has the requested size"
         if not exists or not self.options.resume:
@@ -186,9 +201,9 @@ class _Pipeline:
             parameter="overwrite",
         )
 
-    def _exceeds_memory(self, job: Job, format_name: str, to: Enlargement) -> bool:
+    def _exceeds_memory(self, job: Job, format_name: str, to: Enlargement, weights: Candidate) -> bool:
         # Whether the result is too large to keep; an error if its format needs it whole.
-        memory, on_cpu = self._upscaler.memory, self._upscaler.device.platform == "cpu"
+        memory, on_cpu = self._upscaler(weights, self.devices[0]).memory, self.devices[0].platform == "cpu"
         budget = memory - RUNTIME if memory and on_cpu else free_memory()
         if to.nbytes <= budget // 4 // len(self.devices):
             return False
@@ -199,12 +214,12 @@ class _Pipeline:
             )
         return True
 
-    def _upscale(self, job: Job, format_name: str, picture: Picture, to: Enlargement) -> None:
+    def _upscale(self, job: Job, format_name: str, picture: Picture, to: Enlargement, weights: Candidate) -> None:
         shape = to.height, to.width, to.channels
-        large = self._exceeds_memory(job, format_name, to)
+        large = self._exceeds_memory(job, format_name, to, weights)
         with _opened(job.output) as file:  # before the work, which would be lost if the file could not be written
             kept = 0 if large else to.nbytes
-            with _naming(job), self._device() as upscaler, self._bar(upscaler, picture, to, kept) as bar:
+            with _naming(job), self._device(weights) as upscaler, self._bar(upscaler, picture, to, kept) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)
                 if large:
                     write_picture(file, format_name, shape, to.dtype, strips, picture, self.options.quality)
@@ -251,7 +266,7 @@ def _opened(output: pathlib.Path) -> Iterator[Any]:
 
 
 def upscale_files(
-    make_upscaler: Callable[..., Upscaler],
+    choice: Choice,
     work: Worklist,
     options: Options = Options(),
     on_failure: Callable[[UserError], object] = lambda error: None,
@@ -259,8 +274,7 @@ def upscale_files(
     """Upscales image files. A file that fails does not stop the others.
 
     Args:
-      make_upscaler: creates the upscaler of each device. It is called with the keyword arguments `device` and
-        `concurrent`, such as `Model.upscaler`, or a `functools.partial` of it with further options.
+      choice: the weights to choose from for each image.
       work: the images, as returned by `list_jobs`.
       options: how the files are upscaled.
       on_failure: called with the error of each image that fails, as soon as it fails.
@@ -268,7 +282,7 @@ def upscale_files(
     Returns:
       The result for every image.
     """
-    pipeline = _Pipeline(make_upscaler, work, options)
+    pipeline = _Pipeline(choice, work, options)
     results: dict[Job, Result] = {}
     start = time.perf_counter()
     with (

@@ -15,16 +15,22 @@ from PIL import Image
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.reading import read_picture
+from a2f_jax.model import Model
 from a2f_jax.upscaling.batch import Options, _Pipeline, upscale_files
+from a2f_jax.upscaling.choice import CLEAN_FROM, Candidate, Choice
 from a2f_jax.upscaling.enlarge import enlarge
 from a2f_jax.upscaling.worklist import Job, Worklist, list_jobs
 
 DEFAULT = Options()
 
 
+def only(model, **upscaler):
+    return Choice(model.scale, Candidate("tiny", functools.partial(model.upscaler, **upscaler)))
+
+
 def upscale_all(model, images, output, options=DEFAULT, **upscaler):
     work = list_jobs(images, output, options.format_name)
-    return upscale_files(functools.partial(model.upscaler, **upscaler), work, options)
+    return upscale_files(only(model, **upscaler), work, options)
 
 
 def upscale(model, images, output, options=DEFAULT, **upscaler):
@@ -149,7 +155,7 @@ def test_failures_are_reported_as_they_happen(model, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"?")
     errors = []
     work = list_jobs([tmp_path], tmp_path / "out")
-    outcome = upscale_files(model.upscaler, work, on_failure=errors.append)
+    outcome = upscale_files(only(model), work, on_failure=errors.append)
     assert errors == [outcome.results[0].error]
 
 
@@ -282,7 +288,7 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
     program = (
         "import functools, sys, pathlib, jax, numpy as np\n"
         "from PIL import Image\n"
-        "from a2f_jax.upscaling import batch, worklist\n"
+        "from a2f_jax.upscaling import batch, choice, worklist\n"
         "from a2f_jax.models.a2f import A2F\n"
         "from a2f_jax.model import Model\n"
         "folder = pathlib.Path(sys.argv[1])\n"
@@ -293,7 +299,8 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
         "[Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f'{i}.png') for i in range(6)]\n"
         "model = Model.from_params(params)\n"
         "work = worklist.list_jobs([folder], folder / 'out')\n"
-        "batch.upscale_files(functools.partial(model.upscaler, tile=16), work)\n"
+        "weights = choice.Candidate('tiny', functools.partial(model.upscaler, tile=16))\n"
+        "batch.upscale_files(choice.Choice(2, weights), work)\n"
         "for i in range(6):\n"
         "    want = model.upscale(np.asarray(Image.open(folder / f'{i}.png')))\n"
         "    assert (np.asarray(Image.open(folder / 'out' / f'{i}.png')) == want).mean() > 0.99\n"
@@ -333,7 +340,7 @@ def test_an_unexpected_exception_does_not_stop_the_other_images(model, photo, tm
 
 def test_an_interrupted_batch_stops_within_an_image(model, photo, tmp_path):
     job = Job(photo, tmp_path / "out.png")
-    pipeline = _Pipeline(functools.partial(model.upscaler, tile=8), Worklist([job]), Options())
+    pipeline = _Pipeline(only(model, tile=8), Worklist([job]), Options())
     pipeline.stopped.set()
     with pytest.raises(UserError, match="interrupted"):
         pipeline.run(job)
@@ -358,3 +365,60 @@ def test_a_folder_of_the_name_of_the_output_is_found_before_the_work(model, phot
     (tmp_path / "out" / "photo.png").mkdir(parents=True)
     with pytest.raises(UserError, match=r"photo\.png is a folder: choose another output"):
         upscale(model, [photo], tmp_path / "out", Options(overwrite=True))
+
+
+@pytest.fixture
+def other_model(random_params, model):
+    return Model.from_params(random_params(model.network, seed=1))
+
+
+@pytest.fixture
+def mixed(photo, tmp_path):
+    """A folder with a PNG file, and JPEG files of the qualities below and at the threshold."""
+    (tmp_path / "mixed").mkdir()
+    image = Image.open(photo)
+    image.save(tmp_path / "mixed" / "a.png")
+    for name, quality in (("b.jpg", CLEAN_FROM - 1), ("c.jpg", CLEAN_FROM)):
+        image.save(tmp_path / "mixed" / name, quality=quality)
+    return tmp_path / "mixed"
+
+
+def test_each_image_is_upscaled_with_the_weights_for_its_quality(model, other_model, mixed, tmp_path, capsys):
+    choice = Choice(2, Candidate("clean", model.upscaler), Candidate("photo", other_model.upscaler))
+    work = list_jobs([mixed], tmp_path / "out", "PNG")
+    outcome = upscale_files(choice, work, Options(format_name="PNG", verbose=True))
+    assert [result.weights for result in outcome.results] == ["clean", "photo", "clean"]
+    for job, expected in zip(work.jobs, (model, other_model, model), strict=True):
+        want = expected.upscale(np.asarray(Image.open(job.image)))
+        np.testing.assert_array_equal(np.asarray(Image.open(job.output)), want)
+    lines = capsys.readouterr().err.splitlines()
+    for name, source, weights in (
+        ("a.png", "PNG", "clean"),
+        ("b.jpg", f"JPEG of quality {CLEAN_FROM - 1}", "photo"),
+        ("c.jpg", f"JPEG of quality {CLEAN_FROM}", "clean"),
+    ):
+        assert f"a2f: {mixed / name}: {source}, {weights}" in lines
+
+
+def test_an_upscaler_is_made_once_for_each_device_and_only_if_an_image_needs_it(model, folder, tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(options)
+        return model.upscaler(**options)
+
+    choice = Choice(2, Candidate("clean", make), Candidate("photo", None))  # None would fail
+    for name in ("c.png", "d.png"):
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    outcome = upscale_files(choice, list_jobs([folder], tmp_path / "out"))
+    assert [result.weights for result in outcome.results] == ["clean"] * 4
+    used = [options["device"] for options in made]
+    assert len(used) == len({*used})
+    assert {options["concurrent"] for options in made} == {4}
+
+
+def test_images_that_are_not_upscaled_have_no_weights(model, folder, tmp_path):
+    upscale(model, [folder / "a.png"], tmp_path / "out" / "a.png")
+    (folder / "bad.png").write_bytes(b"?")
+    outcome = upscale_all(model, [folder], tmp_path / "out", Options(resume=True))
+    assert [(r.status, r.weights) for r in outcome.results] == [("skipped", None), ("failed", None), ("done", "tiny")]

@@ -1,0 +1,101 @@
+"""The weights of `a2f upscale`: the flags that select them, and how they are loaded."""
+
+import argparse
+import functools
+from typing import TYPE_CHECKING, Any
+
+from a2f_jax.catalog import DEFAULT_SCALE, SCALES
+from a2f_jax.cli.commands import WEIGHTS_HELP
+from a2f_jax.errors import UserError
+from a2f_jax.upscaling.choice import CLEAN_FROM
+
+if TYPE_CHECKING:
+    from a2f_jax.model import Model
+    from a2f_jax.upscaling.choice import Choice
+
+_MODEL = "a2f-sd"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model` and `--weights`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--model",
+        help=f"weights that come with the package, as listed by `a2f models`, for all images (default: {_MODEL}, but "
+        f"for JPEG of a quality below {CLEAN_FROM} its weights for JPEG photographs, where there are any of the scale)",
+    )
+    group.add_argument("--weights", metavar="PATH", help=f"other weights for all images: {WEIGHTS_HELP}")
+
+
+def weights_of(args: argparse.Namespace) -> str:
+    """Returns the weights that the arguments select, as `load` takes them; by default those for clean images."""
+    from a2f_jax.models.registry import PEERS
+    from a2f_jax.weights import shipped_weights
+
+    if args.weights is not None:
+        return args.weights
+    model = args.model or _MODEL
+    if model in shipped_weights() or model in PEERS:
+        return model
+    return f"{model}-x{_scale_for(args.scale or DEFAULT_SCALE)}"
+
+
+def _scale_for(factor: float) -> int:
+    return next((scale for scale in SCALES if scale >= factor), SCALES[-1])
+
+
+def load_selected(args: argparse.Namespace) -> "Model":
+    """Loads the weights that `weights_of` returns, to compute in the data type of `--dtype`.
+
+    Raises:
+      UserError: the weights cannot be loaded.
+    """
+    from a2f_jax.model import load
+
+    weights = weights_of(args)
+    try:
+        return load(weights).with_dtype(args.dtype)
+    except UserError as error:
+        if error.parameter != "scale":
+            raise
+        if args.scale in SCALES:
+            return load(weights, int(args.scale)).with_dtype(args.dtype)
+        if not args.scale and not args.size:
+            raise
+        # Weights for another scale would give a wrong image, so the scale is not guessed from the factor.
+        raise UserError(
+            f"{error}. For other factors and for --size, first run a2f convert {weights} FILE.safetensors --scale SCALE"
+        ) from error
+
+
+def choice_of(args: argparse.Namespace, **options: Any) -> "Choice":
+    """Returns the weights to choose from for each image. Those that depend on the image are loaded when it needs them.
+
+    Args:
+      args: the parsed arguments.
+      **options: arguments of `Model.upscaler`.
+
+    Raises:
+      UserError: the selected weights cannot be loaded, or are for another scale than `--scale`.
+    """
+    from a2f_jax.model import load
+    from a2f_jax.upscaling.choice import Candidate, Choice
+    from a2f_jax.weights import shipped_weights
+
+    weights = weights_of(args)
+    if args.model is not None or args.weights is not None:
+        model = load_selected(args)
+        # For each of these scales there are weights that do it better.
+        if args.scale in SCALES and args.scale != model.scale:
+            raise UserError(
+                f"{weights} is for --scale {model.scale}, not {args.scale:g}: choose weights for ×{args.scale:g}"
+            )
+        return Choice(model.scale, Candidate(weights, functools.partial(model.upscaler, **options)))
+
+    def candidate(name: str) -> Candidate:
+        loaded = functools.cache(lambda: load(name).with_dtype(args.dtype))  # once for all devices
+        return Candidate(name, lambda **device: loaded().upscaler(**options, **device))
+
+    photo = f"{weights}-photo"
+    scale = _scale_for(args.scale or DEFAULT_SCALE)
+    return Choice(scale, candidate(weights), candidate(photo) if photo in shipped_weights() else None)
