@@ -44,6 +44,14 @@ def _scale_for(factor: float) -> int:
     return next((scale for scale in SCALES if scale >= factor), SCALES[-1])
 
 
+def default_weights(scale: int) -> list[str]:
+    """Returns the shipped weights of a scale that are used by default: for clean images, and for JPEG photographs."""
+    from a2f_jax.weights import shipped_weights
+
+    clean = f"{_MODEL}-x{scale}"
+    return [clean, *({f"{clean}-photo"} & {*shipped_weights()})]
+
+
 def load_selected(args: argparse.Namespace) -> "Model":
     """Loads the weights that `weights_of` returns, to compute in the data type of `--dtype`.
 
@@ -80,7 +88,6 @@ def choice_of(args: argparse.Namespace, **options: Any) -> "Choice":
     """
     from a2f_jax.model import load
     from a2f_jax.upscaling.choice import Candidate, Choice
-    from a2f_jax.weights import shipped_weights
 
     weights = weights_of(args)
     if args.model is not None or args.weights is not None:
@@ -96,6 +103,5 @@ def choice_of(args: argparse.Namespace, **options: Any) -> "Choice":
         loaded = functools.cache(lambda: load(name).with_dtype(args.dtype))  # once for all devices
         return Candidate(name, lambda **device: loaded().upscaler(**options, **device))
 
-    photo = f"{weights}-photo"
     scale = _scale_for(args.scale or DEFAULT_SCALE)
-    return Choice(scale, candidate(weights), candidate(photo) if photo in shipped_weights() else None)
+    return Choice(scale, *map(candidate, default_weights(scale)))

@@ -5,6 +5,8 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
+from a2f_jax.catalog import SCALES
+from a2f_jax.cli import selection
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_memory, add_pixel_limit, message_of
 from a2f_jax.cli.process import terminable
 from a2f_jax.errors import UserError
@@ -38,18 +40,21 @@ def add(commands: Any) -> None:
     add_pixel_limit(parser)
 
 
-def shipped_models() -> dict[str, dict[int, str]]:
+def shipped_models() -> dict[str, dict[int, Sequence[str]]]:
     """Returns the weights that ship with the package by what the page calls them and by scale.
 
-    For example, `"a2f-sd-x4-photo"` is the ×4 of `"a2f-sd-photo"`.
+    For example, `"a2f-sd-x4-photo"` is the ×4 of `"a2f-sd-photo"`. `"automatic"` chooses for each picture, as
+    `a2f upscale` does by default.
     """
     from a2f_jax.weights import shipped_weights
 
-    models: dict[str, dict[int, str]] = {}
+    models: dict[str, dict[int, Sequence[str]]] = {
+        "automatic": {scale: selection.default_weights(scale) for scale in SCALES}
+    }
     for name in shipped_weights():
         variant, _, rest = name.rpartition("-x")
-        scale, dash, suffix = rest.partition("-")
-        models.setdefault(f"{variant}{dash}{suffix}", {})[int(scale)] = name
+        number, dash, suffix = rest.partition("-")
+        models.setdefault(f"{variant}{dash}{suffix}", {})[int(number)] = [name]
     return models
 
 
@@ -68,9 +73,9 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.progress import say
 
     with listening_socket(args.host, args.port) as listener:
-        models: dict[str, dict[int, str]] = {}
+        models: dict[str, dict[int, Sequence[str]]] = {}
         for label, model in load_labeled(args.weights).items():
-            models[label] = {model.scale: args.weights[len(models)]}
+            models[label] = {model.scale: [args.weights[len(models)]]}
         for label, scales in shipped_models().items():
             models.setdefault(label, {}).update(scales)
         enable_compilation_cache()

@@ -5,7 +5,7 @@ import functools
 import pathlib
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from a2f_jax.images import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import write_picture
-from a2f_jax.model import Model, load
+from a2f_jax.model import load
 from a2f_jax.staging import naming
 from a2f_jax.upscaling.batch import Options, upscale_files
 from a2f_jax.upscaling.choice import Candidate, Choice
@@ -40,6 +40,7 @@ class Upscaled:
       size: width and height of the original in pixels.
       result_size: those of the result.
       shown_size: those of the part that is shown, or None.
+      weights: the weights that were used.
       seconds: the time from reading to writing.
     """
 
@@ -49,6 +50,7 @@ class Upscaled:
     size: tuple[int, int]
     result_size: tuple[int, int]
     shown_size: tuple[int, int] | None
+    weights: str
     seconds: float
 
 
@@ -57,7 +59,7 @@ class Studio:
 
     def __init__(
         self,
-        models: Mapping[str, Mapping[int, str]],
+        models: Mapping[str, Mapping[int, Sequence[str]]],
         *,
         memory: int | None = None,
         pixel_limit: int = PIXEL_LIMIT,
@@ -65,7 +67,8 @@ class Studio:
         """Remembers what there is to choose from.
 
         Args:
-          models: for each name, the weights by their scale, each as `load` takes them.
+          models: for each name, the weights by their scale, each as `load` takes them. Of two, the second are for JPEG
+            photographs, as in `Choice`.
           memory: memory to use, in bytes; by default three quarters of what is free.
           pixel_limit: the largest number of pixels that the header of an image may declare.
         """
@@ -74,16 +77,14 @@ class Studio:
         self._load = functools.cache(load)
         self._folder = tempfile.TemporaryDirectory(prefix="a2f-serve-")
 
-    def model(self, name: str, scale: int) -> Model:
-        """Returns a model, which is loaded when it is first used.
-
-        Raises:
-          UserError: the weights cannot be read, or there are none of this scale.
-        """
+    def _choice(self, name: str, scale: int) -> Choice:
         weights = self.models.get(name, {})
         if scale not in weights:
             raise UserError(f"{name} has no weights for ×{scale}: choose another scale")
-        return self._load(weights[scale])
+        return Choice(scale, *map(self._candidate, weights[scale]))
+
+    def _candidate(self, weights: str) -> Candidate:
+        return Candidate(weights, lambda **device: self._load(weights).upscaler(memory=self._memory, **device))
 
     def upscale(
         self,
@@ -106,7 +107,7 @@ class Studio:
         Raises:
           UserError: the picture cannot be read or upscaled; the message is that of `a2f upscale`. Or `stopped` is set.
         """
-        model = self.model(name, scale)
+        choice = self._choice(name, scale)
         folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder.name))
         output = folder / f"{file.stem}-x{scale}.png"
         done, lock = 0, threading.Lock()
@@ -121,13 +122,12 @@ class Studio:
             on_progress(fraction)
 
         options = Options(pixel_limit=self._pixel_limit, progress=False, on_progress=advance)
-        choice = Choice(scale, Candidate(name, functools.partial(model.upscaler, memory=self._memory)))
         # Messages name the picture as its owner does.
         with naming(file, pathlib.Path(file.name)), naming(output, pathlib.Path(output.name)):
             (result,) = upscale_files(choice, Worklist([Job(file, output)], single=True), options).results
             if result.error:
                 raise result.error
-        assert result.width and result.height and result.seconds is not None
+        assert result.width and result.height and result.weights and result.seconds is not None
         before = after = shown = None
         if result.width * result.height <= SHOWN_PIXELS:
             before, after, shown = _shown_parts(file, output, scale, self._pixel_limit)
@@ -138,6 +138,7 @@ class Studio:
             (result.width // scale, result.height // scale),
             (result.width, result.height),
             shown,
+            result.weights,
             result.seconds,
         )
 

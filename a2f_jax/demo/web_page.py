@@ -45,7 +45,8 @@ footer {display: none !important}
 
 def _describe(upscaled: Upscaled) -> str:
     (width, height), (wide, high) = upscaled.size, upscaled.result_size
-    text = f"{width}×{height} → {wide}×{high} pixels in {upscaled.seconds:.1f} s."
+    weights = pathlib.PurePath(upscaled.weights).name
+    text = f"{width}×{height} → {wide}×{high} pixels in {upscaled.seconds:.1f} s, with {weights}."
     if upscaled.shown_size is None:
         return f"{text} The result is too large to be shown here: download it."
     if upscaled.shown_size != upscaled.result_size:

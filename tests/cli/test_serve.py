@@ -23,10 +23,11 @@ def test_what_cannot_be_served_is_said_in_one_line(fails, tmp_path):
 
 def test_the_page_offers_all_shipped_weights_by_kind_and_scale():
     models = shipped_models()
-    assert models["a2f-sd"] == {scale: f"a2f-sd-x{scale}" for scale in (2, 3, 4)}
-    assert models["a2f-sd-photo"][4] == "a2f-sd-x4-photo"
-    assert {name for scales in models.values() for name in scales.values()} == set(shipped_weights())
-    assert next(iter(models)) == "a2f-sd"  # which is chosen at first
+    assert next(iter(models)) == "automatic"  # which is chosen at first
+    assert models.pop("automatic")[4] == ["a2f-sd-x4", "a2f-sd-x4-photo"]
+    assert models["a2f-sd"] == {scale: [f"a2f-sd-x{scale}"] for scale in (2, 3, 4)}
+    assert models["a2f-sd-photo"][4] == ["a2f-sd-x4-photo"]
+    assert {name for scales in models.values() for (name,) in scales.values()} == set(shipped_weights())
 
 
 def test_without_the_extra_the_remedy_is_named(fails, monkeypatch):

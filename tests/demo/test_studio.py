@@ -11,12 +11,13 @@ from a2f_jax.demo.studio import Studio
 from a2f_jax.errors import UserError
 from a2f_jax.images import Picture, read_picture
 from a2f_jax.images.writing import write_picture
-from a2f_jax.model import load
+from a2f_jax.model import Model, load, save
+from a2f_jax.models.a2f import A2F
 
 
 @pytest.fixture
 def studio(weights):
-    return Studio({"tiny": {2: weights}}, pixel_limit=2000)
+    return Studio({"tiny": {2: [weights]}}, pixel_limit=2000)
 
 
 @pytest.fixture
@@ -56,6 +57,17 @@ def test_16_bits_transparency_and_the_color_profile_are_kept(studio, tmp_path):
     np.testing.assert_array_equal(after.pixels, written.pixels >> 8)  # browsers show 8 bits
     np.testing.assert_array_equal(after.alpha, written.alpha >> 8)
     assert before.alpha.shape == after.alpha.shape
+
+
+def test_of_two_weights_those_for_the_quality_of_the_picture_are_used(photo, weights, tmp_path, random_params):
+    other = str(tmp_path / "other.safetensors")
+    save(Model.from_params(random_params(A2F(scale=2, features=8, blocks=1), seed=1)), other)
+    studio = Studio({"automatic": {2: [weights, other]}})
+    Image.open(photo).save(tmp_path / "photo.jpg", quality=60)
+    for file, expected in ((photo, weights), (tmp_path / "photo.jpg", other)):
+        result = studio.upscale(file, "automatic", 2)
+        assert result.weights == expected
+        np.testing.assert_array_equal(Image.open(result.file), load(expected).upscale(Image.open(file)))
 
 
 def test_of_a_large_result_the_middle_is_shown_and_of_a_very_large_one_nothing(studio, photo, monkeypatch):
