@@ -28,15 +28,15 @@ def picture():
 
 @pytest.fixture
 def options(tmp_path, picture, random_params):
-    """Options for the benchmark, with a Set14 of one image, three photographs and a tiny network ×2."""
+    """Options for the benchmark, with a Set14 of one image, three photographs and two tiny networks ×2."""
     write_rgb(tmp_path / "benchmark/Set14/HR/0.png", picture(0))
     for i in range(3):
         write_rgb(tmp_path / f"photographs/{i}.png", picture(i))
     prepare("mine", scale=2, data_dir=tmp_path / "data", source=tmp_path / "photographs", validation=2, min_size=1)
-    weights = str(tmp_path / "tiny.safetensors")
-    save(Model.from_params(random_params(A2F(scale=2, features=8, blocks=1))), weights)
+    weights = [str(tmp_path / f"{name}.safetensors") for name in ("tiny", "other")]
+    for seed, path in enumerate(weights):
+        save(Model.from_params(random_params(A2F(scale=2, features=8, blocks=1), seed)), path)
     options = {
-        "weights": weights,
         "data": "benchmark",
         "photographs": "mine",
         "data-dir": "data",
@@ -44,12 +44,13 @@ def options(tmp_path, picture, random_params):
     }
     for name in ("data", "data-dir", "output"):
         options[name] = str(tmp_path / options[name])
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
+    return ["--weights", *weights, *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 def test_every_set_is_measured_at_every_quality_with_all_weights_and_bicubic(photo, options, tmp_path, picture):
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- photo -->\n<!-- /photo -->\nafter\n")
+    marks = ("photo", "photo-gains")
+    page.write_text("before\n" + "".join(f"<!-- {mark} -->\n<!-- /{mark} -->\n" for mark in marks) + "after\n")
     photo.main([*options, "--table", str(page)])
     results = json.loads((tmp_path / "photo.json").read_text())
     assert [(r["set"], r["jpeg"], r["n"]) for r in results if r["weights"].startswith("bicubic")] == [
@@ -59,8 +60,18 @@ def test_every_set_is_measured_at_every_quality_with_all_weights_and_bicubic(pho
     for result, quality in zip(results, photo.QUALITIES, strict=False):
         sr = matlab_bicubic(jpeg_compressed(matlab_bicubic(hr, 1 / 2), quality), 2)
         assert result["psnr"] == psnr_y(sr, hr, 2)
-    lines = page.read_text().splitlines()
+    first, second = page.read_text().split("<!-- /photo -->\n")
+    lines = first.splitlines()
     assert lines[2] == "| set | weights | clean | JPEG 95 | JPEG 90 | JPEG 80 | JPEG 60 | JPEG 40 |"
     assert lines[4].startswith(f"| Set14 | bicubic ×2 | {results[0]['psnr']:.2f} / {results[0]['ssim']:.4f} | ")
-    assert len(lines[4:-2]) == 4
+    assert len(lines[4:]) == 6
+    lines = second.splitlines()
+    assert lines[1] == "| set | weights | JPEG 95 | JPEG 92 | JPEG 90 | JPEG 88 | JPEG 86 | JPEG 84 | JPEG 80 |"
+    tiny, other = (
+        next(r for r in results if r["weights"] == f"{name}.safetensors" and r["jpeg"] == 95)
+        for name in ("tiny", "other")
+    )
+    gain = f"{other['psnr'] - tiny['psnr']:+.2f} / {other['ssim'] - tiny['ssim']:+.4f}"
+    assert lines[3].startswith(f"| Set14 | other.safetensors | {gain} | ")
+    assert len(lines[3:-2]) == 2
     assert lines[-1] == "after"
