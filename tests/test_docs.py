@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,6 +55,25 @@ def test_the_examples_of_the_page_on_exporting_give_what_the_model_gives(tmp_pat
         difference = np.asarray(Image.open("photo-x4.png"), int) - np.asarray(model.upscale(image), int)
         assert np.abs(difference).max() <= 1  # where a value is nearly half way between two
         assert (difference != 0).mean() < 0.01
+
+
+def test_the_example_of_choosing_weights_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (device, *_) = jax.local_devices()
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])  # each would compile the programs for itself
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    image.save(photos / "drawing.png")
+    for name, quality in (("from-camera.jpg", 95), ("from-web.jpg", 60)):
+        image.save(photos / name, quality=quality)
+    section = (ROOT / "docs/upscaling.md").read_text().split("## Weights\n")[1]
+    command, output = re.match(r".*?```sh\na2f (.*?)\n```\n\n```\n(.*?)```", section, re.DOTALL).groups()
+    assert cli.main([*shlex.split(command), "--format", "PNG"]) == 0
+    assert {*output.splitlines()} <= {*capsys.readouterr().err.splitlines()}
+    for name, weights in (("from-camera", "a2f-sd-x4"), ("from-web", "a2f-sd-x4-photo")):
+        want = a2f_jax.load(weights).upscale(np.asarray(Image.open(photos / f"{name}.jpg")))
+        np.testing.assert_array_equal(np.asarray(Image.open(f"upscaled/{name}.png")), want)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

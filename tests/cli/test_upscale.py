@@ -18,7 +18,6 @@ from a2f_jax import cli
 from a2f_jax.files import as_path, replacing
 from a2f_jax.staging import local_copy
 from a2f_jax.upscaling import batch
-from a2f_jax.upscaling.choice import CLEAN_FROM
 
 
 def size(path):
@@ -158,6 +157,7 @@ def test_a_batch_is_summarized_and_reported(weights, photo, fails, tmp_path, cap
     assert listed["a.png"]["reason"] == "the output file exists with the expected format and size"
     assert "broken.jpg is not an image or is damaged" in listed["broken.jpg"]["error"]
     assert (listed["c.png"]["width"], listed["c.png"]["height"]) == (88, 80)
+    assert listed["c.png"]["weights"] == weights
 
     (folder / "broken.jpg").unlink()
     assert cli.main([*argv, "--resume"]) == 0
@@ -280,43 +280,3 @@ def test_named_pipes_are_refused_as_images_and_as_weights(photo, fails, tmp_path
 def test_closed_standard_input_is_an_error_of_one_line(weights, fails, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)  # as Python sets it if its descriptor is closed
     assert "standard input is closed" in fails("upscale", "-", "-o", str(tmp_path / "o.png"), "--weights", weights)
-
-
-@pytest.fixture
-def mixed(tmp_path):
-    """A folder with the same picture as PNG and as JPEG of two qualities."""
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8))
-    (tmp_path / "mixed").mkdir()
-    image.save(tmp_path / "mixed" / "a.png")
-    image.save(tmp_path / "mixed" / "b.jpg", quality=60)
-    image.save(tmp_path / "mixed" / "c.jpg", quality=95)
-    return tmp_path / "mixed"
-
-
-def weights_in(report):
-    entries = json.loads(report.read_text())["images"]
-    return {pathlib.Path(entry["image"]).name: entry["weights"] for entry in entries}
-
-
-def test_by_default_the_quality_of_a_jpeg_file_decides_which_shipped_weights_are_used(mixed, tmp_path, capsys):
-    report = tmp_path / "report.json"
-    argv = ["upscale", str(mixed), "-o", str(tmp_path / "out"), "--format", "PNG", "--report", str(report)]
-    assert cli.main([*argv, "--verbose"]) == 0
-    assert weights_in(report) == {"a.png": "a2f-sd-x4", "b.jpg": "a2f-sd-x4-photo", "c.jpg": "a2f-sd-x4"}
-    err = capsys.readouterr().err
-    assert (
-        f"a2f: upscaling with a2f-sd-x4 (×4, float32), JPEG of a quality below {CLEAN_FROM} with a2f-sd-x4-photo" in err
-    )
-    assert f"a2f: {mixed / 'b.jpg'}: JPEG of quality 60, a2f-sd-x4-photo" in err
-    assert f"a2f: {mixed / 'c.jpg'}: JPEG of quality 95, a2f-sd-x4\n" in err
-    assert "a2f: 2 images with a2f-sd-x4, 1 image with a2f-sd-x4-photo" in err
-    want = a2f_jax.load("a2f-sd-x4-photo").upscale(np.asarray(Image.open(mixed / "b.jpg")))
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "b.png")), want)
-
-
-def test_a_model_that_is_named_is_for_all_images(mixed, tmp_path, capsys):
-    report = tmp_path / "report.json"
-    argv = ["upscale", str(mixed), "-o", str(tmp_path / "out"), "--report", str(report), "--model", "a2f-sd"]
-    assert cli.main(argv) == 0
-    assert {*weights_in(report).values()} == {"a2f-sd-x4"}
-    assert "a2f-sd-x4" not in capsys.readouterr().err

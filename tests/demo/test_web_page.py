@@ -75,6 +75,7 @@ def test_a_picture_is_upscaled_compared_and_downloaded(width, server, browser, p
     page.locator("#start:disabled").wait_for()  # nothing to upscale yet
     choose(page, picture)
     page.locator("#status").get_by_text("52×40 → 104×80 pixels").wait_for()
+    assert "with tiny.safetensors" in page.locator("#status").inner_text()
     images = page.locator("#slider img")
     images.nth(1).wait_for()
     sizes = images.evaluate_all("images => images.map(image => [image.naturalWidth, image.naturalHeight])")
