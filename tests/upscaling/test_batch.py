@@ -9,6 +9,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -368,6 +369,13 @@ def test_a_folder_of_the_name_of_the_output_is_found_before_the_work(model, phot
 
 
 @pytest.fixture
+def two_devices(monkeypatch):
+    """Instead of eight, each of which would compile the programs for itself."""
+    devices = jax.local_devices()[:2]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+
+
+@pytest.fixture
 def other_model(random_params, model):
     return Model.from_params(random_params(model.network, seed=1))
 
@@ -383,6 +391,7 @@ def mixed(photo, tmp_path):
     return tmp_path / "mixed"
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_each_image_is_upscaled_with_the_weights_for_its_quality(model, other_model, mixed, tmp_path, capsys):
     choice = Choice(2, Candidate("clean", model.upscaler), Candidate("photo", other_model.upscaler))
     work = list_jobs([mixed], tmp_path / "out", "PNG")
@@ -400,6 +409,7 @@ def test_each_image_is_upscaled_with_the_weights_for_its_quality(model, other_mo
         assert f"a2f: {mixed / name}: {source}, {weights}" in lines
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_an_upscaler_is_made_once_for_each_device_and_only_if_an_image_needs_it(model, folder, tmp_path):
     made = []
 
@@ -414,7 +424,7 @@ def test_an_upscaler_is_made_once_for_each_device_and_only_if_an_image_needs_it(
     assert [result.weights for result in outcome.results] == ["clean"] * 4
     used = [options["device"] for options in made]
     assert len(used) == len({*used})
-    assert {options["concurrent"] for options in made} == {4}
+    assert {options["concurrent"] for options in made} == {2}
 
 
 def test_images_that_are_not_upscaled_have_no_weights(model, folder, tmp_path):
