@@ -37,7 +37,10 @@ def weights_of(args: argparse.Namespace) -> str:
     model = args.model or _MODEL
     if model in shipped_weights() or model in PEERS:
         return model
-    return f"{model}-x{_scale_for(args.scale or DEFAULT_SCALE)}"
+    scale = _scale_for(args.scale or DEFAULT_SCALE)
+    variant, _, suffix = model.rpartition("-")
+    with_suffix = f"{variant}-x{scale}-{suffix}"  # a2f-sd-photo stands for a2f-sd-x4-photo, as on the page of a2f serve
+    return with_suffix if with_suffix in shipped_weights() else f"{model}-x{scale}"
 
 
 def _scale_for(factor: float) -> int:

@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from a2f_jax.cli import selection
+from a2f_jax.errors import UserError
 
 
 @pytest.fixture
@@ -41,3 +42,10 @@ def test_weights_that_are_named_leave_no_choice(choice, name):
 def test_a_variant_that_is_named_stands_for_its_weights_for_clean_images(choice):
     assert choice("--model", "a2f-sd") == (4, "a2f-sd-x4", None)
     assert choice("--model", "a2f-sd", "--scale", "2.5") == (3, "a2f-sd-x3", None)
+
+
+def test_a_name_without_a_scale_may_have_a_suffix(choice):
+    assert choice("--model", "a2f-sd-photo") == (4, "a2f-sd-x4-photo", None)
+    assert choice("--model", "a2f-sd-photo", "--scale", "2") == (2, "a2f-sd-x2-photo", None)
+    with pytest.raises(UserError, match=r"a2f-sd-photo-x3"):
+        choice("--model", "a2f-sd-photo", "--scale", "3")
