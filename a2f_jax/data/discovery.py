@@ -144,6 +144,31 @@ def unreadable_folders(folder: pathlib.Path) -> list[str]:
     return sorted(pathlib.Path(error.filename).relative_to(folder).as_posix() for error in errors)
 
 
+def check_folders(name: str, folder: pathlib.Path, lr_folder: pathlib.Path | None) -> None:
+    """Checks that the folders of a dataset's images exist and can be listed.
+
+    Args:
+      name: the name of the dataset.
+      folder: contains its files.
+      lr_folder: contains its LR images, or None if they are not apart.
+
+    Raises:
+      UserError: one of them is not a folder, or cannot be listed.
+    """
+    for path, content, parameter in (
+        (folder, f"images of {name}", "source"),
+        (lr_folder, "LR images", "lr_source"),
+    ):
+        if path is None:
+            continue
+        if not path.is_dir():
+            raise UserError(f"{path} is not a folder: pass the folder with the {content}", parameter=parameter)
+        try:
+            next(path.iterdir(), None)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}", parameter=parameter) from error
+
+
 def find(name: str, folder: pathlib.Path | None, scale: int, lr_folder: pathlib.Path | None = None) -> Splits:
     """Finds the pairs of a dataset.
 
@@ -163,10 +188,7 @@ def find(name: str, folder: pathlib.Path | None, scale: int, lr_folder: pathlib.
         return sample()
     if folder is None:
         raise UserError(f"{name} is prepared from a folder of images: pass the folder", parameter="source")
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: pass the folder with the images of {name}", parameter="source")
-    if lr_folder is not None and not lr_folder.is_dir():
-        raise UserError(f"{lr_folder} is not a folder: pass the folder with the LR images", parameter="lr_source")
+    check_folders(name, folder, lr_folder)
     if name == "div2k":
         splits = find_div2k(folder, scale)
     elif name in BENCHMARK_SETS:

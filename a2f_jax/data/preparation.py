@@ -13,7 +13,7 @@ from PIL import Image
 
 from a2f_jax import buckets
 from a2f_jax.catalog import MIN_SIZE
-from a2f_jax.data.discovery import find, has_own_splits, unreadable_folders, unsupported_images
+from a2f_jax.data.discovery import check_folders, find, has_own_splits, unreadable_folders, unsupported_images
 from a2f_jax.data.div2k import download_div2k
 from a2f_jax.data.holdout import check_count, held_out
 from a2f_jax.data.locations import (
@@ -151,10 +151,15 @@ def prepare(
         "progress": progress,
     }
     folder, lr_folder = (None if path is None else resolved(as_path(path)) for path in (source, lr_source))
-    if lr_folder is not None and (folder is None or has_own_splits(name)):
+    if name == "sample" and source is not None:
+        raise UserError("sample has its own images: omit source, or choose another name", parameter="source")
+    if lr_folder is not None and has_own_splits(name):
+        raise UserError(f"{name} has its own layout: omit lr_source", parameter="lr_source")
+    if folder is not None:
+        check_folders(name, folder, lr_folder)
+    elif lr_folder is not None:
         raise UserError(
-            f"{name} has its own layout: omit lr_source" if has_own_splits(name) else "lr_source requires source",
-            parameter="lr_source",
+            f"{lr_folder} has only the LR images: pass the folder with the HR images too", parameter="source"
         )
     if any(path is not None and buckets.in_bucket(path) for path in (folder, lr_folder)):
         with contextlib.ExitStack() as stack:
@@ -162,8 +167,6 @@ def prepare(
             return prepare(name, data_dir=root, source=copies[0], lr_source=copies[1], **options)
     if buckets.in_bucket(root):
         return _prepare_in_bucket(name, root, source=folder, lr_source=lr_folder, **options)
-    if name == "sample" and source is not None:
-        raise UserError("sample has its own images: omit source, or choose another name", parameter="source")
     published_splits = has_own_splits(name)
     for parameter, value in (("validation", validation), ("skip_bad", skip_bad)):
         if value and published_splits:

@@ -373,23 +373,28 @@ def test_pairs_in_two_folders_are_prepared_as_pairs_and_sizes_are_checked_pair_b
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "message", "remedy"),
     [
-        ("mine", {"lr_source": "lr"}, "lr_source requires source"),
-        ("div2k", {"source": "hr", "lr_source": "lr"}, "div2k has its own layout: omit lr_source"),
-        ("set5", {"source": "hr", "lr_source": "lr"}, "set5 has its own layout: omit lr_source"),
+        ("mine", {"lr_source": "lr"}, "lr has only the LR images: pass the folder with the HR images too", "source"),
+        ("div2k", {"source": "hr", "lr_source": "lr"}, "div2k has its own layout: omit lr_source", "lr_source"),
+        ("set5", {"source": "hr", "lr_source": "lr"}, "set5 has its own layout: omit lr_source", "lr_source"),
+        ("mine", {"source": "none"}, "none is not a folder: pass the folder with the images of mine", "source"),
+        ("mine", {"source": "file"}, "file is not a folder: pass the folder with the images of mine", "source"),
+        ("div2k", {"source": "none"}, "none is not a folder: pass the folder with the images of div2k", "source"),
         (
             "mine",
-            {"source": ".", "lr_source": "nowhere"},
-            "nowhere is not a folder: pass the folder with the LR images",
+            {"source": ".", "lr_source": "none"},
+            "none is not a folder: pass the folder with the LR images",
+            "lr_source",
         ),
     ],
 )
-def test_a_folder_of_lr_images_needs_one_of_hr_images(data_dir, tmp_path, monkeypatch, name, options, message):
+def test_folders_of_images_that_are_missing_are_named(data_dir, tmp_path, monkeypatch, name, options, message, remedy):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     with pytest.raises(UserError, match=message) as refused:
         prepare(name, scale=2, data_dir=data_dir, **options)
-    assert refused.value.parameter == "lr_source"
+    assert refused.value.parameter == remedy
 
 
 def test_the_home_folder_is_expanded(photos, tmp_path, monkeypatch):
@@ -447,6 +452,16 @@ def test_unreadable_folders_are_refused_or_left_out_by_name(photos, data_dir, mo
     assert not data_dir.exists()
     assert split_sizes(prepare("photos", **arguments, skip_bad=True)) == {"train": 9, "validation": 1}
     assert "left out: folders that cannot be read: private" in capfd.readouterr().err
+
+
+def test_a_source_that_cannot_be_listed_is_not_to_be_left_out(photos, data_dir, monkeypatch):
+    def refuse(folder):  # permissions do not apply to root
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=f"cannot read {photos}: Permission denied") as error:
+        prepare("photos", scale=2, data_dir=data_dir, source=photos)
+    assert error.value.parameter == "source"
 
 
 def test_images_whose_names_are_not_utf_8_are_refused_or_left_out(photos, data_dir, capfd):
