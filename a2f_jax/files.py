@@ -106,6 +106,23 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
 
 
+def check_file_writable(file: str | os.PathLike[str]) -> None:
+    """Checks that a file can be created or replaced, and leaves no trace.
+
+    Args:
+      file: the file; missing folders above it count as writable if they can be created.
+
+    Raises:
+      UserError: it is a folder, a named pipe, a device or a socket, or no file can be created in its folder.
+    """
+    file = _path(file)
+    if is_folder(file):
+        raise UserError(f"{file} is a folder: add the name of a file")
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file} is not a regular file: choose another name")
+    check_writable(file.parent)
+
+
 def format_bytes(count: int) -> str:
     """Formats a number of bytes for a message, in the units that `a2f_jax.upscaling.plan.parse_bytes` reads.
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -292,6 +293,27 @@ def load_labeled(weights: Sequence[str | os.PathLike[str]], scale: int | None = 
     return {label: load(path, scale) for label, path in zip(labels, weights, strict=True)}
 
 
+def refuse_name(model: Any) -> None:
+    """Checks that what has been passed as a model is not the name or the path of its weights.
+
+    Raises:
+      TypeError: it is.
+    """
+    if isinstance(model, str | os.PathLike):
+        raise TypeError(f"expected a model, got the name of one: use a2f_jax.load({os.fspath(model)!r})")
+
+
+def check_model(model: Any) -> None:
+    """Checks that what has been passed as a model is a `Model`.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    refuse_name(model)
+    if not isinstance(model, Model):
+        raise TypeError(f"expected a model, as a2f_jax.load returns it, got {type(model).__name__}")
+
+
 def average(models: Sequence[Model]) -> Model:
     """Averages the weights of several models of the same network, each with the same weight.
 
@@ -306,8 +328,11 @@ def average(models: Sequence[Model]) -> Model:
       The model with the averaged parameters, and the metadata that all models share.
 
     Raises:
-      UserError: there are fewer than two models, or their networks or scales differ.
+      TypeError: one of them is not a `Model`.
+      UserError: there are fewer than two models, their networks or scales differ, or two have the same weights.
     """
+    for model in models:
+        check_model(model)
     return average_labeled({f"model {i}": model for i, model in enumerate(models)})
 
 
@@ -326,6 +351,9 @@ def average_labeled(models: Mapping[str, Model]) -> Model:
                 f"{other} is {model.variant} ×{model.scale}, but {label} is {first.variant} ×{first.scale}: average "
                 "weights of one network and scale"
             )
+    for (label, first_of_two), (other, second) in itertools.combinations(models.items(), 2):
+        if all(map(np.array_equal, jax.tree.leaves(first_of_two.params), jax.tree.leaves(second.params))):
+            raise UserError(f"{label} and {other} are the same weights: leave out one of them")
     params = jax.tree.map(
         lambda *each: np.mean(np.stack(each), 0, np.float64).astype(np.float32), *(m.params for m in models.values())
     )
@@ -343,8 +371,10 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
       metadata: entries to add to the model's own metadata.
 
     Raises:
+      TypeError: `model` is not a `Model`.
       UserError: the file has another suffix or cannot be written.
     """
+    check_model(model)
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
     if model.variant in PEERS:
         about["network"] = model.variant

@@ -10,7 +10,16 @@ import time
 import pytest
 
 from a2f_jax.errors import UserError
-from a2f_jax.files import check_regular, check_writable, format_bytes, local_path, locked, replacing, require_space
+from a2f_jax.files import (
+    check_file_writable,
+    check_regular,
+    check_writable,
+    format_bytes,
+    local_path,
+    locked,
+    replacing,
+    require_space,
+)
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -128,6 +137,21 @@ def test_a_tilde_expands_to_the_home_folder(monkeypatch):
     assert local_path(pathlib.Path("runs/~backup")) == pathlib.Path("runs/~backup")
     with pytest.raises(UserError, match="~nobody-at-all/x: the user after ~ does not exist"):
         local_path("~nobody-at-all/x")
+
+
+def test_a_file_that_cannot_be_written_is_told_from_one_that_can(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").touch()
+    for path, message in (
+        (tmp_path, "is a folder: add the name of a file"),
+        (tmp_path / "fifo", "is not a regular file: choose another name"),
+        (tmp_path / "file/below", "cannot write to"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_file_writable(path)
+    for path in (tmp_path / "file", tmp_path / "new", tmp_path / "missing/new"):
+        check_file_writable(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "file"]
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket", "file:/run"])

@@ -1,11 +1,15 @@
 """`Model`, and the folding of weight normalization."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model, average, fold_weight_norm, infer_network, load, load_labeled, variant_of
 from a2f_jax.models.a2f import A2F, build
@@ -166,6 +170,31 @@ def test_the_average_of_models_has_the_means_of_their_parameters_and_what_their_
     assert found.metadata == {"data": "photos"}  # neither the step nor the scores are those of the average
     with pytest.raises(UserError, match="model 1 is a2f-4x1 ×3, but model 0 is a2f-16x2 ×3"):
         average([first, Model.from_params(random_params(A2F(scale=3, features=4, blocks=1)))])
+
+
+def test_the_same_weights_are_not_averaged_with_themselves(model, random_params):
+    copied = Model.from_params(jax.tree.map(np.copy, model.params))
+    other = Model(model.network, random_params(model.network, 1))
+    with pytest.raises(UserError, match="model 0 and model 2 are the same weights: leave out one of them"):
+        average([model, other, copied])
+
+
+@pytest.mark.parametrize("given", ["a2f-sd-x4", pathlib.Path("run")])
+def test_the_name_of_weights_in_place_of_a_model_is_answered_with_load(given, model, tmp_path):
+    for call in (
+        lambda: a2f_jax.average([model, given]),
+        lambda: a2f_jax.export(given, tmp_path / "model.onnx"),
+        lambda: a2f_jax.save(given, tmp_path / "model.safetensors"),
+        lambda: a2f_jax.evaluate(given, ["sample"]),
+    ):
+        with pytest.raises(TypeError, match=re.escape(f"got the name of one: use a2f_jax.load({str(given)!r})")):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_a_model_is_refused(model, tmp_path):
+    with pytest.raises(TypeError, match=r"expected a model, as a2f_jax.load returns it, got dict"):
+        a2f_jax.save(model.params, tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [int, np.float16, None])

@@ -4,9 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
-from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, check_regular, check_writable, exists
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, output_file
 
 
 def add(commands: Any) -> None:
@@ -33,13 +31,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Averages the weights and prints what the result is."""
-    output = as_path(args.output)
-    if output.suffix != ".safetensors":
-        raise UserError(f"{output} does not end in .safetensors: choose another --output")
-    check_regular(output)
-    if exists(output) and not args.overwrite:
-        raise UserError(f"{output} exists: choose another --output or pass --overwrite")
-    check_writable(output.parent)
+    output = output_file(args.output, overwrite=args.overwrite, suffix=".safetensors")
 
     from a2f_jax.model import average_labeled, load_labeled, save
 

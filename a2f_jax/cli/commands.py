@@ -1,11 +1,13 @@
 """Argument types, help texts and set-up that several commands share."""
 
 import argparse
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from a2f_jax.catalog import SCALES
 from a2f_jax.errors import UserError
+from a2f_jax.files import as_path, check_file_writable, check_writable, exists, is_folder, resolved
 
 WEIGHTS_HELP = (
     "a .safetensors file, a .pt, .pth or .npz file with weights that a network's authors published, a training run's "
@@ -68,6 +70,60 @@ def add_jpeg(parser: argparse.ArgumentParser) -> None:
 def message_of(error: UserError) -> str:
     """Returns the message of an error, followed by the flag that remedies it if there is one."""
     return f"{error} (--{error.parameter.replace('_', '-')})" if error.parameter else str(error)
+
+
+def output_file(text: str, *, overwrite: bool | None, flag: str = "--output", suffix: str = "") -> pathlib.Path:
+    """Returns the path of a file to write, after checking, before the work, that it can be and that nothing is lost.
+
+    Args:
+      text: the path as passed by the user.
+      overwrite: whether an existing file may be replaced, or None if the command has no `--overwrite`.
+      flag: what the command line calls the file.
+      suffix: what its name must end in.
+
+    Raises:
+      UserError: it is a folder, exists, has another suffix, cannot be written, or is among the checkpoints of a run.
+    """
+    path = as_path(text)
+    if suffix and path.suffix != suffix:
+        raise UserError(f"the name of {path} must end in {suffix}: choose another {flag}")
+    _refuse_among_checkpoints(path, flag)
+    _refuse_existing(path, overwrite, flag)
+    check_file_writable(path)
+    return path
+
+
+def output_folder(text: str, names: Sequence[str], *, overwrite: bool, flag: str = "--output") -> pathlib.Path:
+    """Returns the path of a folder to write files to, after the checks of `output_file`.
+
+    Args:
+      text: the path as passed by the user.
+      names: what will be written there.
+      overwrite: whether existing files of these names may be replaced.
+      flag: what the command line calls the folder.
+
+    Raises:
+      UserError: one of the files exists, none can be written, or the folder is among the checkpoints of a run.
+    """
+    folder = as_path(text)
+    _refuse_among_checkpoints(folder, flag)
+    for name in names:
+        _refuse_existing(folder / name, overwrite, flag)
+    check_writable(folder)
+    return folder
+
+
+def _refuse_existing(path: pathlib.Path, overwrite: bool | None, flag: str) -> None:
+    if exists(path) and not is_folder(path) and not overwrite:
+        remedy = "" if overwrite is None else " or pass --overwrite"
+        raise UserError(f"{path} exists: choose another {flag}{remedy}")
+
+
+def _refuse_among_checkpoints(path: pathlib.Path, flag: str) -> None:
+    # A later `checkpoints/*` would include the file, and a run deletes its old checkpoints with all that is in them.
+    for folder in (resolved(path), *resolved(path).parents):
+        if folder.name == "checkpoints" and any(folder.glob("*/params")):
+            raise UserError(f"{path} is among the checkpoints of a training run: choose another {flag}")
 
 
 def byte_count(text: str) -> int:

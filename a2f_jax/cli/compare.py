@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_jpeg, add_scale, rectangle
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_jpeg, add_scale, output_file, rectangle
 from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, check_regular, check_writable, exists, resolved
+from a2f_jax.files import as_path, resolved
 
 
 def add(commands: Any) -> None:
@@ -52,13 +52,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     output, truth = as_path(args.output), as_path(args.truth)
     if resolved(output) == resolved(truth):
         raise UserError(f"{output} is the input image: choose another --output")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder: pass an image file as --output")
-    check_regular(output)
-    if exists(output) and not args.overwrite:
-        raise UserError(f"{output} exists: choose another --output or pass --overwrite")
+    output_file(args.output, overwrite=args.overwrite)
     format_of(output)
-    check_writable(output.parent)
     enable_compilation_cache()
     with local_copy(truth) as file:
         pixels = read_rgb(file)

@@ -4,9 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
-from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, check_writable
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, output_file
 
 
 def add(commands: Any) -> None:
@@ -26,10 +24,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Converts the weights and prints what they are."""
-    target = as_path(args.target)
-    if target.exists() and not args.overwrite:
-        raise UserError(f"{target} exists: choose another FILE or pass --overwrite")
-    check_writable(target.parent)
+    target = output_file(args.target, overwrite=args.overwrite, flag="FILE", suffix=".safetensors")
 
     from a2f_jax.model import load, save
 

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from a2f_jax.cli.commands import output_file
 from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, check_regular, check_writable, exists, format_bytes, replacing
+from a2f_jax.files import format_bytes, replacing
 
 if TYPE_CHECKING:
     from a2f_jax.hardware import Accelerator, ProgramCosts, Target
@@ -45,12 +46,7 @@ def json_path(args: argparse.Namespace) -> pathlib.Path | None:
         raise UserError("--json is only for the figures of --compile-for")
     if args.json == "-":
         raise UserError("--json writes a file, because the table goes to standard output: choose a name")
-    path = as_path(args.json)
-    check_regular(path)
-    if exists(path):
-        raise UserError(f"{path} exists: choose another --json")
-    check_writable(path.parent)
-    return path
+    return output_file(args.json, overwrite=None, flag="--json")
 
 
 def write_json(path: pathlib.Path, figures: Mapping[str, Any]) -> None:

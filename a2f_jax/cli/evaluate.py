@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.catalog import SCALES
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_jpeg, add_scale, names
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_jpeg, add_scale, names, output_folder
 from a2f_jax.errors import UserError
 
 
@@ -50,21 +50,23 @@ def add(commands: Any) -> None:
     parser.add_argument("--lpips", action="store_true", help="also measure LPIPS (requires the extra [lpips])")
     add_jpeg(parser)
     parser.add_argument("--output", metavar="DIR", help="folder for results.json and results.md, also gs://...")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results that DIR has already")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Evaluates the models and prints a table of their scores."""
     from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.evaluation.benchmark import Bicubic, Evaluable, evaluate_models
-    from a2f_jax.evaluation.tables import terminal_table
+    from a2f_jax.evaluation.tables import RESULT_FILES, terminal_table
     from a2f_jax.model import load_labeled
 
+    output = None if args.output is None else output_folder(args.output, RESULT_FILES, overwrite=args.overwrite)
     models: list[tuple[Evaluable, str | None]] = [(Bicubic(args.bicubic), None)] if args.bicubic else []
     models += zip(load_labeled(args.weights, args.scale).values(), args.weights, strict=True)
     if not models:
         raise UserError("no model to evaluate: pass --weights, --bicubic, or both")
     enable_compilation_cache()
     results = evaluate_models(
-        models, args.datasets, data_dir=args.data, lpips=args.lpips, jpeg=args.jpeg, output=args.output
+        models, args.datasets, data_dir=args.data, lpips=args.lpips, jpeg=args.jpeg, output=output
     )
     print(terminal_table(results, sys.stdout.encoding or "utf-8"))

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.catalog import EXPORT_FORMATS
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
-from a2f_jax.errors import UserError
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale, output_file
 
 
 def add(commands: Any) -> None:
@@ -47,15 +46,11 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Exports the model and prints what the file contains."""
     from a2f_jax.exporting.formats import check_export, export
-    from a2f_jax.files import as_path, check_regular, check_writable, exists
+    from a2f_jax.files import as_path
     from a2f_jax.model import load
 
-    target = as_path(args.output)
-    check_export(target, args.dtype)
-    check_regular(target)
-    if exists(target) and not args.overwrite:
-        raise UserError(f"{target} exists: choose another FILE or pass --overwrite")
-    check_writable(target.parent)
+    check_export(as_path(args.output), args.dtype)
+    target = output_file(args.output, overwrite=args.overwrite)
     model = load(args.weights, args.scale)
     export(model, target, input=args.input, dtype=args.dtype)
     print(f"{target}: {model.variant} ×{model.scale}, {args.input} [N, H, W, 3] in 0..255")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names, rectangle
+from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names, output_folder, rectangle
 
 
 def add(commands: Any) -> None:
@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
         help="images for the visual comparison, each with the region to enlarge: left, top, width and height in pixels "
         "(default: barbara and a façade, or photographs from scikit-image)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the report that DIR has already")
 
 
 def _image_and_rectangle(text: str) -> tuple[str, tuple[int, ...]]:
@@ -54,11 +55,12 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Writes the report and prints the path of its HTML file."""
     from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.evaluation.paper import SETS
-    from a2f_jax.report.build import report
+    from a2f_jax.report.build import REPORT_FILES, report
 
+    output = output_folder(args.output, REPORT_FILES, overwrite=args.overwrite)
     enable_compilation_cache()
     file = report(
-        args.output,
+        output,
         weights=args.weights,
         data_dir=args.data,
         datasets=args.datasets or SETS,

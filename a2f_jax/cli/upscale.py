@@ -17,6 +17,7 @@ from a2f_jax.cli.commands import (
     byte_count,
     count,
     message_of,
+    output_file,
 )
 from a2f_jax.cli.process import terminable
 from a2f_jax.errors import UserError, shorten
@@ -170,21 +171,14 @@ def _is_report(path: pathlib.Path) -> bool:
 
 
 def _report_path(args: argparse.Namespace, work: "Worklist") -> pathlib.Path:
-    from a2f_jax.files import as_path, check_writable, exists, is_folder, resolved
+    from a2f_jax.files import as_path, resolved
 
-    text = args.report
-    report = as_path(text)
+    report = as_path(args.report)
     if resolved(report) in {resolved(path) for job in work.jobs for path in (job.image, job.output)}:
-        raise UserError(f"--report {text} would replace an image: choose another name for the report")
-    if is_folder(report):
-        raise UserError(f"--report {text} is a folder: add the name of a file")
-    if report.exists() and not report.is_file():
-        raise UserError(f"--report {text} is not a regular file: choose another name for the report")
+        raise UserError(f"{report} would replace an image: choose another --report")
     # With --resume, the same command line runs again, and replaces the report of the interrupted run.
-    if exists(report) and not args.overwrite and not (args.resume and _is_report(report)):
-        raise UserError(f"--report {text} exists: choose another name for the report or pass --overwrite")
-    check_writable(report.parent)
-    return report
+    overwrite = args.overwrite or (args.resume and _is_report(report))
+    return output_file(args.report, overwrite=overwrite, flag="--report")
 
 
 def _write_report(path: pathlib.Path, outcome: "Outcome", work: "Worklist") -> None:

@@ -16,6 +16,7 @@ from a2f_jax.evaluation import lpips as lpips_metric
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.tables import flat_rows, write_results
 from a2f_jax.files import as_path, check_writable
+from a2f_jax.model import refuse_name
 from a2f_jax.progress import progress_bar
 
 
@@ -62,6 +63,7 @@ def _evaluable(model: Any, scale: int | None) -> Evaluable:
         if scale not in (None, model.scale):
             raise ValueError(f"the model upscales by {model.scale}, not by {scale}: leave out scale")
         return model
+    refuse_name(model)
     if not callable(model):
         raise TypeError(f"expected a model or a function that upscales an image, got {type(model).__name__}")
     if scale is None:
@@ -138,7 +140,8 @@ def evaluate(
       per_image: whether to return the scores of every image, or their means.
       lpips: whether to measure LPIPS as well, which requires the extra `[lpips]`.
       jpeg: a quality, 1..100, at which the LR images are saved as JPEG (4:2:0) and read again before they are upscaled.
-      output: a folder for `results.json` and `results.md`, which are rewritten after each dataset.
+      output: a folder for `results.json` and `results.md`, which are written again after each dataset; existing ones
+        are replaced.
       progress: whether to show a progress bar on standard error.
 
     Returns:

@@ -13,6 +13,9 @@ from a2f_jax.files import as_path, replacing
 # Metric -> its heading, the decimals of measured and of published values.
 _METRICS = {"psnr": ("PSNR/dB", 3, 2), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
 
+RESULT_FILES = ("results.json", "results.md")
+"""What `write_results` writes."""
+
 _TEXT_COLUMNS = ("dataset", "LR", "model", "weights")
 
 # Replacements of characters that an output stream may not be able to encode.
@@ -162,4 +165,4 @@ PSNR and SSIM are computed on the Y channel after cropping `scale` pixels from e
 image. The columns "paper" show the published scores; Δ is measured − paper. LR images of "JPEG Q" were saved as
 JPEG with quality Q and 4:2:0 chroma.
 """
-    write_files({"results.json": json_text(results), "results.md": report}, folder)
+    write_files(dict(zip(RESULT_FILES, (json_text(results), report), strict=True)), folder)

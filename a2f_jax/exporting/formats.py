@@ -13,8 +13,8 @@ from a2f_jax import __version__
 from a2f_jax.catalog import EXPORT_FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.exporting.onnx_translation import UntranslatableError
-from a2f_jax.files import as_path, replacing
-from a2f_jax.model import Model
+from a2f_jax.files import as_path, check_file_writable, replacing
+from a2f_jax.model import Model, check_model
 
 InputType = Literal["float32", "uint8"]
 """Data type of the input and the output of an exported model."""
@@ -27,18 +27,18 @@ _DTYPES = {".onnx": ("float32", "float16"), ".stablehlo": ("float32", "float16",
 
 
 def check_export(path: pathlib.Path, dtype: Any) -> str:
-    """Checks, before any work is done, that a file of a kind can be written.
+    """Checks, before any work is done, that a model can be exported to a file.
 
     Args:
-      path: the file, of which only the suffix matters.
+      path: the file.
       dtype: data type of the computation.
 
     Returns:
       The suffix, one of `EXPORT_FORMATS`.
 
     Raises:
-      UserError: the suffix is another one, the format does not support the data type, or the package that writes it is
-        not installed.
+      UserError: the suffix is another one, the format does not support the data type, the package that writes it is
+        not installed, or the file cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in EXPORT_FORMATS:
@@ -50,6 +50,7 @@ def check_export(path: pathlib.Path, dtype: Any) -> str:
         )
     if importlib.util.find_spec(EXPORT_FORMATS[suffix].library) is None:
         raise UserError(f"{suffix} files require an optional package: pip install 'a2f_jax[export]'")
+    check_file_writable(path)
     return suffix
 
 
@@ -70,10 +71,12 @@ def export(model: Model, path: str | os.PathLike[str], *, input: InputType = "fl
         model. float16 also halves the size of an ONNX file.
 
     Raises:
+      TypeError: `model` is not a `Model`.
       ValueError: `input` is another data type.
       UserError: the file has another suffix or cannot be written, the format does not support `dtype`, an optional
         package is missing, or the network cannot be exported.
     """
+    check_model(model)
     path = as_path(path)
     dtype = jnp.dtype(model.network.dtype if dtype is None else dtype)
     suffix = check_export(path, dtype)
@@ -84,10 +87,11 @@ def export(model: Model, path: str | os.PathLike[str], *, input: InputType = "fl
     try:
         data = write(model, input)
     except UntranslatableError as error:
-        raise UserError(f"{model.variant} cannot be exported to {suffix}: {error}") from error
+        raise UserError(f"cannot export {model.variant} to {path}: {error}. Export it to .stablehlo") from error
     except TypeError as error:  # of JAX: a symbol is used as a number
         raise UserError(
-            f"{model.variant} cannot be exported: it interpolates with weights that are computed for one image size"
+            f"cannot export {model.variant} to {path}: it interpolates with weights that are computed for one image "
+            "size. Upscale with a2f_jax, or export weights of another network"
         ) from error
     with replacing(path) as file:
         file.write(data)

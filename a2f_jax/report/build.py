@@ -18,6 +18,9 @@ from a2f_jax.report import measure
 from a2f_jax.report.page import PageFigure, Section, markdown, page
 from a2f_jax.staging import local_copy
 
+REPORT_FILES = ("report.md", "report.html", "report.json")
+"""What `report` writes besides figures."""
+
 
 def report(
     output: str | os.PathLike[str],
@@ -31,7 +34,8 @@ def report(
     """Writes the tables and figures of the paper, and adds rows for the models that are measured here.
 
     Args:
-      output: the folder for `report.md`, `report.html` (self-contained), `report.json` and `figures/`.
+      output: the folder for `report.md`, `report.html` (self-contained), `report.json` and `figures/`;
+        existing ones are replaced.
       weights: the weights to measure: files, folders of training runs, or names that `a2f_jax.load` accepts.
       data_dir: a folder with prepared datasets or with the original benchmark sets. Without it, no benchmark scores are
         measured.
@@ -110,12 +114,11 @@ def _write(output: pathlib.Path, benchmarks: Mapping[str, Any], made: Mapping[st
     written = [section for section, _ in made.values()]
     pictures = [part for section in written for part in section.parts if isinstance(part, PageFigure)]
     numbers = {"about": about, "benchmarks": benchmarks, **{name: values for name, (_, values) in made.items()}}
+    texts = markdown(title, lead, written), page(title, lead, written), json_text(numbers)
     write_files(
         {
             **{picture.path: picture.png for picture in pictures},
-            "report.md": markdown(title, lead, written),
-            "report.html": page(title, lead, written),
-            "report.json": json_text(numbers),
+            **dict(zip(REPORT_FILES, texts, strict=True)),
         },
         output,
     )

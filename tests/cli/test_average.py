@@ -62,6 +62,14 @@ def test_what_cannot_be_averaged_or_written_is_refused(files, tmp_path, fails):
     assert "at least two" in fails("average", files[0], "-o", output)
     assert "the same weights are given twice" in fails("average", files[0], files[0], "-o", output)
     assert "no weights at nowhere" in fails("average", files[0], "nowhere", "-o", output)
-    assert "does not end in .safetensors" in fails("average", *files, "-o", str(tmp_path / "out.pt"))
+    assert "out.pt must end in .safetensors: choose another" in fails("average", *files, "-o", str(tmp_path / "out.pt"))
     assert "cannot write" in fails("average", *files, "-o", "/proc/none/out.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_weights_under_two_paths_are_refused(files, tmp_path, fails):
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(files[1])
+    message = fails("average", *files, str(link), "-o", str(tmp_path / "out.safetensors"))
+    assert "1.safetensors and link.safetensors are the same weights: leave out one of them" in message
+    assert list(tmp_path.iterdir()) == [link]

@@ -32,6 +32,17 @@ def test_evaluate_prints_and_writes_the_scores_of_every_image(weights, benchmark
     assert set(result["datasets"]["set5"]["images"]) == {"0", "1"}
 
 
+def test_earlier_results_are_replaced_only_on_request(weights, benchmark, tmp_path, fails):
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "results.md").write_text("precious")
+    argv = ["evaluate", "--bicubic", "2", *benchmark, "--output", str(results)]
+    assert "results.md exists: choose another --output or pass --overwrite" in fails(*argv)
+    assert [(file.name, file.read_text()) for file in results.iterdir()] == [("results.md", "precious")]
+    assert cli.main([*argv, "--overwrite"]) == 0
+    assert "bicubic" in (results / "results.md").read_text()
+
+
 def test_several_weights_and_bicubic_interpolation_share_one_table(weights, benchmark, tmp_path, capsys):
     other = tmp_path / "other.safetensors"
     shutil.copy(weights, other)

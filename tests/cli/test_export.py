@@ -22,7 +22,7 @@ def test_weights_are_exported_and_described(suffix, weights, tmp_path, capsys):
 def test_an_existing_export_is_replaced_only_on_request(weights, tmp_path, fails):
     target = tmp_path / "model.onnx"
     target.write_text("precious")
-    assert "exists: choose another FILE or pass --overwrite" in fails("export", weights, "-o", str(target))
+    assert "exists: choose another --output or pass --overwrite" in fails("export", weights, "-o", str(target))
     assert target.read_text() == "precious"
     assert cli.main(["export", weights, "-o", str(target), "--overwrite"]) == 0
     assert onnx.load(target).graph.node

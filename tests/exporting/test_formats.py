@@ -77,7 +77,7 @@ def test_a_network_that_is_made_for_one_size_of_image_is_refused(name, suffix, t
     network = PEERS[name].make(2)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     model = Model(network, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
-    with pytest.raises(UserError, match=f"^{name} cannot be exported: it interpolates with weights"):
+    with pytest.raises(UserError, match=f"^cannot export {name} to .*model{suffix}: it interpolates.*another"):
         export(model, tmp_path / f"model{suffix}")
     assert not list(tmp_path.iterdir())
 
@@ -193,6 +193,11 @@ def test_what_cannot_be_written_is_refused_with_the_choices(model, tmp_path, mon
         export(model, tmp_path / "model.onnx", input="int8")
     with pytest.raises(UserError, match="cannot write"):
         export(model, "/proc/none/model.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    monkeypatch.setattr("jax.make_jaxpr", lambda *_: pytest.fail("the work started"))
+    with pytest.raises(UserError, match=r"folder.onnx is a folder: add the name of a file"):
+        export(model, tmp_path / "folder.onnx")
+    (tmp_path / "folder.onnx").rmdir()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'a2f_jax\[export\]'"):
         export(model, tmp_path / "model.onnx")
