@@ -262,7 +262,7 @@ def _no_weights(name: str) -> str:
             f"train it; `a2f info {name}` tells more"
         )
     names = [*shipped_weights(), *VARIANTS, *PEERS]
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
+    close = difflib.get_close_matches(name.lower().replace("_", "-"), names, n=3, cutoff=0.7)
     guess = f"did you mean {' or '.join(close)}? Or " if close else ""
     return (
         f"no weights at {name or repr(name)}: {guess}pass a .safetensors, .pt, .pth or .npz file, the work folder of a "

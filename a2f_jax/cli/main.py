@@ -99,7 +99,12 @@ def _check_unrecognized(command: argparse.ArgumentParser, arguments: Sequence[st
     if not arguments:
         return
     flags = sorted({*re.findall(r"(?<![\w-])--[a-z][a-z-]*", command.format_help())})
-    listed = [argument + _suggestion(argument.partition("=")[0], flags) for argument in arguments]
+    positional = {f"--{action.dest}": action.metavar for action in command._actions if not action.option_strings}
+    listed = []
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        hint = f" (pass {positional[flag]} without it)" if flag in positional else _suggestion(flag, flags)
+        listed.append(argument + hint)
     command.error(f"unrecognized argument{'s' if len(listed) > 1 else ''}: {', '.join(listed)}")
 
 

@@ -61,3 +61,27 @@ def test_what_exists_is_not_replaced_unasked(command, weights, photo, tmp_path, 
     assert f"{file} exists: choose another " in line
     assert line.endswith(" or pass --overwrite") == (command != "train")
     assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["info", "{}"],
+        ["average", "{}", "a2f-sd-x4", "-o", "new.safetensors"],
+        ["convert", "{}", "new.safetensors"],
+        ["export", "{}", "-o", "new.onnx"],
+        ["compare", "photo.png", "--weights", "{}", "-o", "new.png"],
+        ["evaluate", "--weights", "{}", "--datasets", "sample"],
+        ["report", "--weights", "{}"],
+        ["serve", "--port", "0", "--weights", "{}"],
+        ["upscale", "photo.png", "--weights", "{}"],
+        ["upscale", "photo.png", "--model", "{}"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_suggests_the_closest_weights(argv, photo, tmp_path, monkeypatch, fails):
+    monkeypatch.chdir(tmp_path)
+    line = fails(*(word.replace("{}", "a2f-ds-x4") for word in argv))
+    assert "no weights at a2f-ds-x4" in line
+    assert "did you mean a2f-sd-x4" in line
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]

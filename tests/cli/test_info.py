@@ -60,6 +60,7 @@ def test_info_describes_a_network_without_weights(words, expected, capsys):
 
 def test_names_that_do_not_exist_get_suggestions(fails, photo):
     assert "no weights at carnm: did you mean carn-m" in fails("info", "carnm")
+    assert "no weights at sd_x4: did you mean a2f-sd-x4" in fails("info", "sd_x4")
     assert "no weights of CARN-M ship with the package" in fails("upscale", photo, "--weights", "carn-m")
     assert "lapsrn upscales by 2 or 4, not by 3 (--scale)" in fails("info", "lapsrn", "--scale", "3")
 

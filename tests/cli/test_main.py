@@ -98,6 +98,10 @@ def test_an_exception_in_a_config_file_is_reported_in_one_line(body, message, fa
         ),
         (["upscale", "a.png", "--modle", "x"], "unrecognized arguments: --modle (did you mean --model?)"),
         (["info", "--verbose"], "unrecognized argument: --verbose; see `a2f info --help`"),
+        (
+            ["export", "--weights", "a2f-sd-x4", "-o", "a.onnx"],
+            "unrecognized argument: --weights (pass WEIGHTS without it); see `a2f export --help`",
+        ),
         (["models", "a", "b"], "unrecognized arguments: a, b; see `a2f models --help`"),
         (["upscale", "a.png", "--scale"], "argument --scale: expected one argument; see `a2f upscale --help`"),
         (
