@@ -1,4 +1,4 @@
-"""The exception for errors that the user can fix, and a function for messages."""
+"""The exception for errors that the user can fix, and functions for messages."""
 
 import re
 from collections.abc import Sequence
@@ -30,6 +30,19 @@ def shorten(names: Sequence[str], most: int = 10) -> str:
       The first names, separated by commas, and the number of the others, such as `"a, b and 3 more"`.
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def count_of(number: int, noun: str) -> str:
+    """Formats a number of things for a message.
+
+    Args:
+      number: how many there are.
+      noun: what they are, in the singular; its plural ends in -s.
+
+    Returns:
+      For example `"1 image"` or `"2 images"`.
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def escape(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from a2f_jax import buckets
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, count_of
 
 
 def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -134,7 +134,7 @@ def format_bytes(count: int) -> str:
       that a limit of the size in the message is sufficient.
     """
     if count < 1024:
-        return f"{count} bytes"
+        return count_of(count, "byte")
     power = min((count.bit_length() - 1) // 10, 4)
     tenths = math.ceil(count * 10 / 1024**power)
     digits = f"{tenths / 10:.1f}" if tenths < 1000 and tenths % 10 else str(-(-tenths // 10))

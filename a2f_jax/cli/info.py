@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2f_jax.catalog import DEFAULT_SCALE, SCALES
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_scale
-from a2f_jax.errors import UserError, escape
+from a2f_jax.errors import UserError, count_of, escape
 from a2f_jax.files import local_path
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _describe(model: "Model") -> str:
     counts = count(network)
     parts = {"variant": model.variant, "scale": f"×{model.scale}"}
     if isinstance(network, A2F):
-        parts["size"] = f"{network.features} features, {network.blocks} blocks"
+        parts["size"] = f"{count_of(network.features, 'feature')}, {count_of(network.blocks, 'block')}"
     parts |= _size_lines(counts)
     shown = ("variant", "network", "scale", "scores")
     parts |= {key: value for key, value in sorted(model.metadata.items()) if key not in shown}

@@ -28,7 +28,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="PATH", help=f"other weights to choose from, each {WEIGHTS_HELP}"
     )
-    parser.add_argument("--port", type=int, default=_PORT, help=f"port of the page; 0 is any (default: {_PORT})")
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help=f"port of the page, or 0 for any that is free (default: {_PORT})"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -63,7 +65,9 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page requires an optional package: pip install 'a2f_jax[demo]'")
     if not 0 <= args.port < 2**16:
-        raise UserError(f"{args.port} is not a port: choose one of 1024..65535", parameter="port")
+        raise UserError(
+            f"{args.port} is not a port: choose one of 1024..65535, or 0 for any that is free", parameter="port"
+        )
 
     from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.demo.studio import Studio

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2f_jax.cli import cost_tables
 from a2f_jax.cli.commands import add_command
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, count_of
 from a2f_jax.files import as_path, format_bytes, local_path
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: path
     even = step_costs.with_even_batch(config, target.device_count)
     if even.batch_size != config.batch_size:
         print(
-            f"config.batch_size={config.batch_size} cannot be split evenly among {target.device_count} devices"
+            f"config.batch_size={config.batch_size} cannot be split evenly among "
+            f"{count_of(target.device_count, 'device')}"
             f"{f' with config.accumulate={config.accumulate}' if config.accumulate > 1 else ''}: "
             f"compiling for {even.batch_size}, as with --config.batch_size={even.batch_size}"
         )

@@ -20,7 +20,7 @@ from a2f_jax.cli.commands import (
     output_file,
 )
 from a2f_jax.cli.process import terminable
-from a2f_jax.errors import UserError, shorten
+from a2f_jax.errors import UserError, count_of, shorten
 from a2f_jax.upscaling.choice import CLEAN_FROM
 
 if TYPE_CHECKING:
@@ -158,10 +158,6 @@ def _default_output(args: argparse.Namespace, scale: int) -> str:
     return str(image.with_name(image.stem + size + (FORMATS[args.format].suffixes[0] if args.format else suffix)))
 
 
-def _count_of(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _is_report(path: pathlib.Path) -> bool:
     try:
         content = json.loads(path.read_text())
@@ -213,10 +209,10 @@ def _print_summary(outcome: "Outcome") -> None:
         say(f"{done} images upscaled, {speed:.3g} images/s, devices idle {idle:.0%} of the time")
     used = collections.Counter(result.weights for result in outcome.with_status("done"))
     if len(used) > 1:
-        say(", ".join(f"{_count_of(number, 'image')} with {name}" for name, number in sorted(used.items())))
+        say(", ".join(f"{count_of(number, 'image')} with {name}" for name, number in sorted(used.items())))
     for reason in sorted({result.reason or "" for result in skipped}):
         names = [str(result.job.image) for result in skipped if result.reason == reason]
-        say(f"{_count_of(len(names), 'image')} skipped because {reason}: {shorten(names)}")
+        say(f"{count_of(len(names), 'image')} skipped because {reason}: {shorten(names)}")
 
 
 def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> None:
@@ -320,8 +316,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         finally:
             if args.verbose:
                 say(
-                    f"{compiled.programs} programs: {compiled.programs - compiled.cached} compiled, {compiled.cached} "
-                    f"read from the cache, in {compiled.seconds:.1f} s"
+                    f"{count_of(compiled.programs, 'program')}: {compiled.programs - compiled.cached} compiled, "
+                    f"{compiled.cached} read from the cache, in {compiled.seconds:.1f} s"
                 )
     if report:
         _write_report(report, outcome, work)
@@ -331,7 +327,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         raise next(iter(errors.values()))
     if errors:
         raise UserError(
-            f"{len(errors)} of {_count_of(len(work.jobs), 'image')} failed, for the reasons above: {shorten([*errors])}"
+            f"{len(errors)} of {count_of(len(work.jobs), 'image')} failed, for the reasons above: {shorten([*errors])}"
         )
     if work.jobs[0].output != STDIO:
         print(work.jobs[0].output if work.single else as_path(output))

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Sequence
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, count_of
 
 
 def default_count(images: int) -> int:
@@ -25,7 +25,7 @@ def check_count(count: int | None, images: int) -> None:
         raise UserError(f"validation must be at least 0, not {count}", parameter="validation")
     if count is not None and count >= images:
         raise UserError(
-            f"{images} images are too few to hold out {count} and train on the rest: hold out fewer",
+            f"holding out {count} of {count_of(images, 'image')} leaves none to train on: hold out fewer",
             parameter="validation",
         )
 

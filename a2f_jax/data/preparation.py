@@ -27,7 +27,7 @@ from a2f_jax.data.locations import (
 )
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import Source, Splits, check_scale, dataset_name, fingerprint
-from a2f_jax.errors import UserError, shorten
+from a2f_jax.errors import UserError, count_of, shorten
 from a2f_jax.files import as_path, check_writable, locked, require_space, resolved
 from a2f_jax.progress import progress_bar, say
 from a2f_jax.staging import cache_folder, local_copy, naming, upload_folder
@@ -282,8 +282,8 @@ def _refuse_other_validation(target: pathlib.Path, validation: int | None) -> No
     there = split_sizes(target).get("validation", 0)
     if validation is not None and validation != there:
         raise UserError(
-            f"{target} was prepared with {there} validation images instead of {validation}: overwrite it, or choose "
-            "another name",
+            f"{target} was prepared with {count_of(there, 'validation image')} instead of {validation}: overwrite it, "
+            "or choose another name",
             parameter="overwrite",
         )
 
@@ -325,12 +325,13 @@ def _encode_all(
         return examples
     reasons = "; ".join(map(str, bad))
     if has_own_splits(name):
-        raise UserError(f"{len(bad)} of {total} images of {name} cannot be used: {reasons}")
+        raise UserError(f"{len(bad)} of {count_of(total, 'image')} of {name} cannot be used: {reasons}")
     if len(bad) == total:
         raise UserError(f"no image of {name} can be used: {reasons}")
     if not skip_bad:
         raise UserError(
-            f"{len(bad)} of {total} images cannot be used: {reasons}; fix or remove them, or leave them out",
+            f"{len(bad)} of {count_of(total, 'image')} cannot be used: {reasons}; fix or remove them, or leave them "
+            "out",
             parameter="skip_bad",
         )
     for error in bad:

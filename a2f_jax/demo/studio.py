@@ -19,6 +19,7 @@ from a2f_jax.model import load
 from a2f_jax.staging import naming
 from a2f_jax.upscaling.batch import Options, upscale_files
 from a2f_jax.upscaling.choice import Candidate, Choice
+from a2f_jax.upscaling.enlarge import SMALLEST
 from a2f_jax.upscaling.worklist import Job, Worklist
 
 SHOWN_SIDE = 2048
@@ -71,10 +72,17 @@ class Studio:
             photographs, as in `Choice`.
           memory: memory to use, in bytes; by default three quarters of what is free.
           pixel_limit: the largest number of pixels that the header of an image may declare.
+
+        Raises:
+          UserError: the memory is too small for the first model and the smallest picture.
         """
         self.models = models
         self._memory, self._pixel_limit = memory, pixel_limit
         self._load = functools.cache(load)
+        if memory is not None:
+            name, weights = next(iter(models.items()))
+            clean = self._choice(name, next(iter(weights))).clean
+            clean.make_upscaler().plan(SMALLEST, SMALLEST)
         self._folder = tempfile.TemporaryDirectory(prefix="a2f-serve-")
 
     def _choice(self, name: str, scale: int) -> Choice:

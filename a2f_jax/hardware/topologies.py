@@ -6,7 +6,7 @@ import os
 import jax
 from jax.experimental import topologies
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, count_of
 from a2f_jax.hardware.accelerators import Target
 
 _COMPILERS = {"tpu": ("libtpu",), "gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin")}
@@ -48,7 +48,7 @@ def compile_only_devices(target: Target) -> list[jax.Device]:
     if platform == "cpu":
         devices = jax.devices("cpu")
         if len(devices) < target.device_count:
-            raise UserError(f"{target.name}: JAX was initialized with {len(devices)} CPU devices")
+            raise UserError(f"{target.name}: JAX was initialized with {count_of(len(devices), 'CPU device')}")
         return devices[: target.device_count]
     if not any(importlib.util.find_spec(module) for module in _COMPILERS[platform]):
         raise UserError(f"cannot compile for {target.name}: install the compilers with the extra [compile]")

@@ -164,7 +164,7 @@ def dispatch_inputs(patches: Patches, resident: Resident | None, step: int, coun
                     stacked = {key: np.stack([batch[key] for batch in taken]) for key in taken[0]}
             except MemoryError as error:
                 raise UserError(
-                    f"{count} batches of {len(patches.rows)} patches do not fit in memory: reduce config.batch_size, "
+                    f"{count} × {len(patches.rows)} patches do not fit in memory: reduce config.batch_size, "
                     "config.data.patch_size or config.steps_per_dispatch"
                 ) from error
             yield stacked

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from a2f_jax import buckets
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, count_of
 from a2f_jax.files import as_path, locked, resolved
 from a2f_jax.model import Model, Network, load
 from a2f_jax.models.a2f import Params
@@ -262,7 +262,9 @@ def _run(
                     raise KeyboardInterrupt
                 return False
         checkpoints.wait()
-        monitor.say(f"Done: {config.steps} steps. To measure the best checkpoint: a2f evaluate --weights {workdir}")
+        monitor.say(
+            f"Done: {count_of(config.steps, 'step')}. To measure the best checkpoint: a2f evaluate --weights {workdir}"
+        )
     return True
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from a2f_jax.catalog import SCALES
 from a2f_jax.data.degradations import RESIZE_KERNELS, Degradation
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, count_of
 from a2f_jax.models.a2f import A2F, VARIANTS
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.packed import pixels_per_pack
@@ -277,7 +277,7 @@ def check(config: ConfigDict, device_count: int) -> None:
     batch, parts = config.batch_size, device_count * config.accumulate
     if batch % parts:
         raise UserError(
-            f"config.batch_size={batch} cannot be split evenly among {device_count} devices with "
+            f"config.batch_size={batch} cannot be split evenly among {count_of(device_count, 'device')} with "
             f"config.accumulate={config.accumulate}: use a multiple of {parts}"
         )
     if config.optimizer.warmup > config.steps:

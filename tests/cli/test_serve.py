@@ -11,13 +11,19 @@ from a2f_jax.cli.serve import shipped_models
 from a2f_jax.weights import shipped_weights
 
 
-def test_what_cannot_be_served_is_said_in_one_line(fails, tmp_path):
+def test_what_cannot_be_served_is_said_in_one_line(fails, monkeypatch):
+    monkeypatch.setattr("a2f_jax.demo.web_page.serve", lambda *_, **__: pytest.fail("the page was served"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"cannot listen on 127.0.0.1, port {port}: " in fails("serve", "--port", str(port))
     assert "choose another (--host)" in fails("serve", "--port", "0", "--host", "nowhere.invalid")
     assert "choose another (--host)" in fails("serve", "--port", "0", "--host", "192.0.2.1")  # of no machine (RFC 5737)
-    assert "70000 is not a port: choose one of 1024..65535 (--port)" in fails("serve", "--port", "70000")
+    for port in ("70000", "-1"):
+        line = fails("serve", "--port", port)
+        assert line.endswith(f"{port} is not a port: choose one of 1024..65535, or 0 for any that is free (--port)")
+    line = fails("serve", "--port", "0", "--memory", "1")
+    assert "1 byte of memory is too little for 8×8 pixels: at least " in line
+    assert line.endswith(" is needed (--memory)")
     assert "no weights at missing" in fails("serve", "--port", "0", "--weights", "missing")
 
 
