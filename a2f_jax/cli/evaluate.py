@@ -66,7 +66,12 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     if not models:
         raise UserError("no model to evaluate: pass --weights, --bicubic, or both")
     enable_compilation_cache()
-    results = evaluate_models(
-        models, args.datasets, data_dir=args.data, lpips=args.lpips, jpeg=args.jpeg, output=output
-    )
+    try:
+        results = evaluate_models(
+            models, args.datasets, data_dir=args.data, lpips=args.lpips, jpeg=args.jpeg, output=output
+        )
+    except UserError as error:
+        if error.parameter == "data_dir":
+            error.parameter = "data"
+        raise
     print(terminal_table(results, sys.stdout.encoding or "utf-8"))

@@ -1,9 +1,10 @@
 """The `a2f train` command."""
 
 import argparse
+import ast
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from a2f_jax.cli import cost_tables
@@ -116,6 +117,7 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
         raise UserError(f"{argument}: get_config() returns {type(config).__name__} instead of a ConfigDict")
     settings.check_complete(config, argument)
     existing = settings.flat(config)
+    overrides = [_with_tuple(override, existing) for override in overrides]
     for override in overrides:
         key, _, value = override.removeprefix("--config.").partition("=")
         if key not in existing and settings.rule_of(key):
@@ -132,6 +134,18 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
             rule = settings.rule_of(key) or f"a value of type {type(existing[key]).__name__}"
             raise UserError(f"--config.{key}={value} is invalid: it must be {rule}") from error
     return _parse(location, *overrides)
+
+
+def _with_tuple(override: str, existing: Mapping[str, Any]) -> str:
+    # ml_collections takes a comma-separated list of names, as other commands take it, for one name, or refuses it.
+    key, _, value = override.removeprefix("--config.").partition("=")
+    if "," not in value or not isinstance(existing.get(key), tuple):
+        return override
+    try:
+        ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return f"--config.{key}={tuple(name.strip() for name in value.split(','))!r}"
+    return override
 
 
 def _parse(location: str, *overrides: str) -> Any:

@@ -120,19 +120,27 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
       data_dir: the folder with the prepared datasets; by default `default_data_dir()`.
 
     Raises:
-      UserError: the dataset is not prepared; the message contains the command that prepares it.
+      UserError: the dataset is not prepared; the message contains the command that prepares it. The sample is not
+        prepared in a folder that is passed but does not exist, because its name may be misspelled.
     """
     name = dataset_name(name)
     check_scale(scale)
     root = data_root(data_dir)
     if ready := prepared_folder(name, scale, root):
         return cached_folder(ready)
-    if name == "sample":
+    exists = root.is_dir()
+    if name == "sample" and (exists or data_dir is None):
         return cached_folder(prepare(name, scale=scale, data_dir=root))
-    source = "" if name == "div2k" else " --source DIR"
+    source = "" if name in ("div2k", "sample") else " --source DIR"
+    if name in BENCHMARK_SETS:
+        other = f"pass the folder that contains {BENCHMARK_SETS[name].title}/, or "
+    else:
+        other = "" if exists else "pass another folder, or "
+    missing = "" if exists else ", which does not exist"
     raise UserError(
-        f"{name} ×{scale} is not prepared in {root}: prepare it with a2f_jax.prepare, or in a shell with "
-        f"`a2f data prepare {name} --scale {scale}{source} --data-dir {root}`"
+        f"{name} ×{scale} is not prepared in {root}{missing}: {other}prepare it with "
+        f"a2f_jax.prepare, or in a shell with `a2f data prepare {name} --scale {scale}{source} --data-dir {root}`",
+        parameter="data_dir" if other else None,
     )
 
 
@@ -196,14 +204,17 @@ def open_pairs(
     root = data_root(data_dir)
     if name not in BENCHMARK_SETS:
         try:
-            folder = dataset_folder(name, scale=scale, data_dir=root)
+            folder = dataset_folder(name, scale=scale, data_dir=data_dir)
         except UserError as error:
             if not os.path.isdir(given):
                 raise
-            raise UserError(f"{error}; to open the images in the folder {given} as they are, pass ./{given}") from error
+            raise UserError(
+                f"{error}; to open the images in the folder {given} as they are, pass ./{given}",
+                parameter=error.parameter,
+            ) from error
         return StoredPairs(folder, split or "validation", scale)
     if split not in (None, "test"):
         raise UserError(f"{name} has no split {split!r}: it is a benchmark set, whose only split is 'test'")
     if data_dir is not None and root.is_dir() and not prepared_folder(name, scale, root):
         return _Files(_find_benchmark(name, root, scale), scale)
-    return StoredPairs(dataset_folder(name, scale=scale, data_dir=root), "test", scale)
+    return StoredPairs(dataset_folder(name, scale=scale, data_dir=data_dir), "test", scale)

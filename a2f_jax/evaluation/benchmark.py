@@ -11,6 +11,7 @@ from PIL import Image
 
 from a2f_jax.catalog import BENCHMARK_SETS
 from a2f_jax.data import matlab_bicubic, open_pairs
+from a2f_jax.data.sources import dataset_name, is_folder_path
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation import lpips as lpips_metric
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
@@ -73,6 +74,12 @@ def _evaluable(model: Any, scale: int | None) -> Evaluable:
 
 def _name(model: Evaluable) -> str:
     return getattr(model, "variant", None) or type(model).__name__
+
+
+def _label(dataset: str | os.PathLike[str]) -> str:
+    text = os.fspath(dataset)
+    name = None if is_folder_path(dataset) else dataset_name(text)
+    return name if name in BENCHMARK_SETS else text
 
 
 def check_jpeg_quality(quality: int | None) -> None:
@@ -202,7 +209,7 @@ def evaluate_models(
     if isinstance(datasets, str):
         raise TypeError(f"datasets is the string {datasets!r}: pass a list of names, such as [{datasets!r}]")
     # Benchmark sets are found under any spelling; each is measured once.
-    wanted = {str(x).lower() if str(x).lower() in BENCHMARK_SETS else str(x): x for x in datasets}
+    wanted = {_label(dataset): dataset for dataset in datasets}
     if output is not None:
         output = as_path(output)
         check_writable(output)

@@ -15,7 +15,7 @@ from a2f_jax.data.degradations import Degradation, degrade, degrade_batch
 from a2f_jax.data.device_patches import DeviceImages, device_batch, device_images
 from a2f_jax.errors import UserError
 from a2f_jax.training.processes import failing_together
-from a2f_jax.training.settings import degradation_of
+from a2f_jax.training.settings import degradation_of, naming_setting
 from a2f_jax.training.spmd import Resident
 from a2f_jax.training.step import Batch
 from a2f_jax.training.validation import center_crop
@@ -98,7 +98,8 @@ def batch_shapes(config: ConfigDict, scale: int) -> dict[str, tuple[tuple[int, .
 def _open_splits(config: ConfigDict, scale: int) -> tuple[Sequence[Pair], Cache]:
     name, data_dir = config.data.name, config.data.dir or None
     # Before the training images are decoded, because this fails if there are no validation images.
-    held_out = open_pairs(name, scale=scale, split="validation", data_dir=data_dir)
+    with naming_setting("data.dir"):
+        held_out = open_pairs(name, scale=scale, split="validation", data_dir=data_dir)
     return held_out, open_cache(name, scale=scale, split="train", data_dir=data_dir)
 
 

@@ -3,10 +3,11 @@
 Every setting has one row in `_SETTINGS`. A config may have further entries of its own, which are ignored.
 """
 
+import contextlib
 import difflib
 import enum
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -169,7 +170,7 @@ _SETTINGS = {
     "validation_images": _Setting(*_AT_LEAST_1, _FREE),
     "validation.sets": _Setting(
         lambda x: isinstance(x, tuple | list) and all(isinstance(name, str) and name and "," not in name for name in x),
-        "a tuple of names of datasets, such as ('set5', 'set14')",
+        "a tuple of names of datasets, such as ('set5', 'set14'), or on the command line set5,set14",
         _FREE,
     ),
     "validation.dir": _Setting(*_TEXT, _FREE),
@@ -234,6 +235,21 @@ def check_complete(config: ConfigDict, name: str) -> None:
 def rule_of(name: str) -> str | None:
     """Returns which values of a setting are valid, such as `"a positive integer"`, or None if it is not a setting."""
     return _SETTINGS[name].rule if name in _SETTINGS else None
+
+
+@contextlib.contextmanager
+def naming_setting(name: str) -> Iterator[None]:
+    """Lets errors that the block raises name a setting where they concern the parameter `data_dir`.
+
+    Args:
+      name: the setting whose value the block passes as `data_dir`, such as `"data.dir"`.
+    """
+    try:
+        yield
+    except UserError as error:
+        if error.parameter != "data_dir":
+            raise
+        raise UserError(f"{error} (config.{name})") from error
 
 
 def unknown_entries(config: ConfigDict) -> list[str]:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from a2f_jax.data import Pair, open_pairs
-from a2f_jax.data.sources import is_folder_path
+from a2f_jax.data.sources import dataset_name, is_folder_path
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.files import as_path, resolved
 from a2f_jax.model import Model
+from a2f_jax.training.settings import naming_setting
 
 _CROP = 128
 """Side in LR pixels of the center crop that validation measures.
@@ -66,16 +68,24 @@ def open_whole_images(
     """Opens several datasets to validate on, each as `WholeImages` does.
 
     Raises:
-      UserError: a dataset cannot be opened, or two of them have the same name.
+      UserError: a dataset cannot be opened, one is named twice, or two of them have the same name.
     """
-    sets = [
-        WholeImages(name, scale=scale, data_dir=data_dir, process_index=process_index, process_count=process_count)
-        for name in names
-    ]
-    for first, second in itertools.combinations(sets, 2):
-        if first.name == second.name:
-            raise UserError(f"config.validation.sets contains {first.name} twice: rename one of the folders")
+    for first, second in itertools.combinations(names, 2):
+        if _identity(first) == _identity(second):
+            raise UserError(f"config.validation.sets names {first} twice: leave out one of them")
+    with naming_setting("validation.dir"):
+        sets = [
+            WholeImages(name, scale=scale, data_dir=data_dir, process_index=process_index, process_count=process_count)
+            for name in names
+        ]
+    for one, other in itertools.combinations(sets, 2):
+        if one.name == other.name:
+            raise UserError(f"config.validation.sets contains two folders {one.name}: rename one of them")
     return sets
+
+
+def _identity(name: str) -> object:
+    return resolved(as_path(name)) if is_folder_path(name) else dataset_name(name)
 
 
 def validate(model: Model, images: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -75,6 +75,20 @@ def test_scores_of_compressed_lr_are_named_as_such(weights, benchmark, tmp_path,
     assert [(r["model"], r["jpeg"]) for r in results] == [("bicubic", 30), ("a2f-8x1", 30)]
 
 
+def test_the_flag_for_the_folder_of_datasets_is_named(tmp_path, fails):
+    argv = ["evaluate", "--bicubic", "4", "--data", str(tmp_path / "typo"), "--datasets"]
+    assert "pass the folder that contains Set5/" in fails(*argv, "set5")
+    for dataset in ("set5", "sample"):
+        assert fails(*argv, dataset).endswith("(--data)")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_benchmark_set_is_measured_once_under_any_of_its_names(tmp_path, capsys):
+    write_rgb(tmp_path / "data/BSD100/HR/0.png", np.zeros((32, 36, 3), np.uint8))
+    assert cli.main(["evaluate", "--bicubic", "2", "--data", str(tmp_path / "data"), "--datasets", "B100,bsd100"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["b100"]
+
+
 def test_evaluate_without_a_model_is_an_error(benchmark, fails):
     assert "pass --weights, --bicubic, or both" in fails("evaluate", *benchmark)
 

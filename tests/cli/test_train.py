@@ -51,6 +51,23 @@ def test_settings_are_overridden_with_a_space_or_an_equals_sign(trained):
     assert config.validation.sets == ("set5", "photos/")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("set5", ("set5",)),
+        ("set5,set14", ("set5", "set14")),
+        ("set5, ./my photos/", ("set5", "./my photos/")),
+        ("('set5', 'photos/')", ("set5", "photos/")),
+        ("'set5', 'photos/'", ("set5", "photos/")),
+        ("()", ()),
+    ],
+)
+def test_several_names_may_be_separated_by_commas(text, expected):
+    assert load_config(CONFIG, [f"--config.validation.sets={text}"]).validation.sets == expected
+    config = load_config("configs/photo.py:sd_x4", ["--config.degradation.jpeg_quality=40,90"])
+    assert config.degradation.jpeg_quality == (40, 90)
+
+
 def test_width_and_depth_are_those_of_the_variant_unless_they_are_overridden(trained):
     for options, name in [
         ((), "a2f-sd"),
@@ -81,7 +98,7 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
         ("--config.lr=1", "unknown setting --config.lr; did you mean --config.optimizer.learning_rate?"),
         ("--config.model.depthwise=True", "does not have --config.model.depthwise: it belongs to other networks"),
         ("--config.model.features=x", "--config.model.features=x is invalid: it must be a positive integer"),
-        ("--config.validation.sets=set5,set14", "it must be a tuple of names of datasets, such as ('set5', 'set14')"),
+        ("--config.validation.sets=set5,", "it must be a tuple of names of datasets, such as ('set5', 'set14'), or on"),
         ("--config.model.blocks=0", "config.model.blocks=0 is invalid: it must be a positive integer"),
         ("--config.KEY=4", "unknown setting --config.KEY;"),
         ("--config.=3", "unknown setting --config.;"),

@@ -22,6 +22,7 @@ def set5(tmp_path, picture):
 
 
 def test_the_sample_is_prepared_when_it_is_first_opened(data_dir, assert_same):
+    data_dir.mkdir()
     pairs = open_pairs("sample", scale=4, data_dir=data_dir)
     assert [pair.name for pair in pairs] == [
         "astronaut",
@@ -58,11 +59,29 @@ def test_errors_about_missing_datasets_and_splits_name_the_remedy(photos, set5, 
         ),
         ("div2k", 4, None, data_dir, rf"`a2f data prepare div2k --scale 4 --data-dir {data_dir}`"),
         ("set5", 2, "train", set5, "set5 has no split 'train'"),
-        ("set5", 2, None, data_dir / "none", "set5 ×2 is not prepared in .*none"),
+        (
+            "set5",
+            2,
+            None,
+            data_dir / "none",
+            "set5 ×2 is not prepared in .*none.*: pass the folder that contains Set5/, or ",
+        ),
         ("set14", 2, None, set5, "does not contain set14 ×2"),
     ):
         with pytest.raises(UserError, match=message):
             open_pairs(name, scale=scale, split=split, data_dir=folder)
+
+
+def test_the_sample_is_not_prepared_in_a_folder_that_does_not_exist(tmp_path, monkeypatch):
+    message = (
+        "none, which does not exist: pass another folder, or .*`a2f data prepare sample --scale 4 --data-dir .*none`"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        open_pairs("sample", scale=4, data_dir=tmp_path / "none")
+    assert error.value.parameter == "data_dir"
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("A2F_DATA_DIR", str(tmp_path / "cache"))  # where datasets are to be stored, also the first
+    assert len(open_pairs("sample", scale=4)) == 6
 
 
 def test_pairs_are_a_sequence(photos, data_dir):

@@ -246,7 +246,8 @@ def test_anything_that_upscales_can_be_measured(data_dir):
     ("model", "scale", "error", "message"),
     [
         (lambda image: image, None, TypeError, "pass scale"),
-        ("a2f-sd-x4", None, TypeError, "expected a model or a function that upscales an image, got str"),
+        ("a2f-sd-x4", None, TypeError, r"got the name of one: use a2f_jax.load\('a2f-sd-x4'\)"),
+        (3, None, TypeError, "expected a model or a function that upscales an image, got int"),
         (Doubled(), 3, ValueError, "the model upscales by 2, not by 3"),
         (lambda image: image, 2, UserError, "set5, image img_001: the images have different shapes"),
         (lambda image: np.float32(Doubled().upscale(image)), 2, UserError, r"expected uint8 \[H, W, 3\], got float32"),

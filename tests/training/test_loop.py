@@ -371,6 +371,7 @@ def test_benchmark_sets_that_cannot_be_measured_are_refused_before_the_dataset_i
     monkeypatch.setattr(loop, "open_training_data", lambda *_: pytest.fail("opened"))
     config.validation.dir = str(set5)
     write_rgb(tmp_path / "small/dot.png", np.zeros((14, 20, 3), np.uint8))
+    write_rgb(tmp_path / "Set5/another.png", np.zeros((40, 44, 3), np.uint8))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/torn.png").write_bytes((set5 / "Set5/HR/baby.png").read_bytes()[:100])
     for sets, message in [
@@ -378,11 +379,17 @@ def test_benchmark_sets_that_cannot_be_measured_are_refused_before_the_dataset_i
         ((f"{tmp_path}/none/",), "none is not a folder"),
         ((f"{tmp_path}/small/",), "small/, image dot.png: the image of 20×14 is too small"),
         ((f"{tmp_path}/broken/",), "torn.png"),
-        (("set5", "set5"), "config.validation.sets contains set5 twice"),
+        (("set5", "SET5"), "config.validation.sets names set5 twice: leave out one of them"),
+        ((f"{set5}/Set5/", f"{set5}/Set5"), "Set5/ twice: leave out one of them"),
+        ((f"{set5}/Set5/", f"{tmp_path}/Set5/"), "contains two folders Set5: rename one of them"),
     ]:
         config.validation.sets = sets
         with pytest.raises(UserError, match=message):
             train(config, tmp_path / "run")
+    config.validation.sets, config.validation.dir = ("set5",), ""
+    monkeypatch.setenv("A2F_DATA_DIR", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"pass the folder that contains Set5/, or .* \(config.validation.dir\)$"):
+        train(config, tmp_path / "run")
 
 
 def test_a_dataset_without_validation_images_is_refused_before_it_is_decoded(config, tmp_path):
