@@ -4,11 +4,12 @@ A work folder contains `checkpoints/<step>/`. Each checkpoint has the items `par
 weights), `optimizer` and `about` (JSON: step, config and package version). A validated one also has `scores.json`.
 """
 
+import asyncio
 import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +24,37 @@ from a2f_jax.models.a2f import Params
 FOLDER = "checkpoints"
 SCORES = "scores.json"
 """Written after the checkpoint, because validation follows the saving."""
+
+
+class _ForgivingLoop(asyncio.SelectorEventLoop):
+    """An event loop that may be told of a finished operation after it has been closed, when nobody waits for it."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any, **options: Any) -> Any:
+        try:
+            return super().call_soon_threadsafe(callback, *args, **options)
+        except RuntimeError:
+            if not self.is_closed():
+                raise
+            return None
+
+
+class _ForgivingLoops(asyncio.DefaultEventLoopPolicy):
+    _loop_factory = _ForgivingLoop
+
+
+@contextlib.contextmanager
+def restoring() -> Iterator[None]:
+    """Lets Orbax restore a checkpoint, which may be damaged, in the block.
+
+    Orbax closes its event loop at the first array that cannot be read, while TensorStore is still reading others. When
+    TensorStore then finishes these, on a thread of its own, Python would print a traceback about the closed loop.
+    """
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(_ForgivingLoops())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(before)
 
 
 class MetadataError(ValueError):
@@ -123,7 +155,7 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
         item = checkpoint / ("ema" if (checkpoint / "ema").is_dir() else "params")
         # That of a checkpointer warns that an item has no metadata of its own.
         saved = ocp.StandardCheckpointHandler().metadata(item).tree
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer() as checkpointer, restoring():
             # As NumPy arrays, because this machine may lack the devices that wrote the checkpoint.
             params = checkpointer.restore(item, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # Orbax raises many kinds

@@ -1,5 +1,6 @@
 """Which checkpoint of a work folder is read. tests/training writes real ones."""
 
+import asyncio
 import json
 
 import pytest
@@ -84,3 +85,16 @@ def test_scores_of_another_structure_count_as_no_scores(tmp_path, content):
     (tmp_path / "about/metadata").write_text(json.dumps(about))
     (tmp_path / "scores.json").write_text(content)
     assert training_run.read_about(tmp_path) == about
+
+
+def test_an_operation_that_ends_after_a_failed_restore_is_not_an_error():
+    with training_run.restoring():
+        forgiving = asyncio.new_event_loop()
+    strict = asyncio.new_event_loop()
+    for loop in (forgiving, strict):
+        loop.call_soon_threadsafe(loop.stop)
+        loop.run_forever()  # ends, because it was told to stop
+        loop.close()
+    forgiving.call_soon_threadsafe(print)
+    with pytest.raises(RuntimeError, match="closed"):
+        strict.call_soon_threadsafe(print)
