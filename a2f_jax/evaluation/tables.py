@@ -155,14 +155,13 @@ def write_results(results: Sequence[dict[str, Any]], folder: str | os.PathLike[s
         f"- {result['model']} ×{result['scale']}" + (f", weights: {result['weights']}" if result["weights"] else "")
         for result in results
     )
-    report = f"""# Evaluation
-
-{models}
-
-{markdown_table(results)}
-
-PSNR and SSIM are computed on the Y channel after cropping `scale` pixels from each side; LPIPS uses the whole RGB
-image. The columns "paper" show the published scores; Δ is measured − paper. LR images of "JPEG Q" were saved as
-JPEG with quality Q and 4:2:0 chroma.
-"""
+    heading = _cells(results)[0]
+    notes = ["PSNR and SSIM are computed on the Y channel after cropping `scale` pixels from each side."]
+    if "LPIPS" in heading:
+        notes.append("LPIPS uses the whole RGB image.")
+    if "paper" in heading:
+        notes.append('The columns "paper" show the published scores; Δ is measured − paper.')
+    if "LR" in heading:
+        notes.append('LR images of "JPEG Q" were saved as JPEG with quality Q and 4:2:0 chroma.')
+    report = f"# Evaluation\n\n{models}\n\n{markdown_table(results)}\n\n{' '.join(notes)}\n"
     write_files(dict(zip(RESULT_FILES, (json_text(results), report), strict=True)), folder)

@@ -104,6 +104,22 @@ def test_files_contain_the_result_and_its_table(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["results.json", "results.md"]
 
 
+def test_only_the_columns_of_the_table_are_explained(tmp_path):
+    scores = {"psnr": 30.0, "ssim": 0.9}
+    for number, (measured, explained) in enumerate(
+        [
+            (result(scale=3, sample=scores), set()),
+            (result(set5=scores), {"paper"}),
+            (result(sample={**scores, "lpips": 0.2}), {"LPIPS"}),
+            ({**result(set5=scores), "jpeg": 60}, {"JPEG Q"}),
+        ]
+    ):
+        write_results([measured], tmp_path / str(number))
+        notes = (tmp_path / str(number) / "results.md").read_text().splitlines()[-1]
+        assert notes.startswith("PSNR and SSIM are computed on the Y channel")
+        assert {word for word in ("paper", "LPIPS", "JPEG Q") if word in notes} == explained
+
+
 def test_infinite_psnr_is_null_in_json(tmp_path):
     write_results([result(set5={"psnr": math.inf, "ssim": 1.0})], tmp_path)
     (written,) = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
