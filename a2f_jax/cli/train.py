@@ -178,11 +178,11 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
     if args.distributed:
         _connect(args)
     from a2f_jax.compilation_cache import enable_compilation_cache
-    from a2f_jax.training.loop import train
+    from a2f_jax.training.loop import run_training
 
     enable_compilation_cache()
-    result = train(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
-    return 0 if result.finished else PREEMPTED
+    finished = run_training(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
+    return 0 if finished else PREEMPTED
 
 
 def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: pathlib.Path | None) -> None:

@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 
 from a2f_jax import buckets
 from a2f_jax.errors import UserError, count_of
-from a2f_jax.files import as_path, locked, resolved
+from a2f_jax.files import as_path, exists, locked, resolved
 from a2f_jax.model import Model, Network, load
 from a2f_jax.models.a2f import Params
 from a2f_jax.models.color import LumaNetwork
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.debugging import checked_step, explain_divergence, tracing
-from a2f_jax.training.history import read_history
+from a2f_jax.training.history import FILE, read_history
 from a2f_jax.training.inputs import degrading, dispatch_inputs, dispatch_sizes, open_training_data, resident_images
 from a2f_jax.training.losses import LOSSES, Loss, check_loss, name_of_loss
 from a2f_jax.training.monitor import Monitor
@@ -36,6 +36,7 @@ from a2f_jax.training.step import make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
 from a2f_jax.training.validation import WholeImages, open_whole_images, validate
 from a2f_jax.training.warm_start import initialize_from
+from a2f_jax.weights.training_run import FOLDER
 
 Callback = Callable[[int, dict[str, float], TrainState], object]
 """Called with the step, the metrics and the state of a run; it stops the run by returning something true."""
@@ -93,8 +94,37 @@ def train(
 
     Raises:
       KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
-      TypeError: `config` is not a ConfigDict, a callback is not a function, or `loss` does not return a scalar.
+      TypeError: `config` is not a ConfigDict, a callback is not a function or returns what is neither true nor false,
+        such as an array, or `loss` does not return a scalar.
       UserError: a setting is invalid, the dataset is missing, the work folder cannot be written, or training diverged.
+    """
+    finished = run_training(
+        config,
+        workdir,
+        loss=loss,
+        callbacks=callbacks,
+        accept_changes=accept_changes,
+        profile=profile,
+    )
+    workdir = as_path(workdir)
+    with failing_together():  # none of them reads before the first one has written everything
+        pass
+    return TrainResult(load(resolved(workdir)), read_history(workdir), finished)
+
+
+def run_training(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    loss: Loss | None = None,
+    callbacks: Sequence[Callback] = (),
+    accept_changes: bool = False,
+    profile: int | None = None,
+) -> bool:
+    """Trains a network as `train` does, without loading its weights and its history at the end.
+
+    Returns:
+      Whether the run is finished.
     """
     if not isinstance(config, ConfigDict):
         raise TypeError(f"config must be an ml_collections.ConfigDict, not {type(config).__name__}")
@@ -107,10 +137,7 @@ def train(
     else:
         # So that a run does not resume with another loss unnoticed. The config may be frozen.
         config = ConfigDict({**config.to_dict(), "loss": name_of_loss(loss)})
-    finished = _run(config, workdir, loss, callbacks, accept_changes, profile)
-    with failing_together():  # none of them reads before the first one has written everything
-        pass
-    return TrainResult(load(resolved(workdir)), read_history(workdir), finished)
+    return _run(config, workdir, loss, callbacks, accept_changes, profile)
 
 
 def _run(
@@ -127,11 +154,14 @@ def _run(
     optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
     observed = _in_any_process(bool(callbacks))
+    begun, traces = False, _traces(workdir)
     with contextlib.ExitStack() as stack:
         with failing_together():
             buckets.check_checkpoints(workdir)
             monitor = stack.enter_context(Monitor(workdir, active=primary))
             claim = stack.enter_context(_locked_workdir(workdir)) if primary else None
+            if primary:
+                stack.push(lambda kind, *_: None if begun or kind is None else _remove(traces, monitor.folder))
         if unknown := unknown_entries(config):
             monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
         # Before the dataset is decoded, which may take minutes.
@@ -188,6 +218,7 @@ def _run(
                 f"{profile} is not a remaining step to profile: use one from {step} to {config.steps - 1}",
                 parameter="profile",
             )
+        begun = True  # from here on, there is something to keep
         state = spmd.put_state(start)
         model = Model(network, start.params)
         frozen = jax.tree.leaves(frozen_parameters(start.params, config.optimizer.freeze))
@@ -279,8 +310,19 @@ def _stop_requested(callbacks: Sequence[Callback], step: int, monitor: Monitor, 
         if metrics := monitor.take_metrics():  # which only the first process has
             # Copies, because another process would have to take part in computations with global arrays.
             host = jax.device_get(state)
-            stop = any([bool(callback(step, dict(metrics), host)) for callback in callbacks])
+            stop = any([_is_true(callback(step, dict(metrics), host), callback) for callback in callbacks])
     return _in_any_process(stop)
+
+
+def _is_true(value: object, callback: Callback) -> bool:
+    try:
+        return bool(value)
+    except (ValueError, TypeError) as error:  # such as an array of several elements
+        name = getattr(callback, "__name__", type(callback).__name__)
+        raise TypeError(
+            f"the callback {name} returned a value of type {type(value).__name__}, which is neither true nor false: "
+            "return True to stop the run, or nothing"
+        ) from error
 
 
 def _stopped_by(cause: str, step: int) -> str:
@@ -311,6 +353,20 @@ def _validate(
         monitor.validated(scores, picture, {each.name: found for each, found in zip(sets, of_sets, strict=True)})
         monitor.record("lambda", {name: value for name, value in flat.items() if "/lambda_" in name})
     return scores
+
+
+def _traces(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what a run that is about to start would leave behind if it were refused, innermost first."""
+    names = ("train.log", FILE, "lock", FOLDER)
+    above = () if buckets.in_bucket(workdir) else (workdir, *workdir.absolute().parents)
+    return [path for path in (*(workdir / name for name in names), *above) if not exists(path)]
+
+
+def _remove(traces: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
+    for trace in traces:
+        path = folder / trace.name if trace.name in ("train.log", FILE) else trace  # not yet copied to a bucket
+        with contextlib.suppress(OSError):  # a folder that is not empty
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager

@@ -31,14 +31,14 @@ def test_overrides_are_separated_from_unrecognized_arguments():
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Returns a dictionary that receives what the command passes to `train`."""
+    """Returns a dictionary that receives what the command passes to `run_training`."""
     received = {}
 
     def train(config, workdir, **options):
         received.update(config=config, workdir=workdir, **options)
-        return loop.TrainResult(model=None, history=[], finished=received.get("finished", True))
+        return received.get("finished", True)
 
-    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(loop, "run_training", train)
     return received
 
 
@@ -134,7 +134,7 @@ def test_the_flag_that_accepts_changes_is_offered(fails, monkeypatch):
     def train(config, workdir, accept_changes, profile):
         check_resume({**config.to_dict(), "seed": 7}, config, workdir, accept_changes)
 
-    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(loop, "run_training", train)
     line = fails("train", "--config", CONFIG, "--workdir", "w")
     assert line.endswith("seed: 7 → 0): use another work folder, or accept the changes (--accept-changes)")
 
@@ -143,7 +143,7 @@ def test_an_interrupted_run_exits_with_130(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "train", interrupted)
+    monkeypatch.setattr(loop, "run_training", interrupted)
     assert cli.main(["train", "--config", CONFIG, "--workdir", "w"]) == 130
 
 

@@ -163,6 +163,16 @@ def test_an_error_in_a_callback_ends_the_run(config, tmp_path):
     assert train(config, tmp_path).finished
 
 
+def test_a_callback_that_returns_an_array_is_told_what_it_may_return(config, tmp_path):
+    config.steps, config.log_every = 2, 1
+
+    def weights(step, metrics, state):
+        return state.params["head"]["v"]
+
+    with pytest.raises(TypeError, match=r"the callback weights returned a value of type ndarray.*True to stop the run"):
+        train(config, tmp_path, callbacks=[weights])
+
+
 def halved(sr, hr):
     return jnp.mean(jnp.abs(sr - hr)) / 2
 
@@ -178,6 +188,28 @@ def test_a_run_minimizes_the_loss_that_it_is_given(config, whole, tmp_path):
     with pytest.raises(UserError, match="other settings \\(loss: 'halved' → 'l1'\\)"):
         train(config, tmp_path)
     assert train(config, tmp_path, loss=halved).finished
+
+
+def test_a_refused_run_in_a_bucket_leaves_nothing(config, bucket):
+    config.init = "nowhere"
+    with pytest.raises(UserError, match="no weights at nowhere"):
+        train(config, f"{bucket}/run")
+    assert not buckets.list_files(as_path(f"{bucket}/run"))
+
+
+def test_a_resumed_run_that_is_refused_keeps_all_its_files(config, whole):
+    before = sorted(whole.rglob("*"))
+    config.seed = 1
+    with pytest.raises(UserError, match="seed: 0 → 1"):
+        train(config, whole)
+    assert sorted(whole.rglob("*")) == before
+
+
+def test_the_command_line_does_not_load_the_result(config, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(loop, "load", lambda *_: pytest.fail("loaded"))
+    config.steps = 1
+    assert loop.run_training(config, tmp_path)
+    assert "Done: 1 step. To measure" in capfd.readouterr().err
 
 
 def test_a_run_minimizes_the_loss_that_its_config_names(config, tmp_path):
@@ -515,8 +547,12 @@ def test_debugging_checks_name_the_operation_and_the_step_of_a_nan(config, tmp_p
 def test_impossible_settings_are_refused_with_a_remedy(config, tmp_path, key, value, message):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "runs/new")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=message):
         train(config, tmp_path)
-    assert not list(tmp_path.glob("checkpoints/*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_an_unwritable_work_folder_is_named(config, tmp_path):
