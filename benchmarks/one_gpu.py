@@ -25,6 +25,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from a2f_jax import UserError, open_pairs
+from a2f_jax.training.warm_start import load_initial
+
 HERE = pathlib.Path(__file__).parent
 # The comparison multiplies in full float32, but sums in another order, and the CPU uses Winograd's algorithm, whose
 # updates differ by 3e-4 from those of direct convolutions (tests/benchmarks/test_one_gpu.py).
@@ -157,6 +160,18 @@ def run_benchmark(script: str, options: list[str], file: pathlib.Path, seconds: 
         print(f"{script} failed with exit code {error.returncode}; going on without it", file=sys.stderr)
 
 
+def check_training(dataset: str, data_dir: str | None, init: str) -> None:
+    """Checks the inputs of the training run, which begins only after the timings.
+
+    Raises:
+      UserError: the dataset or the weights cannot be used.
+    """
+    for split in ("train", "validation"):
+        open_pairs(dataset, scale=4, split=split, data_dir=data_dir)
+    if init:
+        load_initial(init, 4)
+
+
 def planned_steps(plan: pathlib.Path, timings: dict[str, Any], batch_size: int, seconds: float) -> int:
     """Returns the length of the training run, which its cosine schedule needs from the start.
 
@@ -254,10 +269,14 @@ def main() -> None:
         parser.error(f"--minutes {minutes:g} leaves no time: pass a positive number")
     if args.output.exists() and not args.output.is_dir():
         parser.error(f"{args.output} is not a folder: choose another --output")
-    end = time.monotonic() + 60 * minutes
-    args.output.mkdir(parents=True, exist_ok=True)
     # Several processes share the device one after another, PyTorch's among them.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    try:
+        check_training(args.dataset, args.data_dir, args.init)
+    except UserError as error:
+        parser.error(str(error))
+    end = time.monotonic() + 60 * minutes
+    args.output.mkdir(parents=True, exist_ok=True)
 
     def store(name: str, value: Any) -> None:
         (args.output / f"{name}.json").write_text(json.dumps(value, indent=2) + "\n")

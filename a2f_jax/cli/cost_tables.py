@@ -90,6 +90,13 @@ def _memory(peak: int, accelerator: "Accelerator") -> str:
     return format_bytes(peak) + share
 
 
+def shortage(needed: int, accelerator: "Accelerator") -> str:
+    """Returns how much memory is needed, in bytes, and how much a device has."""
+    available = accelerator.usable_memory
+    there = "" if available is None else f", and {format_bytes(available)} are available"
+    return f"it needs {format_bytes(needed)} of memory{there}"
+
+
 def _devices(target: "Target", noun: str) -> str:
     count = "one" if target.device_count == 1 else str(target.device_count)
     return f"{noun} for {count} {target.accelerator.kind}{'' if target.device_count == 1 else f' ({target.name})'}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from a2f_jax.cli import cost_tables
 from a2f_jax.cli.commands import add_command
 from a2f_jax.errors import UserError, count_of
-from a2f_jax.files import as_path, format_bytes, local_path
+from a2f_jax.files import as_path, local_path
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -207,7 +207,7 @@ def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: path
         cost_tables.waiting("", done=True)
         cost_tables.print_step(costs, even.model.dtype, even.data.patch_size)
         figures = cost_tables.step_figures(costs)
-        reason = f"it needs {format_bytes(costs.program.peak_memory)}"
+        reason = cost_tables.shortage(costs.program.peak_memory, target.accelerator)
     except OutOfMemory as error:
         reason = str(error)
     ways = []

@@ -24,6 +24,7 @@ from a2f_jax.errors import UserError, count_of, shorten
 from a2f_jax.upscaling.choice import CLEAN_FROM
 
 if TYPE_CHECKING:
+    from a2f_jax.hardware import Target
     from a2f_jax.upscaling.batch import Outcome
     from a2f_jax.upscaling.worklist import Worklist
 
@@ -218,7 +219,7 @@ def _print_summary(outcome: "Outcome") -> None:
 def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> None:
     from a2f_jax.hardware import OutOfMemory, compile_only_devices, parse_target
     from a2f_jax.models.a2f import A2F
-    from a2f_jax.upscaling.tile_costs import largest_tile, tile_costs
+    from a2f_jax.upscaling.tile_costs import SMALLEST_SIDE, largest_tile, tile_costs
 
     if args.images or args.output or args.size or args.ensemble or (args.scale and args.scale not in SCALES):
         raise UserError("--compile-for upscales no images: leave out images, -o, --size, --ensemble, and other factors")
@@ -238,19 +239,21 @@ def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> No
         else:
             costs = largest_tile(network, model.folded, target)
     except OutOfMemory as error:
-        side = args.tile or "even 64"
-        raise UserError(
-            f"a tile of {side} pixels does not fit into one {target.accelerator.kind} ({error}): pass a smaller --tile"
-        ) from error
+        raise _too_large(args.tile or SMALLEST_SIDE, target, str(error)) from error
     finally:
         cost_tables.waiting("", done=True)
     cost_tables.print_tile(costs, f"{model.variant} ×{model.scale}", args.dtype)
     if json_path:
         cost_tables.write_json(json_path, cost_tables.tile_figures(costs))
     if not costs.fits:
-        raise UserError(
-            f"a tile of {costs.side} pixels does not fit into one {target.accelerator.kind}: pass a smaller --tile"
-        )
+        raise _too_large(costs.side, target, cost_tables.shortage(costs.peak_memory, target.accelerator))
+
+
+def _too_large(side: int, target: "Target", reason: str) -> UserError:
+    from a2f_jax.upscaling.tile_costs import SMALLEST_SIDE
+
+    remedy = "pass a smaller --tile" if side > SMALLEST_SIDE else "choose a device with more memory"
+    return UserError(f"a tile of {side} pixels does not fit into one {target.accelerator.kind} ({reason}): {remedy}")
 
 
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:

@@ -16,7 +16,30 @@ from a2f_jax.hardware.accelerators import Accelerator
 
 
 class OutOfMemory(Exception):
-    """The compiler has refused a program that needs more memory than the device has; the message is the compiler's."""
+    """The compiler has refused a program that needs more memory than the device has.
+
+    The message tells how much it needs and how much there is, where the compiler tells.
+    """
+
+
+_SIZE = r"([\d.]+[KMGT]?)"
+
+# How the compilers for TPUs and GPUs tell the needed and the available memory, for the main and for smaller memories.
+_SHORTAGES = (
+    rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)",
+    rf"Used {_SIZE} of {_SIZE} \w+",
+    rf"allocate {_SIZE}i?B?(?: bytes)?\b",
+)
+
+
+def _shortage(text: str) -> str:
+    """Returns in one line what the compiler says about memory that is not sufficient."""
+    for pattern in _SHORTAGES:
+        if match := re.search(pattern, text):
+            needed, *available = (f"{size} bytes" if size[-1].isdigit() else f"{size}B" for size in match.groups())
+            sizes = [re.sub(r"([KMGT]B)$", r" \1", size) for size in (needed, *available)]
+            return f"it needs {sizes[0]} of memory" + (f", and {sizes[1]} are available" if available else "")
+    return re.split(r"\.\s", f"{' '.join(text.split())} ")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +138,7 @@ def compile_costs(jitted: Any, *arguments: Any) -> ProgramCosts:
         if not exhausted:
             short = " ".join(str(error).split())[:200]
             raise UserError(f"the compiler cannot compile this program ({short}): try a smaller batch") from error
-        raise OutOfMemory(re.split(r"\.\s", f"{reason} ")[0]) from error
+        raise OutOfMemory(_shortage(reason)) from error
     compilation_seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     counted = compiled.cost_analysis() or {}

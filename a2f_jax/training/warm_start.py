@@ -29,7 +29,16 @@ def copy_matching(params: Params, weights: Params) -> tuple[Params, list[str]]:
     return flax.traverse_util.unflatten_dict(merged, sep="."), [name for name in flat if not fits[name]]
 
 
-def _load(weights: str, scale: int) -> Model:
+def load_initial(weights: str, scale: int) -> Model:
+    """Loads the weights that a new run starts from.
+
+    Args:
+      weights: a weights file, a work folder or the name of shipped weights, as for `a2f_jax.load`, of any scale.
+      scale: the scale of the run, for published weights that do not tell theirs.
+
+    Raises:
+      UserError: the weights cannot be loaded.
+    """
     try:
         return load(weights)  # of any scale
     except UserError as error:
@@ -51,7 +60,7 @@ def initialize_from(weights: str, state: TrainState, scale: int, say: Callable[[
       UserError: the weights cannot be loaded, or no parameter matches.
     """
     try:
-        loaded = _load(weights, scale).params
+        loaded = load_initial(weights, scale).params
     except UserError as error:
         raise UserError(f"config.init: {error}") from error
     params, left = copy_matching(state.params, loaded)

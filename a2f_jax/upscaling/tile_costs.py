@@ -17,7 +17,8 @@ from a2f_jax.upscaling.plan import workers
 from a2f_jax.upscaling.programs import BLOCK_HALO, STATES_AT_ONCE, programs_of
 
 _LARGEST = 4096
-_SMALLEST = 64
+SMALLEST_SIDE = 64
+"""Side in pixels of the smallest tile that `largest_tile` tries."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +132,9 @@ def largest_tile(network: A2F, folded: Params, target: Target) -> TileCosts:
     while True:
         try:
             costs = tile_costs(network, folded, target, side)
-            if costs.fits or side == _SMALLEST:
+            if costs.fits or side == SMALLEST_SIDE:
                 return costs
         except OutOfMemory:
-            if side == _SMALLEST:
+            if side == SMALLEST_SIDE:
                 raise
         side //= 2

@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -30,6 +31,27 @@ def test_updates_of_the_two_forms_of_the_convolution_agree_and_those_of_another_
     assert not wrong["agree"] and wrong["least_equal_parameter"] == name
     broken = {**winograd, name: np.nextafter(winograd[name], np.float32(np.inf))}
     assert not one_gpu.compare(broken, direct)["agree"]  # pmap and shard_map have to give the same bits
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "nothing"], "nothing ×4 is not prepared in "),
+        (["--dataset", "set5"], "set5 has no split 'train'"),
+        (["--data-dir", "none"], "none, which does not exist"),
+        (["--init", "a2f-ds-x4"], "no weights at a2f-ds-x4: did you mean a2f-sd-x4"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_timings(one_gpu, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("A2F_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(one_gpu, "agreement", lambda *_: pytest.fail("the work started"))
+    monkeypatch.setattr(sys, "argv", ["one_gpu.py", "--output", "gpu", "--rehearse", *options])
+    with pytest.raises(SystemExit) as stop:
+        one_gpu.main()
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "gpu").exists()
 
 
 def test_a_run_that_resumes_has_the_length_that_was_planned_first(one_gpu, tmp_path):

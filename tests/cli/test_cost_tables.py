@@ -1,12 +1,13 @@
 """The command lines with `--compile-for`."""
 
 import json
+import re
 
 import pytest
 
 from a2f_jax.buckets import bucket_path
 from a2f_jax.cli import main
-from a2f_jax.hardware import ACCELERATORS, parse_target
+from a2f_jax.hardware import ACCELERATORS, OutOfMemory, parse_target
 from a2f_jax.training import step_costs
 
 CONFIG = """
@@ -51,9 +52,26 @@ def test_a_step_that_does_not_fit_exits_with_2_and_says_what_would(config, tmp_p
     assert main(["train", "--config", config, "--compile-for", "toaster:8", "--json", str(figures)]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert "does not fit into one toaster (it needs" in captured.err
+    assert re.search(
+        r"does not fit into one toaster \(it needs [\d.]+ KB of memory, and 1000 bytes are available\): it",
+        captured.err,
+    )
     assert captured.err.endswith("it fits with --config.model.remat=True, or --config.accumulate=2\n")
     assert json.loads(figures.read_text())["ways_to_fit"] == ["--config.model.remat=True", "--config.accumulate=2"]
+
+
+@pytest.mark.parametrize(
+    ("side", "remedy"), [("4096", "pass a smaller --tile"), ("64", "choose a device with more memory")]
+)
+def test_a_tile_that_does_not_fit_exits_with_2_and_names_the_memory(side, remedy, fails, monkeypatch):
+    def refuse(*_):
+        raise OutOfMemory("it needs 18.11 GB of memory, and 15.75 GB are available")
+
+    monkeypatch.setattr("a2f_jax.upscaling.tile_costs.tile_costs", refuse)
+    assert fails("upscale", "--compile-for", "cpu", "--tile", side).endswith(
+        f"a tile of {side} pixels does not fit into one CPU (it needs 18.11 GB of memory, and 15.75 GB are available): "
+        f"{remedy}"
+    )
 
 
 def test_figures_are_written_to_a_bucket_once(config, bucket, capsys):
