@@ -29,7 +29,9 @@ SCORES = "scores.json"
 class _ForgivingLoop(asyncio.SelectorEventLoop):
     """An event loop that may be told of a finished operation after it has been closed, when nobody waits for it."""
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any, **options: Any) -> Any:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, **options: Any
+    ) -> Any:
         try:
             return super().call_soon_threadsafe(callback, *args, **options)
         except RuntimeError:
