@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
         "  a2f data prepare div2k --scale 4 --source archives/    use archives that are already there\n"
         "  a2f data prepare set5 --source benchmark/              layout of SelfExSR, EDSR or BasicSR\n"
         "  a2f data prepare my_photos --source photos/            hold out a tenth of the photographs\n"
+        "  a2f data prepare my_photos --source photos/ --downscale 0.7 0.5\n"
         "  a2f data prepare my_pairs --source pairs/              LR and HR images in pairs/LR and pairs/HR\n"
         "  a2f data prepare my_pairs --source HR/ --lr-source LR/\n",
     )
@@ -63,6 +64,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out photographs that cannot be read or are too small"
     )
+    parser.add_argument(
+        "--downscale",
+        type=float,
+        nargs="+",
+        default=(),
+        metavar="FACTOR",
+        help="also train on copies of the photographs that are downscaled by these factors, such as 0.7 0.5",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is already prepared")
 
 
@@ -80,6 +89,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         validation=args.validation,
         min_size=args.min_size,
         skip_bad=args.skip_bad,
+        downscale=args.downscale,
         overwrite=args.overwrite,
     )
     sizes = split_sizes(folder)

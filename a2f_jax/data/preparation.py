@@ -6,7 +6,7 @@ import io
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -100,6 +100,7 @@ def prepare(
     validation: int | None = None,
     min_size: int = MIN_SIZE,
     skip_bad: bool = False,
+    downscale: Sequence[float] = (),
     overwrite: bool = False,
     progress: bool = True,
 ) -> pathlib.Path:
@@ -129,6 +130,8 @@ def prepare(
         at least the `patch_size` of its config.
       skip_bad: whether to leave out photographs that cannot be read or are too small, with a message on standard error,
         instead of refusing the dataset.
+      downscale: factors below 1. Training also uses a copy of every photograph downscaled by each of them, except
+        copies that are smaller than `min_size`. Photographs that are held out have no copies.
       overwrite: whether to replace a dataset that is already prepared.
       progress: whether to show progress bars.
 
@@ -147,6 +150,7 @@ def prepare(
         "validation": validation,
         "min_size": min_size,
         "skip_bad": skip_bad,
+        "downscale": downscale,
         "overwrite": overwrite,
         "progress": progress,
     }
@@ -178,6 +182,10 @@ def prepare(
         validation = None
     if min_size < 1:
         raise UserError(f"min_size must be at least 1, not {min_size}", parameter="min_size")
+    if not all(0 < factor < 1 for factor in downscale):
+        raise UserError(
+            f"downscale must be factors between 0 and 1, not {' '.join(map(str, downscale))}", parameter="downscale"
+        )
     target = root / name / f"x{scale}" / VERSION
     if folder is None and not overwrite and (ready := prepared_folder(name, scale, root)):
         _refuse_other_validation(ready, validation)
@@ -198,15 +206,18 @@ def prepare(
             raise UserError(f"{folder} already contains a validation split: omit validation", parameter="validation")
         else:
             validation = None
+        if downscale and any(source.lr for source in splits.get("train", [])):
+            raise UserError(f"{name} has LR images of its own: omit downscale", parameter="downscale")
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / "prepare.lock"):
             if overwrite or not target.exists():
                 if folder and not published_splits and (unsupported := unsupported_images(folder)):
                     say(f"left out, in unsupported formats: {shorten(unsupported)}")
-                _write(name, scale, splits, target, validation, min_size, skip_bad, progress)
-            elif (target / "source.txt").read_bytes() != fingerprint(splits).encode():
+                _write(name, scale, splits, target, validation, min_size, skip_bad, downscale, progress)
+            elif (target / "source.txt").read_bytes() != fingerprint(_with_copies(splits, downscale)).encode():
                 raise UserError(
-                    f"{target} was prepared from different files: overwrite it, or choose another name",
+                    f"{target} was prepared from different files or with other downscaled copies: overwrite it, or "
+                    "choose another name",
                     parameter="overwrite",
                 )
             else:
@@ -274,6 +285,14 @@ def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
+def _copies(sources: Iterable[Source], factors: Sequence[float]) -> list[Source]:
+    return [source.downscaled(factor) for source in sources for factor in factors]
+
+
+def _with_copies(splits: Splits, factors: Sequence[float]) -> Splits:
+    return {**splits, "copies": _copies(splits["train"], factors)} if factors else splits
+
+
 def _divisible(splits: Splits) -> bool:
     return list(splits) == ["train"]
 
@@ -292,7 +311,8 @@ def _check_space(name: str, splits: Splits, target: pathlib.Path, work: pathlib.
     # A lower bound: PNG files are larger than JPEG files of the same pixels, and every image is stored twice, as a PNG
     # file and in an array_record file. BMP and TIFF files may be uncompressed, three times as large as a PNG file.
     stored = sum(
-        source.stored_bytes() // (3 if source.hr.name.lower().endswith((".bmp", ".tif", ".tiff")) else 1)
+        int(source.factor**2 * source.stored_bytes())
+        // (3 if source.hr.name.lower().endswith((".bmp", ".tif", ".tiff")) else 1)
         for sources in splits.values()
         for source in sources
     )
@@ -339,6 +359,21 @@ def _encode_all(
     return examples
 
 
+def _encode_copies(
+    scale: int, copies: Sequence[Source], work: pathlib.Path, min_size: int, progress: bool
+) -> list[Example]:
+    encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
+    with progress_bar(total=len(copies), unit="image", description=f"downscaling ×{scale}", visible=progress) as bar:
+        results = []
+        for result in in_order(encode, copies):
+            results.append(result)
+            bar.update()
+    examples = [result for result in results if not isinstance(result, UserError)]
+    if len(examples) < len(copies):
+        say(f"left out, because they are too small: {len(copies) - len(examples)} of {len(copies)} downscaled copies")
+    return examples
+
+
 def _exchange(new: pathlib.Path, target: pathlib.Path, old: pathlib.Path) -> None:
     if target.exists():
         os.replace(target, old)
@@ -358,6 +393,7 @@ def _write(
     validation: int | None,
     min_size: int,
     skip_bad: bool,
+    downscale: Sequence[float],
     progress: bool,
 ) -> None:
     import tensorflow_datasets as tfds
@@ -366,7 +402,7 @@ def _write(
     old = work / "old"
     if old.exists() and not target.exists():
         os.replace(old, target)  # the process was killed while it exchanged them
-    _check_space(name, splits, target, work)
+    _check_space(name, _with_copies(splits, downscale), target, work)
     work.mkdir(exist_ok=True)
     shutil.rmtree(old, ignore_errors=True)
     # An interrupted preparation keeps its images, but array_record files cannot be continued.
@@ -385,6 +421,10 @@ def _write(
                 "train": [example for example in images if example["name"] not in chosen],
                 "validation": [example for example in images if example["name"] in chosen],
             }
+        if downscale:
+            trained = {example["name"] for example in examples["train"]}
+            copies = _copies((source for source in splits["train"] if source.name in trained), downscale)
+            examples["train"] = examples["train"] + _encode_copies(scale, copies, work, min_size, progress)
         examples = {split: images for split, images in examples.items() if images}
         tfds.disable_progress_bar()
         # tfds prints to standard output what the progress bar shows.
@@ -394,9 +434,9 @@ def _write(
                 builder.download_and_prepare()
             except RuntimeError as error:  # array_record reports a full disk this way
                 raise OSError(" ".join(str(error).split())) from error
-        (builder.data_path / "source.txt").write_text(fingerprint(splits))
+        (builder.data_path / "source.txt").write_text(fingerprint(_with_copies(splits, downscale)))
         if _divisible(splits):
-            train = frozenset(example["name"] for example in examples["train"])
+            train = frozenset(example["name"] for example in images if example["name"] not in chosen)
             save_assignment(builder.data_path, Assignment(train, frozenset(chosen)))
         _exchange(builder.data_path, target, old)
     except OSError:

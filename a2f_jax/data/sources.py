@@ -59,12 +59,18 @@ class Source(NamedTuple):
       hr: the HR file.
       lr: the LR file, or None if LR is computed from HR.
       columns: the range of the HR columns to use, as fractions of the width.
+      factor: what HR is downscaled by before anything else.
     """
 
     name: str
     hr: AnyPath
     lr: AnyPath | None = None
     columns: tuple[float, float] = (0.0, 1.0)
+    factor: float = 1.0
+
+    def downscaled(self, factor: float) -> "Source":
+        """Returns the source of a downscaled copy of the pair, with a name of its own such as `"0801.png@0.5"`."""
+        return self._replace(name=f"{self.name}@{factor:g}", factor=factor)
 
     def read(self, scale: int) -> Pair:
         """Reads the pair.
@@ -81,6 +87,8 @@ class Source(NamedTuple):
         hr = read_rgb(self.hr)
         left, right = (round(fraction * hr.shape[1]) for fraction in self.columns)
         hr = hr[:, left:right]
+        if self.factor != 1:
+            hr = matlab_bicubic(hr, self.factor)
         height, width = (side // scale for side in hr.shape[:2])
         if not (height and width):
             raise UserError(f"{self.hr} is too small to be the HR image of a ×{scale} pair: remove it")

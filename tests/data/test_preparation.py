@@ -1,3 +1,4 @@
+import math
 import os
 import pathlib
 import shutil
@@ -14,10 +15,11 @@ from a2f_jax.configs.a2f import get_config
 from a2f_jax.data import open_cache, open_pairs, preparation, prepare
 from a2f_jax.data.discovery import find
 from a2f_jax.data.locations import split_sizes
+from a2f_jax.data.matlab_bicubic import matlab_bicubic
 from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path
-from a2f_jax.images import write_rgb
+from a2f_jax.images import read_rgb, write_rgb
 
 
 def _files(folder):
@@ -33,6 +35,49 @@ def test_photographs_are_stored_with_lr_computed_from_them(photos, data_dir, sca
         pairs = open_pairs("my_photos", scale=scale, split=split, data_dir=data_dir)
         assert len(pairs) == count
         assert_same(pairs, [sources.pop(pair.name) for pair in pairs], scale)
+
+
+def test_downscaled_copies_of_photographs_are_only_trained_on(photos, data_dir, capfd):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 3, "min_size": 8}
+    folder = prepare("photos", **arguments, downscale=[0.75, 0.5])
+    held_out = {pair.name for pair in open_pairs("photos", scale=2, split="validation", data_dir=data_dir)}
+    trained = {pair.name: pair for pair in open_pairs("photos", scale=2, split="train", data_dir=data_dir)}
+    names = {f"{i}.png" for i in range(10)}
+    assert len(held_out) == 3
+    assert held_out < names
+    assert trained.keys() >= names - held_out
+    copies = trained.keys() - names
+    sizes = {name: (24 + int(name[0]), 40 - int(name[0])) for name in names - held_out}
+    large = {f"{n}@{f}" for n, size in sizes.items() for f in (0.75, 0.5) if math.ceil(min(size) * f) >= 16}
+    assert copies == large
+    assert len(large) < 14
+    assert f"too small: {14 - len(large)} of 14 downscaled copies" in capfd.readouterr().err
+    for name in copies:
+        original, _, factor = name.partition("@")
+        hr = matlab_bicubic(read_rgb(photos / original), float(factor))
+        hr = hr[: len(hr) // 2 * 2, : hr.shape[1] // 2 * 2]
+        np.testing.assert_array_equal(trained[name].hr, hr)
+        np.testing.assert_array_equal(trained[name].lr, matlab_bicubic(hr, 1 / 2))
+    before = _files(folder)
+    prepare("photos", **arguments, downscale=[0.75, 0.5])
+    assert _files(folder) == before
+    with pytest.raises(UserError, match="with other downscaled copies"):
+        prepare("photos", **arguments, downscale=[0.5])
+    # A further preparation holds out the same photographs.
+    prepare("photos", **{**arguments, "scale": 3, "validation": None, "min_size": 1}, downscale=[0.5])
+    assert {pair.name for pair in open_pairs("photos", scale=3, split="validation", data_dir=data_dir)} == held_out
+
+
+@pytest.mark.parametrize("factors", [[1.0], [0.5, 0.0], [float("nan")]])
+def test_photographs_are_downscaled_by_factors_below_1(photos, data_dir, factors):
+    with pytest.raises(UserError, match="downscale must be factors between 0 and 1") as caught:
+        prepare("photos", scale=2, data_dir=data_dir, source=photos, downscale=factors)
+    assert caught.value.parameter == "downscale"
+
+
+def test_datasets_with_lr_images_are_not_downscaled(div2k, data_dir):
+    with pytest.raises(UserError, match="div2k has LR images of its own: omit downscale"):
+        prepare("div2k", scale=4, data_dir=data_dir, source=div2k(True), downscale=[0.5])
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -63,7 +108,9 @@ def test_changed_files_are_prepared_again_only_with_overwrite(photos, data_dir, 
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
     before = _files(prepare("photos", **arguments))
     write_rgb(photos / "0.png", picture(100))
-    with pytest.raises(UserError, match=r"was prepared from different files: overwrite it"):
+    with pytest.raises(
+        UserError, match=r"from different files or with other downscaled copies: overwrite it"
+    ):
         prepare("photos", **arguments)
     assert _files(data_dir / "photos/x2/1.0.0") == before
     prepare("photos", **arguments, overwrite=True)
