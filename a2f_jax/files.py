@@ -116,11 +116,11 @@ def check_file_writable(file: str | os.PathLike[str]) -> None:
       UserError: it is a folder, a named pipe, a device or a socket, or no file can be created in its folder.
     """
     file = _path(file)
+    check_writable(file.parent)  # first, because without permission, a bucket does not tell what there is
     if is_folder(file):
         raise UserError(f"{file} is a folder: add the name of a file")
     if file.exists() and not file.is_file():
         raise UserError(f"{file} is not a regular file: choose another name")
-    check_writable(file.parent)
 
 
 def format_bytes(count: int) -> str:

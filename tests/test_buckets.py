@@ -164,6 +164,8 @@ def test_a_missing_permission_to_write_is_found_before_the_work(denied, monkeypa
     monkeypatch.setattr(_Denying, "listing", True)
     line = error_of(["evaluate", "--bicubic", "4", "--datasets", "set5", "--output", f"{denied}/results"], capsys)
     assert line.startswith(f"cannot write to {denied}/results: no permission (Forbidden: ")
+    line = error_of(["convert", "missing", f"{denied}/new.safetensors"], capsys)
+    assert line.startswith(f"cannot write to {denied}: no permission (Forbidden: ")
 
 
 @pytest.mark.parametrize("url", ["http://host/photo.png", "file:/run", "gs://"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from a2f_jax.catalog import SCALES
 from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, check_file_writable, check_writable, exists, is_folder, resolved
+from a2f_jax.files import as_path, check_file_writable, check_writable, exists, resolved
 
 WEIGHTS_HELP = (
     "a .safetensors file, a .pt, .pth or .npz file with weights that a network's authors published, a training run's "
@@ -87,9 +87,9 @@ def output_file(text: str, *, overwrite: bool | None, flag: str = "--output", su
     path = as_path(text)
     if suffix and path.suffix != suffix:
         raise UserError(f"the name of {path} must end in {suffix}: choose another {flag}")
+    check_file_writable(path)
     _refuse_among_checkpoints(path, flag)
     _refuse_existing(path, overwrite, flag)
-    check_file_writable(path)
     return path
 
 
@@ -106,15 +106,15 @@ def output_folder(text: str, names: Sequence[str], *, overwrite: bool, flag: str
       UserError: one of the files exists, none can be written, or the folder is among the checkpoints of a run.
     """
     folder = as_path(text)
+    check_writable(folder)
     _refuse_among_checkpoints(folder, flag)
     for name in names:
         _refuse_existing(folder / name, overwrite, flag)
-    check_writable(folder)
     return folder
 
 
 def _refuse_existing(path: pathlib.Path, overwrite: bool | None, flag: str) -> None:
-    if exists(path) and not is_folder(path) and not overwrite:
+    if exists(path) and not overwrite:
         remedy = "" if overwrite is None else " or pass --overwrite"
         raise UserError(f"{path} exists: choose another {flag}{remedy}")
 

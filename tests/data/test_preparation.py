@@ -583,7 +583,7 @@ def test_a_dataset_whose_upload_was_interrupted_is_not_there_and_is_prepared_aga
     monkeypatch.setattr(buckets, "upload", fail)
     with pytest.raises(KeyboardInterrupt):
         prepare("photos", **options)
-    with pytest.raises(UserError, match=f"photos ×2 is not prepared in {bucket}: .* --data-dir {bucket}"):
+    with pytest.raises(UserError, match=f"photos ×2 is not prepared in {bucket}, .* --data-dir {bucket}"):
         open_pairs("photos", scale=2, data_dir=bucket)
     monkeypatch.undo()
     prepare("photos", **options)
