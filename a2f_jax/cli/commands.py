@@ -103,12 +103,14 @@ def output_folder(text: str, names: Sequence[str], *, overwrite: bool, flag: str
       flag: what the command line calls the folder.
 
     Raises:
-      UserError: one of the files exists, none can be written, or the folder is among the checkpoints of a run.
+      UserError: one of the files exists, is a folder, or cannot be written, or the folder is among the checkpoints of
+        a run.
     """
     folder = as_path(text)
     check_writable(folder)
     _refuse_among_checkpoints(folder, flag)
     for name in names:
+        check_file_writable(folder / name)
         _refuse_existing(folder / name, overwrite, flag)
     return folder
 

@@ -28,19 +28,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def weights_of(args: argparse.Namespace) -> str:
-    """Returns the weights that the arguments select, as `load` takes them; by default those for clean images."""
+    """Returns the weights that the arguments select, as `load` takes them; by default those for clean images.
+
+    Raises:
+      UserError: the selected variant has no weights for the scale.
+    """
     from a2f_jax.models.registry import PEERS
     from a2f_jax.weights import shipped_weights
 
     if args.weights is not None:
         return args.weights
     model = args.model or _MODEL
-    if model in shipped_weights() or model in PEERS:
+    shipped, scale = shipped_weights(), _scale_for(args.scale or DEFAULT_SCALE)
+    if model in shipped or model in PEERS:
         return model
-    scale = _scale_for(args.scale or DEFAULT_SCALE)
+    # a2f-sd stands for a2f-sd-x4, and a2f-sd-photo, which the page of `a2f serve` lists, for a2f-sd-x4-photo.
     variant, _, suffix = model.rpartition("-")
-    with_suffix = f"{variant}-x{scale}-{suffix}"  # a2f-sd-photo stands for a2f-sd-x4-photo, as on the page of a2f serve
-    return with_suffix if with_suffix in shipped_weights() else f"{model}-x{scale}"
+    by_scale = {s: {f"{model}-x{s}", f"{variant}-x{s}-{suffix}"} & {*shipped} for s in SCALES}
+    if by_scale[scale]:
+        return by_scale[scale].pop()
+    if scales := [f"×{s}" for s in SCALES if by_scale[s]]:
+        raise UserError(f"{model} has no weights for ×{scale}, only for {' and '.join(scales)}: choose other weights")
+    return model
 
 
 def _scale_for(factor: float) -> int:

@@ -61,7 +61,7 @@ def cumulative_shares(sizes: np.ndarray, patch_size: int) -> np.ndarray:
       uint32 `[images]`, ascending: random bits that are at most this value choose the image or one before it.
     """
     patches = np.cumsum(np.prod(sizes.astype(np.int64) - patch_size + 1, axis=1))
-    return np.floor(patches / patches[-1] * 2**32 - 1).astype(np.uint32)
+    return np.floor(patches / patches[-1] * 2**32 - 1).clip(0).astype(np.uint32)
 
 
 def choose(

@@ -100,7 +100,7 @@ def prepare(
     validation: int | None = None,
     min_size: int = MIN_SIZE,
     skip_bad: bool = False,
-    downscale: Sequence[float] = (),
+    downscale: Iterable[float] = (),
     overwrite: bool = False,
     progress: bool = True,
 ) -> pathlib.Path:
@@ -144,13 +144,14 @@ def prepare(
     """
     name = dataset_name(name)
     check_scale(scale)
+    factors = _factors(downscale)
     root = data_root(data_dir)
     options: dict[str, Any] = {
         "scale": scale,
         "validation": validation,
         "min_size": min_size,
         "skip_bad": skip_bad,
-        "downscale": downscale,
+        "downscale": factors,
         "overwrite": overwrite,
         "progress": progress,
     }
@@ -172,7 +173,7 @@ def prepare(
     if buckets.in_bucket(root):
         return _prepare_in_bucket(name, root, source=folder, lr_source=lr_folder, **options)
     published_splits = has_own_splits(name)
-    for parameter, value in (("validation", validation), ("skip_bad", skip_bad)):
+    for parameter, value in (("validation", validation), ("skip_bad", skip_bad), ("downscale", factors)):
         if value and published_splits:
             raise UserError(
                 f"{parameter} applies to folders of photographs only, and {name} has its own splits: omit it",
@@ -182,10 +183,8 @@ def prepare(
         validation = None
     if min_size < 1:
         raise UserError(f"min_size must be at least 1, not {min_size}", parameter="min_size")
-    if not all(0 < factor < 1 for factor in downscale):
-        raise UserError(
-            f"downscale must be factors between 0 and 1, not {' '.join(map(str, downscale))}", parameter="downscale"
-        )
+    if factors and folder is None:
+        raise UserError("downscale requires the folder with the photographs", parameter="source")
     target = root / name / f"x{scale}" / VERSION
     if folder is None and not overwrite and (ready := prepared_folder(name, scale, root)):
         _refuse_other_validation(ready, validation)
@@ -206,18 +205,18 @@ def prepare(
             raise UserError(f"{folder} already contains a validation split: omit validation", parameter="validation")
         else:
             validation = None
-        if downscale and any(source.lr for source in splits.get("train", [])):
+        if factors and any(source.lr for source in splits["train"]):
             raise UserError(f"{name} has LR images of its own: omit downscale", parameter="downscale")
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / "prepare.lock"):
             if overwrite or not target.exists():
                 if folder and not published_splits and (unsupported := unsupported_images(folder)):
                     say(f"left out, in unsupported formats: {shorten(unsupported)}")
-                _write(name, scale, splits, target, validation, min_size, skip_bad, downscale, progress)
-            elif (target / "source.txt").read_bytes() != fingerprint(_with_copies(splits, downscale)).encode():
+                _write(name, scale, splits, target, validation, min_size, skip_bad, factors, progress)
+            elif (target / "source.txt").read_bytes() != fingerprint(_with_copies(splits, factors)).encode():
                 raise UserError(
-                    f"{target} was prepared from different files or with other downscaled copies: overwrite it, or "
-                    "choose another name",
+                    f"{target} was prepared from different files or with other factors of downscale: overwrite it, "
+                    "or choose another name",
                     parameter="overwrite",
                 )
             else:
@@ -283,6 +282,21 @@ def _with_valid_names(splits: Splits, skip_bad: bool) -> Splits:
 def _is_unicode(name: str) -> bool:
     # Python represents the bytes of a file name that cannot be decoded by surrogates.
     return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _factors(downscale: Iterable[float]) -> tuple[float, ...]:
+    try:
+        factors = {float(factor) for factor in downscale}
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"downscale must be several factors, such as (0.7, 0.5), not {downscale!r}", parameter="downscale"
+        ) from error
+    if not all(0 < factor < 1 for factor in factors):
+        raise UserError(
+            f"downscale must be factors between 0 and 1, not {' '.join(map(str, sorted(factors)))}",
+            parameter="downscale",
+        )
+    return tuple(sorted(factors, reverse=True))
 
 
 def _copies(sources: Iterable[Source], factors: Sequence[float]) -> list[Source]:

@@ -70,7 +70,7 @@ class Source(NamedTuple):
 
     def downscaled(self, factor: float) -> "Source":
         """Returns the source of a downscaled copy of the pair, with a name of its own such as `"0801.png@0.5"`."""
-        return self._replace(name=f"{self.name}@{factor:g}", factor=factor)
+        return self._replace(name=f"{self.name}@{factor}", factor=factor)
 
     def read(self, scale: int) -> Pair:
         """Reads the pair.

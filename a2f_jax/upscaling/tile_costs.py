@@ -111,7 +111,7 @@ def tile_costs(network: A2F, folded: Params, target: Target, side: int) -> TileC
         bound = getattr(program, "args", ())  # the weights of a partial function
         jitted = getattr(program, "func", program)
         costs[name] = compile_costs(jitted, *bound, *arguments)
-        flops += runs[name] * 2 * multiply_adds(jax.make_jaxpr(jitted)(*bound, *arguments).jaxpr)
+        flops += runs[name] * 2 * multiply_adds(jitted.trace(*bound, *arguments).jaxpr.jaxpr)
     return TileCosts(target, side, dict(runs), flops, costs)
 
 

@@ -50,6 +50,15 @@ def test_a_folder_in_place_of_a_file_is_refused(command, weights, photo, tmp_pat
     assert not list((tmp_path / name).iterdir())
 
 
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_a_folder_in_place_of_one_of_several_files_is_refused(command, weights, photo, tmp_path, fails):
+    argv, name = writing(command, weights, photo)
+    taken = tmp_path / name / f"{'results' if command == 'evaluate' else 'report'}.md"
+    taken.mkdir(parents=True)
+    assert f"{taken} is a folder" in fails(*argv, str(tmp_path / name), "--overwrite")
+    assert list(taken.parent.iterdir()) == [taken]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_exists_is_not_replaced_unasked(command, weights, photo, tmp_path, fails):
     argv, name = writing(command, weights, photo)

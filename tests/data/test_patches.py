@@ -79,6 +79,8 @@ def test_the_shares_reach_every_random_number():
     assert shares[-1] == 2**32 - 1
     assert shares.searchsorted(np.uint32(2**32 - 1)) == 2
     assert shares.searchsorted(np.uint32(0)) == 0
+    # An image whose share is less than 2⁻³².
+    assert cumulative_shares(np.array([[48, 48]] + [[1500, 1500]] * 2100, np.int32), 48)[0] == 0
 
 
 def test_permuted_patches_have_the_same_order_of_channels_in_lr_and_hr(cache, patches):

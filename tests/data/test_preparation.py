@@ -1,6 +1,7 @@
 import math
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -61,23 +62,54 @@ def test_downscaled_copies_of_photographs_are_only_trained_on(photos, data_dir, 
     before = _files(folder)
     prepare("photos", **arguments, downscale=[0.75, 0.5])
     assert _files(folder) == before
-    with pytest.raises(UserError, match="with other downscaled copies"):
+    with pytest.raises(UserError, match="with other factors of downscale"):
         prepare("photos", **arguments, downscale=[0.5])
     # A further preparation holds out the same photographs.
     prepare("photos", **{**arguments, "scale": 3, "validation": None, "min_size": 1}, downscale=[0.5])
     assert {pair.name for pair in open_pairs("photos", scale=3, split="validation", data_dir=data_dir)} == held_out
 
 
-@pytest.mark.parametrize("factors", [[1.0], [0.5, 0.0], [float("nan")]])
-def test_photographs_are_downscaled_by_factors_below_1(photos, data_dir, factors):
-    with pytest.raises(UserError, match="downscale must be factors between 0 and 1") as caught:
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ([1.0], "must be factors between 0 and 1, not 1.0"),
+        ([0.5, 0.0], "must be factors between 0 and 1, not 0.0 0.5"),
+        ([float("nan")], "must be factors between 0 and 1, not nan"),
+        (0.5, "must be several factors, such as (0.7, 0.5), not 0.5"),
+        ("0.5", "must be several factors"),
+    ],
+)
+def test_photographs_are_downscaled_by_factors_below_1(photos, data_dir, factors, message):
+    with pytest.raises(UserError, match=f"downscale {re.escape(message)}") as caught:
         prepare("photos", scale=2, data_dir=data_dir, source=photos, downscale=factors)
     assert caught.value.parameter == "downscale"
 
 
-def test_datasets_with_lr_images_are_not_downscaled(div2k, data_dir):
-    with pytest.raises(UserError, match="div2k has LR images of its own: omit downscale"):
-        prepare("div2k", scale=4, data_dir=data_dir, source=div2k(True), downscale=[0.5])
+def test_the_order_and_the_repetition_of_factors_do_not_matter(photos, data_dir):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 1, "min_size": 1}
+    folder = prepare("photos", **arguments, downscale=iter([0.5, 0.7, 0.7]))
+    assert split_sizes(folder) == {"train": 27, "validation": 1}
+    before = _files(folder)
+    assert prepare("photos", **arguments, downscale=np.array([0.7, 0.5])) == folder
+    assert _files(folder) == before
+
+
+@pytest.mark.parametrize("name", ["sample", "set5", "div2k"])
+def test_datasets_with_splits_of_their_own_are_not_downscaled(name, data_dir, div2k):
+    source = {} if name == "sample" else {"source": div2k(True)}
+    with pytest.raises(UserError, match=f"downscale applies to folders of photographs only, and {name} has") as caught:
+        prepare(name, scale=4, data_dir=data_dir, **source, downscale=[0.5])
+    assert caught.value.parameter == "downscale"
+
+
+def test_pairs_with_lr_images_are_not_downscaled(tmp_path, data_dir, picture):
+    pairs = tmp_path / "pairs"
+    write_rgb(pairs / "HR/a.png", picture(0, 24, 36))
+    write_rgb(pairs / "LR/a.png", picture(0, 12, 18))
+    with pytest.raises(UserError, match="my_pairs has LR images of its own: omit downscale"):
+        prepare("my_pairs", scale=2, data_dir=data_dir, source=pairs, downscale=[0.5])
+    with pytest.raises(UserError, match="downscale requires the folder with the photographs"):
+        prepare("my_pairs", scale=2, data_dir=data_dir, downscale=[0.5])
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -108,9 +140,7 @@ def test_changed_files_are_prepared_again_only_with_overwrite(photos, data_dir, 
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
     before = _files(prepare("photos", **arguments))
     write_rgb(photos / "0.png", picture(100))
-    with pytest.raises(
-        UserError, match=r"from different files or with other downscaled copies: overwrite it"
-    ):
+    with pytest.raises(UserError, match=r"from different files or with other factors of downscale: overwrite it"):
         prepare("photos", **arguments)
     assert _files(data_dir / "photos/x2/1.0.0") == before
     prepare("photos", **arguments, overwrite=True)

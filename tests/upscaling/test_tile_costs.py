@@ -29,6 +29,12 @@ def test_a_tile_takes_the_arithmetic_of_its_convolutions_and_products(model, dev
     assert all(not p.collectives and not p.host_transfers for p in costs.programs.values())
 
 
+def test_a_cpu_takes_less_arithmetic_because_of_winograd(model):
+    on_cpu, on_gpu = (tile_costs(*model, parse_target(devices), 32) for devices in ("cpu:2", "h100"))
+    assert 0.5 * on_gpu.flops < on_cpu.flops < 0.6 * on_gpu.flops  # half, and a little more for whole blocks
+    assert on_cpu.runs == on_gpu.runs
+
+
 def test_the_largest_tile_is_the_first_power_of_two_that_fits(monkeypatch):
     tried = []
 
