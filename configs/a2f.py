@@ -52,7 +52,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.data.patch_size = 48  # side in LR pixels
     config.data.placement = "host"  # or "device": keeps the decoded images in device memory and crops them there
     config.data.sampling = "image"  # every image is equally likely; or "area": every patch, so large images more often
-    config.data.permute_channels = False  # augmentation: permute the color channels at random, besides flips and turns
+    config.data.permute_channels = False  # permute the color channels at random, in addition to flips and rotations
     config.data.degradation = "bicubic"  # or "photo": makes LR of HR in the training step, see below
 
     config.degradation = ConfigDict()  # only for "photo"; what lies in a range is equally likely
