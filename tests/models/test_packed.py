@@ -13,10 +13,9 @@ from a2f_jax.models.a2f import A2F, fold_weight_norm
     ("pack", "width", "options"),
     [
         (8, 24, {}),
-        (4, 4, {"head_kernel": 7}),
+        (4, 4, {"head_kernel": 7, "remat": True, "scale": 3}),
         (4, 8, {"head_kernel": 1, "attention": False}),
         (8, 16, {"head_kernel": 5, "auxiliary": False}),
-        (4, 12, {"remat": True, "scale": 3}),
         (8, 20, {}),  # not a multiple of 8: computed without packing
         (4, 8, {"depthwise": True}),
     ],

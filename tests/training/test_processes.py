@@ -50,7 +50,7 @@ def flatten(tree, path=""):
         yield from flatten(value, f"{path}/{key}") if isinstance(value, dict) else [(f"{path}/{key}", value)]
 
 
-def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir, compiled, tmp_path):
+def test_a_process_killed_at_random_moments_ends_with_the_same_bits(data_dir, compiled, tmp_path):
     # A checkpoint after every step, so that many kills hit while one is being written.
     overrides = ("--config.steps=24", "--config.checkpoint_every=1", "--config.validate_every=24")
     env = environment(compiled, devices=1)
@@ -60,7 +60,7 @@ def test_a_process_killed_at_ten_random_moments_ends_with_the_same_bits(data_dir
     duration = time.monotonic() - start
 
     killed, kills, moments = tmp_path / "killed", 0, random.Random(0)
-    while kills < 10:
+    while kills < 6:
         process = subprocess.Popen(command(data_dir, killed, *overrides), env=env, stderr=subprocess.PIPE, text=True)
         # Counted from the start of training, because kills before that prove nothing.
         for line in process.stderr:

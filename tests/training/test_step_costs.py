@@ -25,7 +25,7 @@ def tiny(changes, run="sd_x2"):
     return config
 
 
-AUGMENTED = {"data.sampling": "area", "data.permute_channels": True}
+PHOTO = {"data.degradation": "photo", "data.sampling": "area", "data.permute_channels": True}
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,12 @@ AUGMENTED = {"data.sampling": "area", "data.permute_channels": True}
         (
             "v5e:2x2",
             "sd_x2",
-            {"data.placement": "device", "steps_per_dispatch": 3, "model.head_kernel": 7} | AUGMENTED,
+            {"data.placement": "device", "steps_per_dispatch": 3, "model.head_kernel": 7} | PHOTO,
         ),
         ("v5e:2x2", "sd_x2", {"model.remat": True, "accumulate": 2, "model.head_kernel": 1}),
         ("v6e:2x2", "baseline", {"optimizer.name": "muon"}),
         ("v5e:2x2", "noca", {}),
         ("v5e:2x2", "noca_mp", {"data.placement": "device", "spmd": "pmap", "steps_per_dispatch": 2}),
-        ("v5e:2x2", "sd_x2", {"data.degradation": "photo"}),
         ("h100:8", "sd_x2", {"data.placement": "device", "data.degradation": "photo", "steps_per_dispatch": 3}),
         ("h100:4x8", "sd_x2", {"spmd": "pmap", "batch_size": 64, "accumulate": 2}),
     ],
