@@ -33,6 +33,7 @@ def weights_of(args: argparse.Namespace) -> str:
     Raises:
       UserError: the selected variant has no weights for the scale.
     """
+    from a2f_jax.models.a2f import VARIANTS
     from a2f_jax.models.registry import PEERS
     from a2f_jax.weights import shipped_weights
 
@@ -49,7 +50,7 @@ def weights_of(args: argparse.Namespace) -> str:
         return by_scale[scale].pop()
     if scales := [f"×{s}" for s in SCALES if by_scale[s]]:
         raise UserError(f"{model} has no weights for ×{scale}, only for {' and '.join(scales)}: choose other weights")
-    return model
+    return f"{model}-x{scale}" if model in VARIANTS else model  # which nothing ships with, as the error will say
 
 
 def _scale_for(factor: float) -> int:
