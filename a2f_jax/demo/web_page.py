@@ -75,6 +75,9 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         nothing = gr.update(value=None, visible=False)
         return gr.update(interactive=file is not None), nothing, _status(""), nothing
 
+    def idle() -> tuple[Any, Any]:
+        return gr.update(interactive=True), gr.update(visible=False)
+
     def upscale(file: str, name: str, scale: int, request: gr.Request, progress: Any = tracker) -> tuple[Any, ...]:
         stopped = stops[request.session_hash] = threading.Event()
         context = contextvars.copy_context()  # tells Gradio which session the progress belongs to
@@ -93,7 +96,7 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
             )
         except UserError as error:
             nothing = gr.update(value=None, visible=False)
-            return nothing, _status(describe_error(error), "error"), nothing
+            return nothing, _status(describe_error(error), "error"), nothing, *idle()
         finally:
             del stops[request.session_hash]
         slider = (str(upscaled.before), str(upscaled.after)) if upscaled.before else None
@@ -101,6 +104,7 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
             gr.update(value=slider, visible=slider is not None),
             _status(_describe(upscaled)),
             gr.update(value=str(upscaled.file), visible=True),
+            *idle(),
         )
 
     def stop_work(request: gr.Request) -> None:
@@ -137,10 +141,9 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         started = start.click(
             lambda: (gr.update(interactive=False), gr.update(visible=True)), None, [start, stop], show_progress="hidden"
         )
-        ended = started.then(upscale, [file, model, scale], results, show_progress_on=status)
-        ended.then(
-            lambda: (gr.update(interactive=True), gr.update(visible=False)), None, [start, stop], show_progress="hidden"
-        )
+        # The buttons change together with the result: later, the picture might have been removed in the meantime.
+        ended = started.then(upscale, [file, model, scale], [*results, start, stop], show_progress_on=status)
+        ended.failure(idle, None, [start, stop], show_progress="hidden")
         stop.click(stop_work, None, None, queue=False, show_progress="hidden")
     return blocks
 

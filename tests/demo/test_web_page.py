@@ -62,6 +62,7 @@ def picture(tmp_path):
 def choose(page, file):
     if page.locator("#picture").get_by_label("Clear").is_visible():
         page.locator("#picture").get_by_label("Clear").click()
+        page.locator("#start:disabled").wait_for()  # otherwise the click below could be one without a picture
     page.locator("#picture input[type=file]").set_input_files(file)
     page.locator("#start:enabled").click()
 
