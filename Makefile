@@ -21,7 +21,7 @@ quickstart: .venv/installed
 	$(BIN)/a2f evaluate --weights $(OUT)/two-minutes --datasets sample --output $(OUT) --overwrite
 	$(eval PHOTO := $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data/motorcycle_left.png')"))
 	$(BIN)/a2f upscale $(PHOTO) -o $(OUT)/motorcycle-x4.png --weights $(OUT)/two-minutes --overwrite
-	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/two-minutes a2f-sd-x4 --crop 560,300,140,140 -o $(OUT)/comparison.png
+	$(BIN)/a2f compare $(PHOTO) --weights $(OUT)/two-minutes a2f-sd-x4 --crop 560,300,140,140 -o $(OUT)/comparison.png --overwrite
 	@echo "Done. Open $(OUT)/comparison.png (bicubic, two minutes of training, shipped weights, ground truth) and $(OUT)/motorcycle-x4.png"
 
 test: lint
