@@ -52,12 +52,10 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
             cache,
             seed=config.seed,
             batch_size=config.batch_size,
-            patch_size=config.data.patch_size,
             process_index=index,
             process_count=count,
-            source_size=degradation.source_size(config.data.patch_size) if degradation else None,
             by_area=by_area(config),
-            permute_channels=bool(config.data.get("permute_channels")),
+            **_cropping(config),
         )
     return patches, images
 
@@ -127,26 +125,26 @@ def resident_images(config: ConfigDict, cache: Cache) -> Resident | None:
 
 def device_images_of(config: ConfigDict, cache: Cache) -> DeviceImages:
     """Returns the training images of a run for `jax.device_put`; they are still in host memory."""
-    degradation, size = degradation_of(config), config.data.patch_size
-    crop_size = degradation.source_size(size) if degradation else size
+    cropping = _cropping(config)
+    crop_size = cropping["source_size"] or cropping["patch_size"]
     return device_images(cache, crop_size=crop_size, by_area=by_area(config))
+
+
+def _cropping(config: ConfigDict) -> dict[str, Any]:
+    """Returns the arguments that `Patches` and `device_batch` share."""
+    degradation, size = degradation_of(config), config.data.patch_size
+    return {
+        "patch_size": size,
+        "source_size": degradation.source_size(size) if degradation else None,
+        "permute_channels": bool(config.data.get("permute_channels")),
+    }
 
 
 def resident_images_of(config: ConfigDict, scale: int, images: DeviceImages) -> Resident:
     """Returns images to place in device memory, with the function that crops the patches of a run."""
-    degradation, size = degradation_of(config), config.data.patch_size
-    source_size = degradation.source_size(size) if degradation else None
-    crop = functools.partial(
-        device_batch,
-        scale=scale,
-        patch_size=size,
-        source_size=source_size,
-        permute_channels=bool(config.data.get("permute_channels")),
-    )
+    options = {"seed": config.seed, "scale": scale, **_cropping(config)}
     return Resident(
-        images,
-        lambda images, step, rows: crop(images, seed=config.seed, step=step, rows=rows),
-        config.batch_size,
+        images, lambda images, step, rows: device_batch(images, step=step, rows=rows, **options), config.batch_size
     )
 
 
