@@ -180,16 +180,15 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--compiled", action="store_true", help="also measure torch.compile")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds of each implementation (default: 5)")
-    parser.add_argument(
-        "--steps", type=int, default=100 if ON_GPU else 2, help="steps per round (default: 100 on a GPU, 2 on a CPU)"
-    )
+    parser.add_argument("--steps", type=int, help="steps per round (default: 2 on a CPU, 1600 / batch on a GPU)")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
     args = parser.parse_args()
 
-    cases = [(v, d, b) for b in args.batch for v in args.variants for d in args.dtypes]
+    cases = [(v, d, b) for v in args.variants for b in args.batch for d in args.dtypes]
     rows = []
     for variant, dtype, batch_size in tqdm.tqdm(cases, unit="case"):
-        rows.append(measure(variant, dtype, batch_size, args.rounds, args.steps, args.compiled))
+        steps = args.steps or (max(1, 1600 // batch_size) if ON_GPU else 2)
+        rows.append(measure(variant, dtype, batch_size, args.rounds, steps, args.compiled))
         device = jax.devices()[0].device_kind if ON_GPU else f"{jax.default_backend()}, {platform.machine()}"
         about = {"device": device, "jax": jax.__version__, "rows": rows}
         if HAS_TORCH:
