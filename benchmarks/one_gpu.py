@@ -1,7 +1,7 @@
 """Checks, times and trains on one GPU, within a given number of minutes.
 
     python benchmarks/one_gpu.py --output gpu --data-dir datasets --minutes 25
-    python benchmarks/one_gpu.py --output gpu --parts agreement timings             # without training
+    python benchmarks/one_gpu.py --output gpu --parts agreement timings           # without training
     python benchmarks/one_gpu.py --output rehearsal --rehearse    # the same with tiny settings, anywhere
 
 1. Agreement: updates by pmap and shard_map are compared with each other and with those of the CPU, and so is a
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from pages import write_between
 
 from a2f_jax import UserError, load, open_pairs
 from a2f_jax.training.warm_start import load_initial
@@ -260,7 +261,11 @@ def train(args: argparse.Namespace, size: Size, steps: int, seconds: float) -> i
         *args.set,
     ]
     config = HERE.parent / f"configs/a2f.py:sd_x{args.scale},recipe=long"
-    start = [sys.executable, "-c", "import sys; from a2f_jax.cli import main; sys.exit(main())"]  # where no `a2f` is on the path
+    start = [
+        sys.executable,
+        "-c",
+        "import sys; from a2f_jax.cli import main; sys.exit(main())",
+    ]  # where no `a2f` is on the path
     command = [*start, "train", "--config", str(config), "--workdir", str(args.output / "run"), *settings]
     process = subprocess.Popen(command)
     try:
@@ -282,7 +287,7 @@ def summary(output: pathlib.Path) -> str:
 
     lines = []
     if about := read("environment"):
-        lines += ["# One GPU", "", ", ".join(f"{key} {value}" for key, value in about.items()), ""]
+        lines += [", ".join(about.values()), ""]
     if found := read("agreement"):
         updates, pictures = found["updates"], found["upscaled"]
         lines += [
@@ -299,7 +304,13 @@ def summary(output: pathlib.Path) -> str:
 
         lines += ["Training steps, patches of 48×48 LR pixels, ×4:", "", table(timings["rows"]), ""]
     if inference := read("inference"):
-        lines += ["Upscaling to 1280×720:", "", "| variant | form | ms | MP/s |", "|---|---|---:|---:|"]
+        lines += [
+            "Upscaling to 1280×720, from and to host memory in float32: `Model.upscale` in tiles, one program for the "
+            "whole image, and PyTorch, which multiplies in TF32:",
+            "",
+            "| variant | form | ms | MP/s |",
+            "|---|---|---:|---:|",
+        ]
         lines += [f"| {r['variant']} | {r['form']} | {r['ms']:.1f} | {r['megapixels_per_s']:.1f} |" for r in inference]
         lines.append("")
     if (metrics := output / "run/metrics.jsonl").exists():
@@ -322,6 +333,9 @@ def main() -> None:
     parser.add_argument("--init", default="", help="weights to start from, such as a2f-sd-x4 (default: random)")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the training run, as config.steps=1000"
+    )
+    parser.add_argument(
+        "--table", type=pathlib.Path, help="Markdown file that receives the results between its markers"
     )
     parser.add_argument("--rehearse", action="store_true", help="use tiny settings, to test the script")
     parser.add_argument("--results", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -350,12 +364,20 @@ def main() -> None:
 
     def store(name: str, value: Any) -> None:
         (args.output / f"{name}.json").write_text(json.dumps(value, indent=2) + "\n")
-        (args.output / "summary.md").write_text(summary(args.output))
+
+    def summarize() -> None:
+        (args.output / "summary.md").write_text(f"# One GPU\n\n{summary(args.output)}")
+        if args.table:
+            write_between(args.table, "one-gpu", summary(args.output).strip())
 
     device = jax.devices()[0]
-    store("environment", {"device": device.device_kind, "JAX": jax.__version__, "Python": sys.version.split()[0]})
+    if not (args.output / "environment.json").exists():
+        versions = {"JAX": jax.__version__, "Python": sys.version.split()[0]}
+        store("environment", {"device": device.device_kind, **{k: f"{k} {v}" for k, v in versions.items()}})
+    summarize()
     if "agreement" in args.parts and not (args.output / "agreement.json").exists():
         store("agreement", agreement(size, args.output))
+        summarize()
     if "timings" in args.parts:
         share = 1.0 if "training" not in args.parts else TIMED_FRACTION
         limit = share * (end - time.monotonic()) / 2
@@ -369,7 +391,7 @@ def main() -> None:
         timings = json.loads(file.read_text()) if file.exists() else None
         steps = planned_steps(args.output / "plan.json", timings, size, remaining)
         code = train(args, size, steps, max(1.0, remaining))
-    (args.output / "summary.md").write_text(summary(args.output))
+    summarize()
     print((args.output / "summary.md").read_text())
     file = args.output / "agreement.json"
     agree = not file.exists() or all(part["agree"] for part in json.loads(file.read_text()).values())

@@ -149,7 +149,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     lines = [
         "| variant | dtype | batch | ms/step | images/s | PyTorch ms/step | JAX / PyTorch | compiled PyTorch ms/step | "
-        "JAX / compiled | first step, compiled / s | peak memory of the process so far |",
+        "JAX / compiled | first step / s | peak memory so far |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:

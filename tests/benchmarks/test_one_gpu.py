@@ -21,16 +21,26 @@ def test_updates_of_the_two_forms_of_the_convolution_agree_and_those_of_another_
     winograd = one_gpu.updates(one_gpu.REHEARSAL)
     monkeypatch.setattr(convolution, "prefers_winograd", lambda platform, dtype: False)
     direct = one_gpu.updates(one_gpu.REHEARSAL)
-    found = one_gpu.compare(winograd, direct)
+    found = one_gpu.compare(winograd, direct, exact=True)
     assert found["agree"] and 0 < found["device_from_cpu"] < found["tolerance"]
 
     changed = {name: np.abs(change).max() for name, change in direct.items() if name.startswith("shard_map")}
     assert min(changed.values()) > 0  # every parameter takes part
     name = max(changed, key=changed.__getitem__)
-    wrong = one_gpu.compare(winograd, {**direct, name: 1.01 * direct[name]})
+    wrong = one_gpu.compare(winograd, {**direct, name: 1.01 * direct[name]}, exact=True)
     assert not wrong["agree"] and wrong["least_equal_parameter"] == name
     broken = {**winograd, name: np.nextafter(winograd[name], np.float32(np.inf))}
-    assert not one_gpu.compare(broken, direct)["agree"]  # pmap and shard_map have to give the same bits
+    assert not one_gpu.compare(broken, direct, exact=True)["agree"]  # pmap and shard_map have to give the same bits
+    assert one_gpu.compare(broken, direct, exact=False)["agree"]  # but on a GPU
+
+
+def test_an_upscaled_photograph_agrees_only_within_a_hundredth_of_a_level(one_gpu):
+    result = one_gpu.upscaled()
+    assert result["tiles"].shape == (480, 560, 3)
+    found = one_gpu.compare_upscaled(result, result)
+    assert found["agree"] and 0 < found["tiles_from_whole"] < 1e-3 and found["device_from_cpu"] == 0
+    for form in result:
+        assert not one_gpu.compare_upscaled({**result, form: result[form] + 0.02}, result)["agree"]
 
 
 @pytest.mark.parametrize(
@@ -55,16 +65,27 @@ def test_what_cannot_be_trained_is_refused_before_the_timings(one_gpu, tmp_path,
 
 
 def test_a_run_that_resumes_has_the_length_that_was_planned_first(one_gpu, tmp_path):
-    rows = [{"jax_ms": 4.0, "batch": 16, "dtype": "float32"}, {"jax_ms": 1.0, "batch": 64, "dtype": "bfloat16"}]
+    rows = [
+        {"jax_ms": 4.0, "batch": 16, "dtype": "float32", "compile_s": 1.0},
+        {"jax_ms": 8.0, "batch": 64, "dtype": "float32", "compile_s": 10.0},
+        {"jax_ms": 1.0, "batch": 64, "dtype": "bfloat16", "compile_s": 10.0},
+    ]
     plan = tmp_path / "plan.json"
-    # 64 patches take 4 · 4 ms, and four fifths of the time are planned.
-    assert one_gpu.planned_steps(plan, {"rows": rows}, 64, seconds=100) == 5000
-    assert one_gpu.planned_steps(plan, {"rows": rows}, 64, seconds=10) == 5000
+    # Nine tenths of the 80 seconds that two compilations leave, at 8 ms, in multiples of 400.
+    assert one_gpu.planned_steps(plan, {"rows": rows}, one_gpu.REAL, seconds=100) == 8800
+    assert one_gpu.planned_steps(plan, {"rows": rows}, one_gpu.REAL, seconds=10) == 8800
+
+
+def test_without_a_timing_of_its_batch_no_run_is_planned(one_gpu, tmp_path):
+    for timings in (None, {"rows": [{"jax_ms": 4.0, "batch": 16, "dtype": "float32", "compile_s": 1.0}]}):
+        with pytest.raises(SystemExit, match="no timing of batches of 64"):
+            one_gpu.planned_steps(tmp_path / "plan.json", timings, one_gpu.REAL, seconds=100)
 
 
 def test_the_summary_says_when_devices_do_not_agree_and_leaves_out_what_was_not_measured(one_gpu, tmp_path):
-    found = {"pmap_from_shard_map": 0.0, "device_from_cpu": 0.5, "tolerance": 2e-3, "agree": False}
-    (tmp_path / "agreement.json").write_text(json.dumps(found))
+    updates = {"pmap_from_shard_map": 0.0, "device_from_cpu": 0.5, "tolerance": 2e-3, "agree": False}
+    pictures = {"tiles_from_whole": 0.0, "device_from_cpu": 0.0, "agree": True}
+    (tmp_path / "agreement.json").write_text(json.dumps({"updates": updates, "upscaled": pictures}))
     text = one_gpu.summary(tmp_path)
-    assert "THEY DO NOT AGREE" in text and "5.0e-01" in text
+    assert text.count("THEY DO NOT AGREE") == 1 and text.count("they agree") == 1 and "5.0e-01" in text
     assert "Upscaling" not in text and "validation" not in text
