@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from a2f_jax.models import winograd
-from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, Params
+from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, Attention, Params
 from a2f_jax.models.layers import pixel_shuffle
 
 BLOCK_HALO = 2
@@ -23,6 +23,9 @@ BLOCK_HALO = 2
 
 STATES_AT_ONCE = 4
 """The number of mixed states is padded with zeros to a multiple of this, so that fewer programs are compiled."""
+
+TILES_AT_ONCE = 16
+"""The sums of this many tiles are added at a time on an accelerator, so that one program serves all images."""
 
 
 def _inside(frame: jax.Array, side: int, halo: int) -> jax.Array:
@@ -73,6 +76,19 @@ def _mix(weights: jax.Array, residual: jax.Array, states: Sequence[jax.Array], f
     return _masked_with_sums(residual + jnp.concatenate(states, -1) @ weights, frame)
 
 
+def _mixture(weights: dict, sums: Sequence[jax.Array], pixels: jax.Array, *, dtype: Any) -> jax.Array:
+    kernel, gain = weights["kernel"], weights["lambda_aux"]
+    if "attention" in weights:
+        means = jnp.stack(sums) / pixels
+        mean = jnp.einsum("jc,jcd->d", means, kernel)
+        gain = gain * Attention().apply({"params": weights["attention"]}, mean[None])[0]
+    return (kernel * gain + weights["skip"]).reshape(-1, kernel.shape[-1]).astype(dtype)
+
+
+def _total(sums: Sequence[jax.Array]) -> jax.Array:
+    return jnp.stack(sums).sum(0)
+
+
 def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, frame: jax.Array, *, halo: int, scale: int, depth: str):
     x = _crop(_normalized(pixels, frame, halo, padded.dtype), halo - 1)
     sub_pixels = _direct(_crop(padded, BLOCK_HALO - 1), weights["tail"]) + _direct(x, weights["skip"]) + weights["bias"]
@@ -109,6 +125,8 @@ ResidualProgram = Callable[[Any, np.ndarray], jax.Array]
 MixProgram = Callable[[jax.Array, jax.Array, Sequence[Any], np.ndarray], tuple[jax.Array, jax.Array]]
 TailProgram = Callable[[Any, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
 SurroundProgram = Callable[[Sequence[Sequence[jax.Array]]], jax.Array]
+MixtureProgram = Callable[[Sequence[jax.Array], np.ndarray], jax.Array]
+TotalProgram = Callable[[Sequence[jax.Array]], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +144,9 @@ class Programs:
       tail: for each dtype of the result, maps (s_L with `BLOCK_HALO`, pixels, frame) to (`[scale · T, scale · T, 3]`,
         whether all of it was finite). uint8 and uint16 use their full range; float32 is in 0..255 and not clipped.
       surround: maps a tile and its 8 neighbors to the tile with `BLOCK_HALO`, on the device.
+      mixture: for each block i, maps (sums over the image of the channels of s_0 to s_i and zeros of the padding,
+        number of pixels of the image) to what `mix_weights` returns, but on the device and in float32.
+      total: adds the sums of `TILES_AT_ONCE` tiles, each float32 `[n]`.
       halo: number of pixels that `head` and `tail` need on each side of a tile.
       device: the device that holds the weights and runs the programs.
     """
@@ -137,6 +158,8 @@ class Programs:
     mix: MixProgram
     tail: Mapping[str, TailProgram]
     surround: SurroundProgram
+    mixture: Sequence[MixtureProgram]
+    total: TotalProgram
     halo: int
     device: jax.Device
 
@@ -155,16 +178,27 @@ class Programs:
           rows of the padding are zero.
         """
         network, params = self.network, self.folded[f"block_{index:02d}"]
-        n = network.features
-        mix = np.zeros((index + 1 + -(index + 1) % STATES_AT_ONCE, n, n))
-        if network.auxiliary:
-            kernel = np.asarray(params["projection"]["kernel"], np.float64).reshape(index + 1, n, n)
-            weight = np.full(n, np.float64(params["lambda_aux"]))
-            if network.attention:
-                weight *= _attention(params["attention"], np.einsum("jc,jcd->d", means, kernel))
-            mix[: index + 1] = kernel * weight
-        mix[index] += np.eye(n) * np.float64(params["lambda_x"])
-        return jax.device_put(mix.reshape(-1, n).astype(network.dtype), self.device)
+        weights = _mixing(network, params, index, np.float64)
+        gain = weights["lambda_aux"]
+        if "attention" in weights:
+            gain = gain * _attention(params["attention"], np.einsum("jc,jcd->d", means, weights["kernel"][: index + 1]))
+        mix = weights["kernel"] * gain + weights["skip"]
+        return jax.device_put(mix.reshape(-1, network.features).astype(network.dtype), self.device)
+
+
+def _mixing(network: A2F, params: dict, index: int, dtype: Any) -> dict[str, Any]:
+    # What a block does outside its residual branch: kernel `[k, n, n]` of the projection, its gain and its attention,
+    # and skip `[k, n, n]`, which is λ_x for the newest state.
+    n, count = network.features, index + 1 + -(index + 1) % STATES_AT_ONCE
+    kernel, skip = np.zeros((2, count, n, n), dtype)
+    skip[index] = np.eye(n) * np.asarray(params["lambda_x"], dtype)
+    weights: dict[str, Any] = {"kernel": kernel, "skip": skip, "lambda_aux": np.zeros((), dtype)}
+    if network.auxiliary:
+        kernel[: index + 1] = np.asarray(params["projection"]["kernel"], dtype).reshape(index + 1, n, n)
+        weights["lambda_aux"] = np.asarray(params["lambda_aux"], dtype)
+        if network.attention:
+            weights["attention"] = jax.tree.map(lambda x: np.asarray(x, dtype), params["attention"])
+    return weights
 
 
 def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
@@ -231,6 +265,7 @@ def programs_of(network: A2F, folded: Params, device: jax.Device, *, put: Callab
             "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
         }
     )
+    mixture = compiled(_mixture, dtype=dtype)
     residual = compiled(_residual, convolve=_winograd if network.winograd else _direct)
     halo = max(network.head_kernel // 2, 1)
     return Programs(
@@ -244,6 +279,11 @@ def programs_of(network: A2F, folded: Params, device: jax.Device, *, put: Callab
             for depth in ("uint8", "uint16", "float32")
         },
         surround=compiled(surround, halo=BLOCK_HALO, xp=jnp),
+        mixture=[
+            functools.partial(mixture, put(_mixing(network, folded[f"block_{i:02d}"], i, np.float32), device))
+            for i in range(network.blocks)
+        ],
+        total=compiled(_total),
         halo=halo,
         device=device,
     )

@@ -3,6 +3,10 @@
 A2F's channel attention averages over the whole image, so tiles cannot be upscaled independently. Instead, every block
 processes all tiles before the next block starts, and the states are stored in device memory, host memory or a file.
 The result equals that of the whole image up to float32 rounding.
+
+A CPU computes several tiles at the same time, in threads. An accelerator is given one program after another without
+waiting for any of them, because it is often faster than the host: the means that the next block needs stay on the
+device.
 """
 
 import concurrent.futures
@@ -16,7 +20,7 @@ import numpy as np
 
 from a2f_jax.errors import UserError
 from a2f_jax.upscaling.plan import Plan, workers
-from a2f_jax.upscaling.programs import STATES_AT_ONCE, Programs
+from a2f_jax.upscaling.programs import STATES_AT_ONCE, TILES_AT_ONCE, Programs
 from a2f_jax.upscaling.states import DeviceStates, HostStates, States, Tile
 
 Progress = Callable[[int], object]
@@ -52,6 +56,54 @@ def require_finite(finite: Any) -> None:
         )
 
 
+class _HostMeans:
+    # The means of the states over the image, in float64 on the host.
+
+    def __init__(self, programs: Programs, pixels: int):
+        self._programs, self._pixels = programs, pixels
+        self._means: list[np.ndarray] = []
+
+    def add(self, sums: Iterable[jax.Array]) -> None:
+        total = np.sum([np.asarray(s, np.float64) for s in sums], 0)
+        require_finite(np.isfinite(total).all())
+        self._means.append(total / self._pixels)
+
+    def weights(self, index: int) -> jax.Array:
+        return self._programs.mix_weights(index, self._means)
+
+
+class _DeviceMeans:
+    # The same in float32 on the device, where the next block can use them before the host has seen them.
+
+    def __init__(self, programs: Programs, pixels: int):
+        self._programs = programs
+        self._pixels = jax.device_put(np.float32(pixels), programs.device)
+        self._zero = jax.device_put(np.zeros(programs.network.features, np.float32), programs.device)
+        self._sums: list[jax.Array] = []
+
+    def add(self, sums: Iterable[jax.Array]) -> None:
+        parts = list(sums)
+        while len(parts) > 1:
+            groups = [parts[i : i + TILES_AT_ONCE] for i in range(0, len(parts), TILES_AT_ONCE)]
+            parts = [self._programs.total([*group, *[self._zero] * (TILES_AT_ONCE - len(group))]) for group in groups]
+        if self._sums:
+            self._sums[-1].block_until_ready()  # one block ahead is enough, and the progress bar stays true
+        self._sums += parts
+
+    def weights(self, index: int) -> jax.Array:
+        padding = [self._zero] * (-len(self._sums) % STATES_AT_ONCE)
+        return self._programs.mixture[index]([*self._sums, *padding], self._pixels)
+
+
+def _one_ahead(results: Iterable[Any]) -> Iterator[Any]:
+    # Starts each computation before the result of the one before it is used.
+    before: list[Any] = []
+    for result in results:
+        yield from before
+        before = [result]
+    yield from before
+
+
 def strips(
     programs: Programs,
     image: np.ndarray,
@@ -59,6 +111,7 @@ def strips(
     depth: str = "float32",
     progress: Progress = lambda _: None,
     margin: int = 0,
+    ahead: bool | None = None,
 ) -> Iterator[np.ndarray]:
     """Upscales an image of any size and yields the result in horizontal strips.
 
@@ -71,6 +124,8 @@ def strips(
       progress: called with the number of tile programs that have run since the previous call.
       margin: pixels by which the image is reflected at each border before it is upscaled. They are cut off from the
         result.
+      ahead: whether to start programs without waiting for earlier ones. By default, on an accelerator whose memory
+        holds the states.
 
     Yields:
       Strips `[h, scale · W, 3]` from top to bottom.
@@ -99,39 +154,45 @@ def strips(
         around = side + 2 * programs.halo
         return cut(image, top, left, around, around)
 
+    if ahead is None:
+        ahead = programs.device.platform != "cpu" and plan.place == "device"
+    frames = {tile: jax.device_put(frame(tile), programs.device) if ahead else frame(tile) for tile in tiles}
+    means = (_DeviceMeans if ahead else _HostMeans)(programs, height * width)
+
     def head(tile: Tile) -> jax.Array:
-        return store(0, tile, programs.head(pixels(tile), frame(tile)))
+        return store(0, tile, programs.head(pixels(tile), frames[tile]))
 
     def block(index: int, weights: jax.Array, tile: Tile) -> jax.Array:
-        residual = programs.residual[index](states.padded(index, tile), frame(tile))
+        residual = programs.residual[index](states.padded(index, tile), frames[tile])
         inputs = [states.get(j, tile) for j in range(index + 1)]
         inputs += [zero] * (-len(inputs) % STATES_AT_ONCE)
-        return store(index + 1, tile, programs.mix(weights, residual, inputs, frame(tile)))
+        return store(index + 1, tile, programs.mix(weights, residual, inputs, frames[tile]))
 
     def store(index: int, tile: Tile, result: tuple[jax.Array, jax.Array]) -> jax.Array:
         states.put(index, tile, result[0])
         progress(1)
         return result[1]
 
-    def tail(tile: Tile) -> np.ndarray:
-        sr, finite = programs.tail[depth](states.padded(network.blocks, tile), pixels(tile), frame(tile))
+    def tail(tile: Tile) -> tuple[jax.Array, jax.Array]:
+        return programs.tail[depth](states.padded(network.blocks, tile), pixels(tile), frames[tile])
+
+    def fetch(result: tuple[jax.Array, jax.Array]) -> np.ndarray:
+        sr, finite = result
         require_finite(finite)
         progress(1)
         return np.asarray(sr)
 
-    def mean(sums: Iterable[jax.Array]) -> np.ndarray:
-        total = np.sum([np.asarray(s, np.float64) for s in sums], 0)
-        require_finite(np.isfinite(total).all())
-        return total / (height * width)
-
     with concurrent.futures.ThreadPoolExecutor(workers(programs.device.platform)) as pool:
-        means = [mean(pool.map(head, tiles))]
+        run: Callable = map if ahead else pool.map
+        means.add(run(head, tiles))
         for index in range(network.blocks):
-            weights = programs.mix_weights(index, means)
-            means.append(mean(pool.map(lambda tile, i=index, w=weights: block(i, w, tile), tiles)))
+            weights = means.weights(index)
+            means.add(run(lambda tile, i=index, w=weights: block(i, w, tile), tiles))
         scale = network.scale
         for row in range(grid[0]):
-            strip = np.concatenate(list(pool.map(tail, [t for t in tiles if t[0] == row])), 1)
+            in_row = [t for t in tiles if t[0] == row]
+            results = map(fetch, _one_ahead(map(tail, in_row))) if ahead else pool.map(lambda t: fetch(tail(t)), in_row)
+            strip = np.concatenate(list(results), 1)
             top = max(margin - row * side, 0)
             bottom = min(height - margin - row * side, side)
             if top < bottom:

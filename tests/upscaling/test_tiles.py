@@ -31,8 +31,8 @@ def _whole(model, image):
     return np.asarray(model(image[None].astype(np.float32))[0])
 
 
-def _tiled(programs, image, plan, *args):
-    return np.concatenate(list(strips(programs, image, plan, *args)))
+def _tiled(programs, image, plan, *args, **options):
+    return np.concatenate(list(strips(programs, image, plan, *args, **options)))
 
 
 # A tile larger than the image, exact multiples, one pixel more, odd sizes, a single row or column of tiles.
@@ -45,15 +45,25 @@ def test_tiles_give_the_whole_image(model, programs, size, place):
 
 
 @pytest.mark.parametrize(
+    "size", [(8, 8), (17, 33), (31, 29), (65, 70)]
+)  # the last has more tiles than are added at once
+def test_programs_that_start_before_earlier_ones_are_done_give_the_whole_image(model, programs, size):
+    image = _image(*size)
+    have = _tiled(programs, image, Plan(16), ahead=True)  # as on an accelerator
+    np.testing.assert_allclose(have, _whole(model, image), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize(
     "options",
     [{"auxiliary": False}, {"attention": False}, {"head_kernel": 1}, {"head_kernel": 5}, {"head_kernel": 7}],
     ids=str,
 )
-def test_every_variation_of_the_network_is_tiled_exactly(random_params, options):
+def test_every_variation_of_the_network_is_tiled_exactly(random_params, options, ahead):
     model = Model.from_params(random_params(A2F(scale=3, features=8, blocks=2, **options)))
     image = _image(19, 21)
     np.testing.assert_allclose(
-        _tiled(_programs(model), image, Plan(16)),
+        _tiled(_programs(model), image, Plan(16), ahead=ahead),
         _whole(model, image),
         rtol=0,
         atol=1e-3,
