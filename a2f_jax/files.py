@@ -99,6 +99,8 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         buckets.check_writable(folder)
         return
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise UserError(f"cannot write to {folder}: {existing} is not a folder; choose another one")
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass

@@ -85,6 +85,8 @@ def test_a_folder_that_cannot_be_written_to_is_found_without_leaving_a_trace(tmp
     for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc", "/proc/missing/folder"):
         with pytest.raises(UserError, match=f"cannot write to {folder}: "):
             check_writable(folder)
+    with pytest.raises(UserError, match=f"below: {tmp_path}/file is not a folder; choose another one"):
+        check_writable(tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize(

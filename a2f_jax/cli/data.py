@@ -6,6 +6,7 @@ from typing import Any
 
 from a2f_jax.catalog import BENCHMARK_SETS, DEFAULT_SCALE, MIN_SIZE, SCALES
 from a2f_jax.cli.commands import add_command
+from a2f_jax.errors import count_of
 
 
 def add(commands: Any) -> None:
@@ -93,8 +94,9 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         overwrite=args.overwrite,
     )
     sizes = split_sizes(folder)
-    counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
-    print(f"{args.name} ×{args.scale} is ready in {folder}: {counts} images")
+    purposes = {"train": " for training", "validation": " for validation"}
+    counts = ", ".join(count_of(count, "image") + purposes.get(split, "") for split, count in sizes.items())
+    print(f"{args.name} ×{args.scale} is ready in {folder}: {counts}")
     if "train" in sizes and "validation" not in sizes:
         print(
             "No images are held out for validation, which `a2f train` requires: prepare the dataset again with "

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 Example = dict[str, str]
 
 
+class _TooSmallError(UserError):
+    pass
+
+
 def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> Example | UserError:
     files = {key: folder / f"{source.digest()}-{key}.png" for key in ("lr", "hr")}
     try:
@@ -52,7 +56,7 @@ def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> 
         with Image.open(files["lr"]) as lr:
             width, height = lr.size
         if min(width, height) < min_size:
-            raise UserError(
+            raise _TooSmallError(
                 f"{source.hr} is too small: its LR image has {width}×{height} pixels, and training requires at least "
                 f"{min_size}×{min_size}"
             )
@@ -382,6 +386,9 @@ def _encode_copies(
         for result in in_order(encode, copies):
             results.append(result)
             bar.update()
+    for result in results:
+        if isinstance(result, UserError) and not isinstance(result, _TooSmallError):
+            raise result  # its photograph could be read before
     examples = [result for result in results if not isinstance(result, UserError)]
     if len(examples) < len(copies):
         say(f"left out, because they are too small: {len(copies) - len(examples)} of {len(copies)} downscaled copies")

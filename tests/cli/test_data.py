@@ -28,7 +28,7 @@ def prepare(tmp_path):
 def test_a_dataset_is_prepared(prepare, photos, tmp_path, capsys):
     assert cli.main([*prepare, "--source", photos]) == 0
     folder = tmp_path / "data/mine/x2/1.0.0"
-    assert capsys.readouterr().out == f"mine ×2 is ready in {folder}: 2 train, 1 validation images\n"
+    assert capsys.readouterr().out == f"mine ×2 is ready in {folder}: 2 images for training, 1 image for validation\n"
 
 
 def test_a_dataset_without_validation_images_is_reported_at_once(prepare, photos, capsys):
@@ -45,7 +45,7 @@ def test_bad_photographs_are_listed_and_can_be_skipped(prepare, photos, fails, c
     assert "a.png" in line and "b.jpg" in line
     assert line.endswith("leave them out (--skip-bad)")
     assert cli.main([*prepare, "--source", photos, "--skip-bad"]) == 0
-    assert "2 train, 1 validation images" in capsys.readouterr().out
+    assert "2 images for training, 1 image for validation" in capsys.readouterr().out
 
 
 def test_errors_name_the_flag_that_remedies_them(prepare, photos, fails):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from a2f_jax.data import matlab_bicubic
-from a2f_jax.data.discovery import benchmark, find
+from a2f_jax.data.discovery import benchmark, find, unsupported_images
 from a2f_jax.errors import UserError
 from a2f_jax.images import read_rgb, write_rgb
 
@@ -88,6 +88,20 @@ def test_photographs_are_found_in_subfolders(photos, picture):
     assert list(splits) == ["train"]
     assert [source.name for source in splits["train"]] == [*(f"{i}.png" for i in range(10)), "more/deep.JPG"]
     np.testing.assert_array_equal(splits["train"][3].read(4).hr, read_rgb(photos / "3.png")[:24, :36])
+
+
+def test_photographs_for_validation_are_not_trained_on(tmp_path, picture):
+    write_rgb(tmp_path / "val/HR/0.png", picture(0))
+    with pytest.raises(UserError, match=f"no images but those in {tmp_path}/val, which by its name are for validation"):
+        find("photos", tmp_path, 4)
+    assert [source.name for source in find("photos", tmp_path / "val", 4)["train"]] == ["HR/0.png"]
+    write_rgb(tmp_path / "more.png", picture(1))  # a folder that only happens to have this name
+    assert len(find("photos", tmp_path, 4)["train"]) == 2
+
+
+def test_pictures_of_cameras_that_hold_several_images_are_named_as_left_out(photos):
+    (photos / "IMG_1.MPO").touch()
+    assert unsupported_images(photos) == ["IMG_1.MPO"]
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

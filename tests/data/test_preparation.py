@@ -69,6 +69,19 @@ def test_downscaled_copies_of_photographs_are_only_trained_on(photos, data_dir, 
     assert {pair.name for pair in open_pairs("photos", scale=3, split="validation", data_dir=data_dir)} == held_out
 
 
+def test_a_photograph_that_can_no_longer_be_read_is_not_told_as_too_small(photos, data_dir, monkeypatch):
+    read = Source.read
+
+    def fail(source, scale):
+        if source.factor < 1:
+            raise UserError(f"cannot read {source.hr}")
+        return read(source, scale)
+
+    monkeypatch.setattr(Source, "read", fail)
+    with pytest.raises(UserError, match=r"cannot read .*\.png"):
+        prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=3, min_size=8, downscale=[0.75])
+
+
 @pytest.mark.parametrize(
     ("factors", "message"),
     [

@@ -9,7 +9,7 @@ from PIL import Image
 
 pytest.importorskip("matplotlib", reason="needs the extra [report]")
 
-from a2f_jax import buckets
+from a2f_jax import buckets, cli
 from a2f_jax.buckets import bucket_path
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.errors import UserError
@@ -18,7 +18,7 @@ from a2f_jax.images import write_rgb
 from a2f_jax.model import Model, save
 from a2f_jax.models.a2f import build
 from a2f_jax.report import measure
-from a2f_jax.report.build import report
+from a2f_jax.report.build import is_incomplete, report
 
 
 @pytest.fixture
@@ -91,6 +91,23 @@ def test_without_weights_the_report_shows_published_results(folders, capsys, mon
     assert not numbers["benchmarks"]
     assert not any(row["weights"] for row in numbers["comparison"])
     assert "| A2F-SD | slides | 320K | 18.2G | 32.06/0.8928 |" in (folders / "out/report.md").read_text()
+
+
+def test_an_interrupted_report_says_that_it_is_incomplete_and_is_replaced_without_being_asked(folders, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("a2f_jax.report.sections.ablation", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            report(folders / "out", progress=False)
+    assert "This report is incomplete" in (folders / "out/report.md").read_text()
+    assert is_incomplete(folders / "out")
+
+    assert cli.main(["report", "--output", str(folders / "out")]) == 0
+    assert "incomplete" not in (folders / "out/report.md").read_text()
+    assert not is_incomplete(folders / "out")
+    assert cli.main(["report", "--output", str(folders / "out")]) == 2
 
 
 @pytest.mark.parametrize(
