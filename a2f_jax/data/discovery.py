@@ -128,7 +128,7 @@ def photographs(folder: pathlib.Path, scale: int) -> Splits:
             )
         sources.append(Source(name, file))
     held_out = own["validation"]
-    if sources and held_out and not own["train"] and all(held_out in source.hr.parents for source in sources):
+    if sources and held_out and not own["train"] and all(s.name.startswith(f"{held_out.name}/") for s in sources):
         raise UserError(
             f"{folder} has no images but those in {held_out}, which by its name are for validation: pass the folder "
             f"that also has images to train on, or {held_out} itself",

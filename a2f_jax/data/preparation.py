@@ -1,97 +1,24 @@
-"""Prepares datasets: reads their images once and stores them with tensorflow-datasets, without TensorFlow."""
+"""Prepares datasets: checks what is asked for, finds the images, and has them stored."""
 
 import contextlib
-import functools
-import io
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-from PIL import Image
+from collections.abc import Iterable
+from typing import Any
 
 from a2f_jax import buckets
 from a2f_jax.catalog import MIN_SIZE
 from a2f_jax.data.discovery import check_folders, find, has_own_splits, unreadable_folders, unsupported_images
 from a2f_jax.data.div2k import download_div2k
-from a2f_jax.data.holdout import check_count, held_out
-from a2f_jax.data.locations import (
-    VERSION,
-    Assignment,
-    data_root,
-    prepared_folder,
-    recorded_assignment,
-    save_assignment,
-    split_sizes,
-)
-from a2f_jax.data.parallel import in_order
+from a2f_jax.data.holdout import check_count
+from a2f_jax.data.locations import VERSION, data_root, prepared_folder, split_sizes
 from a2f_jax.data.sources import Source, Splits, check_scale, dataset_name, fingerprint
+from a2f_jax.data.stored_pairs import is_divisible, store_pairs, with_copies
 from a2f_jax.errors import UserError, count_of, shorten
-from a2f_jax.files import as_path, check_writable, locked, require_space, resolved
-from a2f_jax.progress import progress_bar, say
+from a2f_jax.files import as_path, check_writable, locked, resolved
+from a2f_jax.progress import say
 from a2f_jax.staging import cache_folder, local_copy, naming, upload_folder
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
-Example = dict[str, str]
-
-
-class _TooSmallError(UserError):
-    pass
-
-
-def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> Example | UserError:
-    files = {key: folder / f"{source.digest()}-{key}.png" for key in ("lr", "hr")}
-    try:
-        # Files left by a preparation that was interrupted are reused.
-        if not all(file.exists() for file in files.values()):
-            pair = source.read(scale)
-            for key, file in files.items():
-                partial = file.with_suffix(".partial")
-                # Level 1 is several times faster than the default and makes the files only a few percent larger.
-                Image.fromarray(getattr(pair, key)).save(partial, "PNG", compress_level=1)
-                os.replace(partial, file)
-        with Image.open(files["lr"]) as lr:
-            width, height = lr.size
-        if min(width, height) < min_size:
-            raise _TooSmallError(
-                f"{source.hr} is too small: its LR image has {width}×{height} pixels, and training requires at least "
-                f"{min_size}×{min_size}"
-            )
-    except UserError as error:
-        return error
-    return {"name": source.name, **{key: str(file) for key, file in files.items()}}
-
-
-def _builder(
-    name: str, scale: int, examples: dict[str, list[Example]], work: pathlib.Path
-) -> "tfds.core.DatasetBuilder":
-    import tensorflow_datasets as tfds
-
-    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-        """LR–HR pairs."""
-
-        VERSION = tfds.core.Version(VERSION)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"x{scale}", description=f"Pairs ×{scale}.")]  # noqa: RUF012
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            image = functools.partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict({"name": tfds.features.Text(), "lr": image(), "hr": image()}),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            return {split: self._generate_examples(split) for split in examples}
-
-        def _generate_examples(self, split: str) -> Iterator[tuple[int, Example]]:
-            yield from enumerate(examples[split])
-
-    Pairs.name = name
-    return Pairs(data_dir=str(work), config=f"x{scale}", file_format="array_record")
 
 
 def prepare(
@@ -203,7 +130,7 @@ def prepare(
         if folder and not published_splits and (unreadable := unreadable_folders(folder)):
             _refuse_or_leave_out(f"folders that cannot be read: {shorten(unreadable)}", skip_bad)
         splits = _with_valid_names(find(name, folder, scale, lr_folder), skip_bad)
-        if _divisible(splits):
+        if is_divisible(splits):
             check_count(validation, len(splits["train"]))
         elif validation:
             raise UserError(f"{folder} already contains a validation split: omit validation", parameter="validation")
@@ -216,8 +143,8 @@ def prepare(
             if overwrite or not target.exists():
                 if folder and not published_splits and (unsupported := unsupported_images(folder)):
                     say(f"left out, in unsupported formats: {shorten(unsupported)}")
-                _write(name, scale, splits, target, validation, min_size, skip_bad, factors, progress)
-            elif (target / "source.txt").read_bytes() != fingerprint(_with_copies(splits, factors)).encode():
+                store_pairs(name, scale, splits, target, validation, min_size, skip_bad, factors, progress)
+            elif (target / "source.txt").read_bytes() != fingerprint(with_copies(splits, factors)).encode():
                 raise UserError(
                     f"{target} was prepared from different files or with other factors of downscale: overwrite it, "
                     "or choose another name",
@@ -303,18 +230,6 @@ def _factors(downscale: Iterable[float]) -> tuple[float, ...]:
     return tuple(sorted(factors, reverse=True))
 
 
-def _copies(sources: Iterable[Source], factors: Sequence[float]) -> list[Source]:
-    return [source.downscaled(factor) for source in sources for factor in factors]
-
-
-def _with_copies(splits: Splits, factors: Sequence[float]) -> Splits:
-    return {**splits, "copies": _copies(splits["train"], factors)} if factors else splits
-
-
-def _divisible(splits: Splits) -> bool:
-    return list(splits) == ["train"]
-
-
 def _refuse_other_validation(target: pathlib.Path, validation: int | None) -> None:
     there = split_sizes(target).get("validation", 0)
     if validation is not None and validation != there:
@@ -323,144 +238,3 @@ def _refuse_other_validation(target: pathlib.Path, validation: int | None) -> No
             "or choose another name",
             parameter="overwrite",
         )
-
-
-def _check_space(name: str, splits: Splits, target: pathlib.Path, work: pathlib.Path) -> None:
-    # A lower bound: PNG files are larger than JPEG files of the same pixels, and every image is stored twice, as a PNG
-    # file and in an array_record file. BMP and TIFF files may be uncompressed, three times as large as a PNG file.
-    stored = sum(
-        int(source.factor**2 * source.stored_bytes())
-        // (3 if source.hr.name.lower().endswith((".bmp", ".tif", ".tiff")) else 1)
-        for sources in splits.values()
-        for source in sources
-    )
-    needed = 2 * stored - sum(file.stat().st_size for file in work.glob("*.png"))
-    require_space(
-        target.parent,
-        needed,
-        f"preparing {name}",
-        remedy="free some space or choose another folder",
-        parameter="data_dir",
-    )
-
-
-def _encode_all(
-    name: str, scale: int, splits: Splits, work: pathlib.Path, min_size: int, skip_bad: bool, progress: bool
-) -> dict[str, list[Example]]:
-    examples: dict[str, list[Example]] = {split: [] for split in splits}
-    bad: list[UserError] = []
-    total = sum(map(len, splits.values()))
-    encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
-    with progress_bar(total=total, unit="image", description=f"preparing {name} ×{scale}", visible=progress) as bar:
-        for split, sources in splits.items():
-            for result in in_order(encode, sources):
-                if isinstance(result, UserError):
-                    bad.append(result)
-                else:
-                    examples[split].append(result)
-                bar.update()
-    if not bad:
-        return examples
-    reasons = "; ".join(map(str, bad))
-    if has_own_splits(name):
-        raise UserError(f"{len(bad)} of {count_of(total, 'image')} of {name} cannot be used: {reasons}")
-    if len(bad) == total:
-        raise UserError(f"no image of {name} can be used: {reasons}")
-    if not skip_bad:
-        raise UserError(
-            f"{len(bad)} of {count_of(total, 'image')} cannot be used: {reasons}; fix or remove them, or leave them "
-            "out",
-            parameter="skip_bad",
-        )
-    for error in bad:
-        say(f"left out: {error}")
-    return examples
-
-
-def _encode_copies(
-    scale: int, copies: Sequence[Source], work: pathlib.Path, min_size: int, progress: bool
-) -> list[Example]:
-    encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
-    with progress_bar(total=len(copies), unit="image", description=f"downscaling ×{scale}", visible=progress) as bar:
-        results = []
-        for result in in_order(encode, copies):
-            results.append(result)
-            bar.update()
-    for result in results:
-        if isinstance(result, UserError) and not isinstance(result, _TooSmallError):
-            raise result  # its photograph could be read before
-    examples = [result for result in results if not isinstance(result, UserError)]
-    if len(examples) < len(copies):
-        say(f"left out, because they are too small: {len(copies) - len(examples)} of {len(copies)} downscaled copies")
-    return examples
-
-
-def _exchange(new: pathlib.Path, target: pathlib.Path, old: pathlib.Path) -> None:
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(new, target)
-    except OSError:
-        if old.exists():
-            os.replace(old, target)
-        raise
-
-
-def _write(
-    name: str,
-    scale: int,
-    splits: Splits,
-    target: pathlib.Path,
-    validation: int | None,
-    min_size: int,
-    skip_bad: bool,
-    downscale: Sequence[float],
-    progress: bool,
-) -> None:
-    import tensorflow_datasets as tfds
-
-    work = target.with_name(f"{VERSION}.partial")
-    old = work / "old"
-    if old.exists() and not target.exists():
-        os.replace(old, target)  # the process was killed while it exchanged them
-    _check_space(name, _with_copies(splits, downscale), target, work)
-    work.mkdir(exist_ok=True)
-    shutil.rmtree(old, ignore_errors=True)
-    # An interrupted preparation keeps its images, but array_record files cannot be continued.
-    shutil.rmtree(work / name, ignore_errors=True)
-    try:
-        examples = _encode_all(name, scale, splits, work, 1 if has_own_splits(name) else min_size, skip_bad, progress)
-        if _divisible(splits):
-            images, before = examples["train"], recorded_assignment(target)
-            chosen = held_out(
-                [example["name"] for example in images],
-                validation,
-                validation_before=before.validation,
-                train_before=before.train,
-            )
-            examples = {
-                "train": [example for example in images if example["name"] not in chosen],
-                "validation": [example for example in images if example["name"] in chosen],
-            }
-        if downscale:
-            trained = {example["name"] for example in examples["train"]}
-            copies = _copies((source for source in splits["train"] if source.name in trained), downscale)
-            examples["train"] = examples["train"] + _encode_copies(scale, copies, work, min_size, progress)
-        examples = {split: images for split, images in examples.items() if images}
-        tfds.disable_progress_bar()
-        # tfds prints to standard output what the progress bar shows.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder = _builder(name, scale, examples, work)
-            try:
-                builder.download_and_prepare()
-            except RuntimeError as error:  # array_record reports a full disk this way
-                raise OSError(" ".join(str(error).split())) from error
-        (builder.data_path / "source.txt").write_text(fingerprint(_with_copies(splits, downscale)))
-        if _divisible(splits):
-            train = frozenset(example["name"] for example in images if example["name"] not in chosen)
-            save_assignment(builder.data_path, Assignment(train, frozenset(chosen)))
-        _exchange(builder.data_path, target, old)
-    except OSError:
-        shutil.rmtree(work, ignore_errors=True)  # the disk is full or fails: what is left would only fill it
-        raise
-    shutil.rmtree(work)

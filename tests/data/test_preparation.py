@@ -13,7 +13,7 @@ from PIL import Image
 
 from a2f_jax import buckets, staging
 from a2f_jax.configs.a2f import get_config
-from a2f_jax.data import open_cache, open_pairs, preparation, prepare
+from a2f_jax.data import open_cache, open_pairs, prepare, stored_pairs
 from a2f_jax.data.discovery import find
 from a2f_jax.data.locations import split_sizes
 from a2f_jax.data.matlab_bicubic import matlab_bicubic
@@ -515,7 +515,7 @@ def test_a_dataset_that_cannot_be_replaced_stays(photos, data_dir, picture, monk
         prepare("photos", **arguments, overwrite=True)
     if killed:  # between the two steps; the next attempt fails too, and must not lose the dataset
         assert not target.exists()
-        monkeypatch.setattr(preparation, "_encode_all", lambda *_: fail("new", target))
+        monkeypatch.setattr(stored_pairs, "_encode_all", lambda *_: fail("new", target))
         with pytest.raises(KeyboardInterrupt):
             prepare("photos", **arguments, overwrite=True)
     assert _files(target) == before
