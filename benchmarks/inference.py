@@ -188,7 +188,7 @@ def main() -> None:
                 f"{entry['largest_difference']:.1e} |",
                 flush=True,
             )
-    args.output.write_text(json.dumps(record, indent=2))
+        args.output.write_text(json.dumps(record, indent=2))  # so that a limit of time does not lose it
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@
    --init. Its cosine schedule needs the number of steps, which follows from the timings.
 
 Everything is written to the output folder: `summary.md`, and a JSON file for each part. What is already there is not
-repeated, and training resumes, so a run that was stopped is resumed by the same command.
+repeated, and training resumes, so a run that was stopped is resumed by the same command. Timings that were cut short
+are not resumed: delete `train.json` or `inference.json` to repeat them.
 """
 
 import argparse
@@ -33,15 +34,19 @@ from a2f_jax.training.warm_start import load_initial
 
 HERE = pathlib.Path(__file__).parent
 # The comparison multiplies in full float32, but sums in another order, and the CPU uses Winograd's algorithm, whose
-# updates differ by 3e-4 from those of direct convolutions (tests/benchmarks/test_one_gpu.py).
-TOLERANCE = 2e-3
+# updates differ by 3e-4 from those of direct convolutions (tests/benchmarks/test_one_gpu.py). Those of an H200 differed
+# by 1.6e-3.
+TOLERANCE = 5e-3
 """Largest accepted difference of an update from that of the CPU, relative to the largest update of the same array."""
 
 LEVELS = 0.01
 """Largest accepted difference of an upscaled photograph from that of the CPU, in levels of 0..255, before rounding."""
 
 TIMED_FRACTION = 0.35
-"""The largest part of the time that is spent on checks and timings."""
+"""The part of the time after the agreement that is spent on timings, if there is training as well."""
+
+LEAST_SECONDS = 30
+"""The shortest training that is started."""
 
 PARTS = ("agreement", "timings", "training")
 
@@ -49,6 +54,7 @@ PARTS = ("agreement", "timings", "training")
 class Size(NamedTuple):
     """What distinguishes a real run from a rehearsal."""
 
+    variant: str
     features: int
     blocks: int
     patch_size: int
@@ -60,9 +66,11 @@ class Size(NamedTuple):
 
 
 REAL = Size(
-    features=16,  # A2F-SD
+    variant="a2f-sd",
+    features=16,
     blocks=8,
     patch_size=48,
+    # The case that the training is planned with comes first.
     train_options=["--variants", "a2f-sd", "a2f-m", "--batch", "64", "16", "256", "--dtypes", "float32", "bfloat16"],
     inference_options=["--variants", "a2f-sd", "a2f-m", "--rounds", "5"],
     batch_size=64,
@@ -70,6 +78,7 @@ REAL = Size(
     settings=["--config.data.patch_size=48", "--config.steps_per_dispatch=50"],
 )
 REHEARSAL = Size(
+    variant="a2f-s",
     features=32,
     blocks=1,
     patch_size=8,
@@ -136,8 +145,8 @@ def compare_upscaled(device: dict[str, np.ndarray], cpu: dict[str, np.ndarray]) 
       cpu: what it returned on the CPU.
     """
     tiles = float(np.max(np.abs(device["tiles"] - device["whole"])))
-    from_cpu = max(float(np.max(np.abs(device[form] - cpu[form]))) for form in cpu)
-    return {"tiles_from_whole": tiles, "device_from_cpu": from_cpu, "agree": max(tiles, from_cpu) <= LEVELS}
+    from_cpu = float(np.max([np.max(np.abs(device[form] - cpu[form])) for form in cpu]))  # unlike max, keeps a NaN
+    return {"tiles_from_whole": tiles, "device_from_cpu": from_cpu, "agree": tiles <= LEVELS and from_cpu <= LEVELS}
 
 
 def compare(device: dict[str, np.ndarray], cpu: dict[str, np.ndarray], exact: bool) -> dict[str, Any]:
@@ -147,18 +156,17 @@ def compare(device: dict[str, np.ndarray], cpu: dict[str, np.ndarray], exact: bo
       device: what `updates` returned on the device.
       cpu: what it returned on the CPU.
       exact: whether the modes have to give the same bits. On a GPU they need not, because cuDNN's gradients of kernels
-        add in an order that varies, and its algorithms are chosen by timing.
+        may add in an order that varies, and its algorithms are chosen by timing.
     """
 
     def difference(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), np.finfo(np.float32).tiny))
 
-    modes = max(
-        difference(value, device[name.replace("pmap", "shard_map", 1)])
-        for name, value in device.items()
-        if name.startswith("pmap")
-    )
-    name, worst = max(((name, difference(device[name], cpu[name])) for name in cpu), key=lambda pair: pair[1])
+    pairs = [(value, device[n.replace("pmap", "shard_map", 1)]) for n, value in device.items() if n.startswith("pmap")]
+    modes = float(np.max([difference(*pair) for pair in pairs]))  # unlike max, keeps a NaN
+    differences = {name: difference(device[name], cpu[name]) for name in cpu}
+    name = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
+    worst = differences[name]
     return {
         "pmap_from_shard_map": modes,
         "device_from_cpu": worst,
@@ -177,12 +185,17 @@ def agreement(size: Size, output: pathlib.Path) -> dict[str, Any]:
         command = [sys.executable, __file__, "--output", str(output), "--results", str(files[platform])]
         command += ["--rehearse"] if size is REHEARSAL else []
         processes.append(subprocess.Popen(command, env=environment))
+    end = time.monotonic() + 600
     try:
-        codes = [process.wait(timeout=600) for process in processes]
+        while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
+            if time.monotonic() > end:
+                raise SystemExit("the results of the device or of the CPU took longer than 10 minutes")
+            time.sleep(0.2)
     finally:
         for process in processes:
-            process.kill()  # the other one, if one was too slow
-    if any(codes):
+            process.kill()  # what has not ended
+            process.wait()
+    if any(process.returncode for process in processes):
         raise SystemExit("the results of the device or of the CPU could not be computed: see the error above")
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {"updates": {}, "upscaled": {}}
     for platform, file in files.items():
@@ -210,16 +223,16 @@ def run_benchmark(script: str, options: list[str], file: pathlib.Path, seconds: 
         print(f"{script} failed with exit code {error.returncode}; going on without it", file=sys.stderr)
 
 
-def check_training(dataset: str, data_dir: str | None, scale: int, init: str) -> None:
+def check_training(dataset: str, data_dir: str | None, init: str) -> None:
     """Checks the inputs of the training run, which begins only after the timings.
 
     Raises:
       UserError: the dataset or the weights cannot be used.
     """
     for split in ("train", "validation"):
-        open_pairs(dataset, scale=scale, split=split, data_dir=data_dir)
+        open_pairs(dataset, scale=4, split=split, data_dir=data_dir)
     if init:
-        load_initial(init, scale)
+        load_initial(init, 4)
 
 
 def planned_steps(plan: pathlib.Path, timings: dict[str, Any] | None, size: Size, seconds: float) -> int:
@@ -233,11 +246,21 @@ def planned_steps(plan: pathlib.Path, timings: dict[str, Any] | None, size: Size
     """
     if not plan.exists():
         rows = timings["rows"] if timings else []
-        row = next((r for r in rows if r["batch"] == size.batch_size and r["dtype"] == "float32"), None)
+        case = size.variant, size.batch_size, "float32"
+        row = next((r for r in rows if (r["variant"], r["batch"], r["dtype"]) == case), None)
         if row is None:
-            raise SystemExit(f"there is no timing of batches of {size.batch_size} to plan with: add the part timings")
-        # The run compiles several steps and the validation; a tenth is for validation, checkpoints and slower steps.
-        steps = int(0.9 * (seconds - 2 * row["compile_s"]) / row["jax_ms"] * 1e3)
+            raise SystemExit(
+                f"there is no timing of {size.variant} with batches of {size.batch_size} to plan the training with: "
+                "see the error of train.py above, if there is one, delete train.json, and run the part timings again"
+            )
+        # The run compiles several steps and the validation.
+        seconds -= 2 * row["compile_s"]
+        if seconds < LEAST_SECONDS:
+            raise SystemExit(
+                f"{max(0, seconds):.0f} seconds are left for training, which is too few: pass more --minutes"
+            )
+        # A tenth is for validation, checkpoints and slower steps.
+        steps = int(0.9 * seconds / row["jax_ms"] * 1e3)
         plan.write_text(json.dumps({"steps": max(1, steps // size.round_to) * size.round_to}))
     return json.loads(plan.read_text())["steps"]
 
@@ -258,9 +281,8 @@ def train(args: argparse.Namespace, size: Size, steps: int, seconds: float) -> i
         "--config.optimizer.learning_rate=2e-2",
         f"--config.optimizer.warmup={min(200, steps // 10)}",
         *size.settings,
-        *args.set,
     ]
-    config = HERE.parent / f"configs/a2f.py:sd_x{args.scale},recipe=long"
+    config = HERE.parent / "configs/a2f.py:sd_x4,recipe=long"
     start = [
         sys.executable,
         "-c",
@@ -271,8 +293,10 @@ def train(args: argparse.Namespace, size: Size, steps: int, seconds: float) -> i
     try:
         return process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)  # saves the state
-        return process.wait(timeout=120)
+        process.send_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        pass  # the run has received it as well
+    return process.wait()  # until it has saved its state
 
 
 def summary(output: pathlib.Path) -> str:
@@ -287,7 +311,7 @@ def summary(output: pathlib.Path) -> str:
 
     lines = []
     if about := read("environment"):
-        lines += [", ".join(about.values()), ""]
+        lines += [f"{about['device']}, JAX {about['jax']}, Python {about['python']}", ""]
     if found := read("agreement"):
         updates, pictures = found["updates"], found["upscaled"]
         lines += [
@@ -295,7 +319,7 @@ def summary(output: pathlib.Path) -> str:
             f"{updates['device_from_cpu']:.1e} of the largest update (tolerance {updates['tolerance']:.0e}): "
             f"{verdict(updates)}.",
             "",
-            f"Upscaled photograph: tiles and whole differ by {pictures['tiles_from_whole']:.1e} of 255 levels; the "
+            f"Upscaled photograph: tiles and whole differ by {pictures['tiles_from_whole']:.1e} levels of 0..255; the "
             f"device and its CPU by {pictures['device_from_cpu']:.1e} (tolerance {LEVELS:g}): {verdict(pictures)}.",
             "",
         ]
@@ -305,8 +329,8 @@ def summary(output: pathlib.Path) -> str:
         lines += ["Training steps, patches of 48×48 LR pixels, ×4:", "", table(timings["rows"]), ""]
     if inference := read("inference"):
         lines += [
-            "Upscaling to 1280×720, from and to host memory in float32: `Model.upscale` in tiles, one program for the "
-            "whole image, and PyTorch, which multiplies in TF32:",
+            "Upscaling to 1280×720, from and to host memory in float32: `Model.upscale` in tiles, and one program for "
+            "the whole image, both without TF32; and PyTorch, where it is installed, with TF32 on a GPU:",
             "",
             "| variant | form | ms | MP/s |",
             "|---|---|---:|---:|",
@@ -316,7 +340,7 @@ def summary(output: pathlib.Path) -> str:
     if (metrics := output / "run/metrics.jsonl").exists():
         rows = [json.loads(line) for line in metrics.read_text().splitlines()]
         scores = [row for row in rows if row["kind"] == "validation"]
-        lines += ["Training A2F-SD:", "", "| step | validation PSNR |", "|---:|---:|"]
+        lines += ["Training A2F-SD ×4:", "", "| step | validation PSNR |", "|---:|---:|"]
         lines += [f"| {row['step']:,} | {row['psnr']:.3f} |" for row in scores]
         lines.append("")
     return "\n".join(lines)
@@ -329,18 +353,13 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to do (default: everything)")
     parser.add_argument("--dataset", default="sample", help="name of a prepared dataset (default: sample)")
     parser.add_argument("--data-dir", help="folder with the prepared datasets (default: that of `a2f data prepare`)")
-    parser.add_argument("--scale", type=int, default=4, choices=(2, 3, 4), help="scale to train (default: 4)")
     parser.add_argument("--init", default="", help="weights to start from, such as a2f-sd-x4 (default: random)")
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the training run, as config.steps=1000"
-    )
     parser.add_argument(
         "--table", type=pathlib.Path, help="Markdown file that receives the results between its markers"
     )
     parser.add_argument("--rehearse", action="store_true", help="use tiny settings, to test the script")
     parser.add_argument("--results", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.set = [f"--{setting}" for setting in args.set]
     size = REHEARSAL if args.rehearse else REAL
     if args.results:
         parts = {"updates": updates(size), "upscaled": upscaled()}
@@ -356,7 +375,7 @@ def main() -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if "training" in args.parts:
         try:
-            check_training(args.dataset, args.data_dir, args.scale, args.init)
+            check_training(args.dataset, args.data_dir, args.init)
         except UserError as error:
             parser.error(str(error))
     end = time.monotonic() + 60 * minutes
@@ -367,20 +386,18 @@ def main() -> None:
 
     def summarize() -> None:
         (args.output / "summary.md").write_text(f"# One GPU\n\n{summary(args.output)}")
-        if args.table:
-            write_between(args.table, "one-gpu", summary(args.output).strip())
 
     device = jax.devices()[0]
     if not (args.output / "environment.json").exists():
-        versions = {"JAX": jax.__version__, "Python": sys.version.split()[0]}
-        store("environment", {"device": device.device_kind, **{k: f"{k} {v}" for k, v in versions.items()}})
+        python = sys.version.split()[0]
+        store("environment", {"device": device.device_kind, "jax": jax.__version__, "python": python})
     summarize()
     if "agreement" in args.parts and not (args.output / "agreement.json").exists():
         store("agreement", agreement(size, args.output))
         summarize()
     if "timings" in args.parts:
         share = 1.0 if "training" not in args.parts else TIMED_FRACTION
-        limit = share * (end - time.monotonic()) / 2
+        limit = max(0.0, share * (end - time.monotonic()) / 2)
         compiled = ["--compiled"] if device.platform == "gpu" else []
         run_benchmark("train.py", [*size.train_options, *compiled], args.output / "train.json", limit)
         run_benchmark("inference.py", size.inference_options, args.output / "inference.json", limit)
@@ -392,6 +409,8 @@ def main() -> None:
         steps = planned_steps(args.output / "plan.json", timings, size, remaining)
         code = train(args, size, steps, max(1.0, remaining))
     summarize()
+    if args.table:
+        write_between(args.table, "one-gpu", summary(args.output).strip())
     print((args.output / "summary.md").read_text())
     file = args.output / "agreement.json"
     agree = not file.exists() or all(part["agree"] for part in json.loads(file.read_text()).values())

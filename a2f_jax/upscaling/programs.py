@@ -25,7 +25,7 @@ STATES_AT_ONCE = 4
 """The number of mixed states is padded with zeros to a multiple of this, so that fewer programs are compiled."""
 
 TILES_AT_ONCE = 16
-"""The sums of this many tiles are added at a time on an accelerator, so that one program serves all images."""
+"""On an accelerator, the sums of tiles are added in groups of this size, so the same program serves every image."""
 
 
 def _inside(frame: jax.Array, side: int, halo: int) -> jax.Array:
@@ -76,7 +76,7 @@ def _mix(weights: jax.Array, residual: jax.Array, states: Sequence[jax.Array], f
     return _masked_with_sums(residual + jnp.concatenate(states, -1) @ weights, frame)
 
 
-def _mixture(weights: dict, sums: Sequence[jax.Array], pixels: jax.Array, *, dtype: Any) -> jax.Array:
+def _mix_weights(weights: dict, sums: Sequence[jax.Array], pixels: jax.Array, *, dtype: Any) -> jax.Array:
     kernel, gain = weights["kernel"], weights["lambda_aux"]
     if "attention" in weights:
         means = jnp.stack(sums) / pixels
@@ -120,12 +120,13 @@ def surround(neighbors: Sequence[Sequence[Any]], *, halo: int, xp: Any) -> Any:
 
 
 # Types of the compiled programs. A `frame` is int32 (top, left, height, width): corner of the tile, size of the image.
-HeadProgram = Callable[[np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
-ResidualProgram = Callable[[Any, np.ndarray], jax.Array]
-MixProgram = Callable[[jax.Array, jax.Array, Sequence[Any], np.ndarray], tuple[jax.Array, jax.Array]]
-TailProgram = Callable[[Any, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
+Frame = np.ndarray | jax.Array
+HeadProgram = Callable[[np.ndarray, Frame], tuple[jax.Array, jax.Array]]
+ResidualProgram = Callable[[Any, Frame], jax.Array]
+MixProgram = Callable[[jax.Array, jax.Array, Sequence[Any], Frame], tuple[jax.Array, jax.Array]]
+TailProgram = Callable[[Any, np.ndarray, Frame], tuple[jax.Array, jax.Array]]
 SurroundProgram = Callable[[Sequence[Sequence[jax.Array]]], jax.Array]
-MixtureProgram = Callable[[Sequence[jax.Array], np.ndarray], jax.Array]
+MixWeightsProgram = Callable[[Sequence[jax.Array], jax.Array], jax.Array]
 TotalProgram = Callable[[Sequence[jax.Array]], jax.Array]
 
 
@@ -144,8 +145,8 @@ class Programs:
       tail: for each dtype of the result, maps (s_L with `BLOCK_HALO`, pixels, frame) to (`[scale · T, scale · T, 3]`,
         whether all of it was finite). uint8 and uint16 use their full range; float32 is in 0..255 and not clipped.
       surround: maps a tile and its 8 neighbors to the tile with `BLOCK_HALO`, on the device.
-      mixture: for each block i, maps (sums over the image of the channels of s_0 to s_i and zeros of the padding,
-        number of pixels of the image) to what `mix_weights` returns, but on the device and in float32.
+      mix_weights_on_device: for each block i, maps (sums over the image of the channels of s_0 to s_i and zeros of the
+        padding, number of pixels of the image) to what `mix_weights` returns, but on the device and in float32.
       total: adds the sums of `TILES_AT_ONCE` tiles, each float32 `[n]`.
       halo: number of pixels that `head` and `tail` need on each side of a tile.
       device: the device that holds the weights and runs the programs.
@@ -158,7 +159,7 @@ class Programs:
     mix: MixProgram
     tail: Mapping[str, TailProgram]
     surround: SurroundProgram
-    mixture: Sequence[MixtureProgram]
+    mix_weights_on_device: Sequence[MixWeightsProgram]
     total: TotalProgram
     halo: int
     device: jax.Device
@@ -178,7 +179,7 @@ class Programs:
           rows of the padding are zero.
         """
         network, params = self.network, self.folded[f"block_{index:02d}"]
-        weights = _mixing(network, params, index, np.float64)
+        weights = _mix_parts(network, params, index, np.float64)
         gain = weights["lambda_aux"]
         if "attention" in weights:
             gain = gain * _attention(params["attention"], np.einsum("jc,jcd->d", means, weights["kernel"][: index + 1]))
@@ -186,7 +187,7 @@ class Programs:
         return jax.device_put(mix.reshape(-1, network.features).astype(network.dtype), self.device)
 
 
-def _mixing(network: A2F, params: dict, index: int, dtype: Any) -> dict[str, Any]:
+def _mix_parts(network: A2F, params: dict, index: int, dtype: Any) -> dict[str, Any]:
     # What a block does outside its residual branch: kernel `[k, n, n]` of the projection, its gain and its attention,
     # and skip `[k, n, n]`, which is λ_x for the newest state.
     n, count = network.features, index + 1 + -(index + 1) % STATES_AT_ONCE
@@ -265,7 +266,7 @@ def programs_of(network: A2F, folded: Params, device: jax.Device, *, put: Callab
             "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
         }
     )
-    mixture = compiled(_mixture, dtype=dtype)
+    mix_weights_on_device = compiled(_mix_weights, dtype=dtype)
     residual = compiled(_residual, convolve=_winograd if network.winograd else _direct)
     halo = max(network.head_kernel // 2, 1)
     return Programs(
@@ -279,8 +280,10 @@ def programs_of(network: A2F, folded: Params, device: jax.Device, *, put: Callab
             for depth in ("uint8", "uint16", "float32")
         },
         surround=compiled(surround, halo=BLOCK_HALO, xp=jnp),
-        mixture=[
-            functools.partial(mixture, put(_mixing(network, folded[f"block_{i:02d}"], i, np.float32), device))
+        mix_weights_on_device=[
+            functools.partial(
+                mix_weights_on_device, put(_mix_parts(network, folded[f"block_{i:02d}"], i, np.float32), device)
+            )
             for i in range(network.blocks)
         ],
         total=compiled(_total),

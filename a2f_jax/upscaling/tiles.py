@@ -4,12 +4,14 @@ A2F's channel attention averages over the whole image, so tiles cannot be upscal
 processes all tiles before the next block starts, and the states are stored in device memory, host memory or a file.
 The result equals that of the whole image up to float32 rounding.
 
-A CPU computes several tiles at the same time, in threads. An accelerator is given one program after another without
-waiting for any of them, because it is often faster than the host: the means that the next block needs stay on the
-device.
+On an accelerator that holds the states, programs are queued without waiting for their results, so that the device need
+not wait for the host; the means stay on the device. Otherwise, threads compute several tiles at the same time.
 """
 
+import collections
 import concurrent.futures
+import functools
+import itertools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -56,6 +58,10 @@ def require_finite(finite: Any) -> None:
         )
 
 
+_QUEUED = 4
+"""Tiles whose programs are queued on an accelerator before the first of them is waited for."""
+
+
 class _HostMeans:
     # The means of the states over the image, in float64 on the host.
 
@@ -73,7 +79,7 @@ class _HostMeans:
 
 
 class _DeviceMeans:
-    # The same in float32 on the device, where the next block can use them before the host has seen them.
+    # The same in float32 on the device, so that the host does not wait for them between blocks.
 
     def __init__(self, programs: Programs, pixels: int):
         self._programs = programs
@@ -86,22 +92,24 @@ class _DeviceMeans:
         while len(parts) > 1:
             groups = [parts[i : i + TILES_AT_ONCE] for i in range(0, len(parts), TILES_AT_ONCE)]
             parts = [self._programs.total([*group, *[self._zero] * (TILES_AT_ONCE - len(group))]) for group in groups]
-        if self._sums:
-            self._sums[-1].block_until_ready()  # one block ahead is enough, and the progress bar stays true
+        if self._sums:  # those of the block before, so that the device has work while the host waits
+            require_finite(np.isfinite(self._sums[-1]).all())
         self._sums += parts
 
     def weights(self, index: int) -> jax.Array:
         padding = [self._zero] * (-len(self._sums) % STATES_AT_ONCE)
-        return self._programs.mixture[index]([*self._sums, *padding], self._pixels)
+        return self._programs.mix_weights_on_device[index]([*self._sums, *padding], self._pixels)
 
 
-def _one_ahead(results: Iterable[Any]) -> Iterator[Any]:
-    # Starts each computation before the result of the one before it is used.
-    before: list[Any] = []
+def _ahead(results: Iterable[Any], count: int) -> Iterator[Any]:
+    # Starts up to `count` computations before the result of the first of them is waited for, which bounds the memory of
+    # what is queued and keeps the progress bar true.
+    queued: collections.deque[Any] = collections.deque()
     for result in results:
-        yield from before
-        before = [result]
-    yield from before
+        queued.append(result)
+        if len(queued) > count:
+            yield jax.block_until_ready(queued.popleft())
+    yield from queued
 
 
 def strips(
@@ -183,16 +191,22 @@ def strips(
         return np.asarray(sr)
 
     with concurrent.futures.ThreadPoolExecutor(workers(programs.device.platform)) as pool:
-        run: Callable = map if ahead else pool.map
+
+        def run(compute: Callable[[Tile], Any], tiles: Iterable[Tile]) -> Iterator[Any]:
+            return _ahead(map(compute, tiles), _QUEUED) if ahead else pool.map(compute, tiles)
+
         means.add(run(head, tiles))
         for index in range(network.blocks):
             weights = means.weights(index)
-            means.add(run(lambda tile, i=index, w=weights: block(i, w, tile), tiles))
+            means.add(run(functools.partial(block, index, weights), tiles))
         scale = network.scale
+        queued = map(fetch, _ahead(map(tail, tiles), 1))  # does nothing before it is asked for
         for row in range(grid[0]):
-            in_row = [t for t in tiles if t[0] == row]
-            results = map(fetch, _one_ahead(map(tail, in_row))) if ahead else pool.map(lambda t: fetch(tail(t)), in_row)
-            strip = np.concatenate(list(results), 1)
+            if ahead:
+                in_row = list(itertools.islice(queued, grid[1]))
+            else:
+                in_row = list(pool.map(lambda tile: fetch(tail(tile)), [t for t in tiles if t[0] == row]))
+            strip = np.concatenate(in_row, 1)
             top = max(margin - row * side, 0)
             bottom = min(height - margin - row * side, side)
             if top < bottom:

@@ -1,10 +1,14 @@
 """The tile programs compiled for devices that are not there."""
 
+import jax
+import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
-from a2f_jax.hardware import OutOfMemory, parse_target
+from a2f_jax.hardware import OutOfMemory, compile_costs, compile_only_devices, parse_target
 from a2f_jax.models.a2f import A2F, fold_weight_norm
 from a2f_jax.upscaling import tile_costs as module
+from a2f_jax.upscaling.programs import STATES_AT_ONCE, TILES_AT_ONCE, programs_of
 from a2f_jax.upscaling.tile_costs import largest_tile, tile_costs
 
 
@@ -27,6 +31,22 @@ def test_a_tile_takes_the_arithmetic_of_its_convolutions_and_products(model, dev
     assert costs.traffic > side**2 * n * 4
     assert (costs.cycles is not None) == (devices == "v5e")
     assert all(not p.collectives and not p.host_transfers for p in costs.programs.values())
+
+
+@pytest.mark.parametrize("devices", ["v5e", "h100"])
+def test_what_an_accelerator_computes_between_blocks_is_compiled_for_it(model, devices):
+    (device, *_) = compile_only_devices(parse_target(devices))
+    place = SingleDeviceSharding(device)
+
+    def abstract(tree, _=None):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=place), tree)
+
+    programs, sums = programs_of(*model, device, put=abstract), abstract(np.zeros(8, np.float32))
+    total = compile_costs(programs.total, [sums] * TILES_AT_ONCE)
+    program = programs.mix_weights_on_device[1]
+    weights = compile_costs(program.func, *program.args, [sums] * STATES_AT_ONCE, abstract(np.float32(0)))
+    assert not total.host_transfers and not weights.host_transfers
+    assert weights.peak_memory > STATES_AT_ONCE * 8 * 8 * 4
 
 
 def test_a_cpu_takes_less_arithmetic_because_of_winograd(model):

@@ -1,5 +1,6 @@
 """Tiles give the same result as the whole image, at any size and wherever the states are stored."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a2f_jax.errors import UserError
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F
+from a2f_jax.upscaling import tiles
 from a2f_jax.upscaling.plan import Plan
 from a2f_jax.upscaling.programs import programs_of
 from a2f_jax.upscaling.tiles import strips, tile_count
@@ -44,13 +47,50 @@ def test_tiles_give_the_whole_image(model, programs, size, place):
     np.testing.assert_allclose(_tiled(programs, image, Plan(16, place)), want, rtol=0, atol=1e-3)
 
 
+# The last two have more tiles than are added at once, and more than that twice over.
 @pytest.mark.parametrize(
-    "size", [(8, 8), (17, 33), (31, 29), (65, 70)]
-)  # the last has more tiles than are added at once
-def test_programs_that_start_before_earlier_ones_are_done_give_the_whole_image(model, programs, size):
-    image = _image(*size)
-    have = _tiled(programs, image, Plan(16), ahead=True)  # as on an accelerator
+    ("size", "side"), [((8, 8), 16), ((17, 33), 16), ((31, 29), 16), ((65, 70), 16), ((133, 135), 8)]
+)
+def test_programs_that_are_queued_give_the_whole_image(model, programs, size, side):
+    image, done = _image(*size), []
+    have = _tiled(programs, image, Plan(side), "float32", done.append, ahead=True)  # as on an accelerator
     np.testing.assert_allclose(have, _whole(model, image), rtol=0, atol=1e-3)
+    assert sum(done) == tile_count(programs, *size, Plan(side))
+
+
+def test_queued_programs_give_the_same_result_in_other_forms(model, programs):
+    image = _image(31, 40)
+    half = _programs(model.with_dtype(jnp.bfloat16))
+    for chosen, arguments in ((programs, ("uint8",)), (programs, ("float32", lambda _: None, 3)), (half, ("uint16",))):
+        waited, queued = (_tiled(chosen, image, Plan(16), *arguments, ahead=ahead) for ahead in (False, True))
+        assert queued.dtype == waited.dtype
+        # Means in float32 instead of float64 change what is rounded.
+        np.testing.assert_allclose(queued.astype(float), waited, rtol=0, atol=1e-3 if queued.dtype == "float32" else 1)
+
+
+def test_damaged_weights_are_told_before_all_blocks_are_computed(model, monkeypatch):
+    params = jax.tree.map(np.array, model.params)
+    params["block_01"]["expand"]["bias"][:] = np.nan
+    done = []
+    with pytest.raises(UserError, match="is not finite"):
+        _tiled(_programs(Model.from_params(params)), _image(40, 40), Plan(16), "float32", done.append, ahead=True)
+    assert sum(done) <= 9 * 5  # the head, three blocks, and the one that is queued meanwhile
+
+
+def test_only_accelerators_that_hold_the_states_queue_programs(programs, monkeypatch):
+    class Accelerator:
+        platform = "gpu"
+
+    image, waited = _image(8, 8), []
+    monkeypatch.setattr(tiles._HostMeans, "add", lambda self, sums: waited.append(list(sums)))
+    monkeypatch.setattr(tiles._HostMeans, "weights", lambda self, index: pytest.fail("waited"))
+    monkeypatch.setattr(jax, "device_put", lambda x, _: jnp.asarray(x))
+    on_gpu = dataclasses.replace(programs, device=Accelerator())
+    assert _tiled(on_gpu, image, Plan(16)).shape == (8 * programs.network.scale, 8 * programs.network.scale, 3)
+    assert not waited
+    for chosen, place in ((programs, "device"), (on_gpu, "host")):
+        with pytest.raises(pytest.fail.Exception, match="waited"):
+            _tiled(chosen, image, Plan(16, place))
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -112,14 +152,16 @@ def test_progress_counts_every_tile(programs):
     assert sum(done) == tile_count(programs, 33, 20, Plan(16)) == 6 * 7
 
 
-def test_compilations_do_not_depend_on_the_size(random_params, compilations):
-    model = Model.from_params(random_params(A2F(scale=2, features=4, blocks=5)))
+@pytest.mark.parametrize("ahead", [False, True])
+def test_compilations_do_not_depend_on_the_size(random_params, compilations, ahead):
+    model = Model.from_params(random_params(A2F(scale=2, features=6 if ahead else 4, blocks=5)))  # not compiled before
     programs = _programs(model)
-    run = functools.partial(_tiled, programs, plan=Plan(16))
+    run = functools.partial(_tiled, programs, plan=Plan(16), ahead=ahead)
     with compilations() as first:
         run(_image(20, 20))
-    # Head, residual branch, mixing of up to 4 and up to 8 states, surrounding, tail, and a few single operations.
-    assert 6 <= len(first) <= 10
+    # Head, residual branch, mixing of up to 4 and up to 8 states, surrounding, tail, and a few single operations; and
+    # the weights for mixing and the sum over tiles.
+    assert 6 + 3 * ahead <= len(first) <= 10 + 3 * ahead
     with compilations() as later:
         for size in range(8, 48, 3):
             run(_image(size, 55 - size))
