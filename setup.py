@@ -32,7 +32,8 @@ setuptools.setup(
         "flax>=0.12.2,<0.13",
         "optax>=0.2.6,<0.3",
         "orbax-checkpoint>=0.11.30,<0.13",
-        "tensorflow-datasets>=4.9.9,<4.10",
+        # 4.9.9 cannot read its datasets with protobuf 7.
+        "tensorflow-datasets>=4.9.10,<4.10",
         # tensorflow-datasets 4.9.10 imports it without declaring it.
         "importlib_resources>=6",
         "array_record>=0.8.1",
