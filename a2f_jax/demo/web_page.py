@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import errno
 import html
+import logging
 import os
 import pathlib
 import socket
@@ -241,6 +242,11 @@ def serve(
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
                 started()
+
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                # What a browser waits for ends with an error then, of which nobody needs to hear.
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+                await super().shutdown(sockets)
 
         # The browser holds a connection open, which would delay the end.
         config = uvicorn.Config(

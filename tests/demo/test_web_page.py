@@ -34,8 +34,10 @@ def server(weights, tmp_path_factory):
     )
     address = process.stdout.readline().split()[0]
     yield address
-    process.send_signal(signal.SIGTERM)  # or Ctrl-C, after which uploads must be deleted, too
-    output, errors = process.communicate(timeout=60)
+    # A page that is still open in a browser waits for the server.
+    with urllib.request.urlopen(f"{address.rstrip('/')}/gradio_api/heartbeat/open"):
+        process.send_signal(signal.SIGTERM)  # or Ctrl-C, after which uploads must be deleted, too
+        output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (130, "", "a2f: stopped\n")
     assert not list(temporary.glob("a2f-*"))  # uploads and results
 
