@@ -52,7 +52,7 @@ def flatten(tree, path=""):
 
 def test_a_process_killed_at_random_moments_ends_with_the_same_bits(data_dir, compiled, tmp_path):
     # A checkpoint after every step, so that many kills hit while one is being written.
-    overrides = ("--config.steps=24", "--config.checkpoint_every=1", "--config.validate_every=24")
+    overrides = ("--config.steps=14", "--config.checkpoint_every=1", "--config.validate_every=14")
     env = environment(compiled, devices=1)
     undisturbed = tmp_path / "undisturbed"
     start = time.monotonic()
@@ -76,7 +76,7 @@ def test_a_process_killed_at_random_moments_ends_with_the_same_bits(data_dir, co
     assert kills > 2, "the run ended before it could be killed: it needs more steps"
     done = subprocess.run(command(data_dir, killed, *overrides), env=env, check=True, capture_output=True, text=True)
     assert "damaged" not in done.stderr
-    a, b = weights(undisturbed / "checkpoints/24"), weights(killed / "checkpoints/24")
+    a, b = weights(undisturbed / "checkpoints/14"), weights(killed / "checkpoints/14")
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
