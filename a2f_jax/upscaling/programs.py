@@ -182,7 +182,8 @@ class Programs:
         weights = _mix_parts(network, params, index, np.float64)
         gain = weights["lambda_aux"]
         if "attention" in weights:
-            gain = gain * _attention(params["attention"], np.einsum("jc,jcd->d", means, weights["kernel"][: index + 1]))
+            mean = np.einsum("jc,jcd->d", means, weights["kernel"][: index + 1])
+            gain = gain * _attention(weights["attention"], mean)
         mix = weights["kernel"] * gain + weights["skip"]
         return jax.device_put(mix.reshape(-1, network.features).astype(network.dtype), self.device)
 
@@ -204,12 +205,9 @@ def _mix_parts(network: A2F, params: dict, index: int, dtype: Any) -> dict[str, 
 
 def _attention(params: dict, mean: np.ndarray) -> np.ndarray:
     # The same as a2f_jax.models.a2f.Attention, in float64.
-    squeeze, excite = (
-        (np.asarray(params[k]["kernel"], np.float64), np.asarray(params[k]["bias"], np.float64))
-        for k in ("squeeze", "excite")
-    )
-    hidden = np.maximum(mean @ squeeze[0] + squeeze[1], 0)
-    return expit(hidden @ excite[0] + excite[1])
+    squeeze, excite = params["squeeze"], params["excite"]
+    hidden = np.maximum(mean @ squeeze["kernel"] + squeeze["bias"], 0)
+    return expit(hidden @ excite["kernel"] + excite["bias"])
 
 
 @functools.cache  # models with equal networks, such as successive checkpoints of one training run, share their programs

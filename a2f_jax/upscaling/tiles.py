@@ -22,7 +22,7 @@ import numpy as np
 
 from a2f_jax.errors import UserError
 from a2f_jax.upscaling.plan import Plan, workers
-from a2f_jax.upscaling.programs import STATES_AT_ONCE, TILES_AT_ONCE, Programs
+from a2f_jax.upscaling.programs import STATES_AT_ONCE, TILES_AT_ONCE, Frame, Programs
 from a2f_jax.upscaling.states import DeviceStates, HostStates, States, Tile
 
 Progress = Callable[[int], object]
@@ -153,8 +153,14 @@ def strips(
         folder = None if plan.place == "host" else plan.folder or pathlib.Path(tempfile.gettempdir())
         states = HostStates(network.blocks + 1, grid, np.asarray(zero), folder)
 
-    def frame(tile: Tile) -> np.ndarray:
-        return np.array([tile[0] * side, tile[1] * side, height, width], np.int32)
+    if ahead is None:
+        ahead = programs.device.platform != "cpu" and plan.place == "device"
+    means = (_DeviceMeans if ahead else _HostMeans)(programs, height * width)
+
+    @functools.cache  # every block needs it again
+    def frame(tile: Tile) -> Frame:
+        values = np.array([tile[0] * side, tile[1] * side, height, width], np.int32)
+        return jax.device_put(values, programs.device) if ahead else values
 
     def pixels(tile: Tile) -> np.ndarray:
         # The programs mask what lies beyond the border of the image and its margin, so any value would do there.
@@ -162,19 +168,14 @@ def strips(
         around = side + 2 * programs.halo
         return cut(image, top, left, around, around)
 
-    if ahead is None:
-        ahead = programs.device.platform != "cpu" and plan.place == "device"
-    frames = {tile: jax.device_put(frame(tile), programs.device) if ahead else frame(tile) for tile in tiles}
-    means = (_DeviceMeans if ahead else _HostMeans)(programs, height * width)
-
     def head(tile: Tile) -> jax.Array:
-        return store(0, tile, programs.head(pixels(tile), frames[tile]))
+        return store(0, tile, programs.head(pixels(tile), frame(tile)))
 
     def block(index: int, weights: jax.Array, tile: Tile) -> jax.Array:
-        residual = programs.residual[index](states.padded(index, tile), frames[tile])
+        residual = programs.residual[index](states.padded(index, tile), frame(tile))
         inputs = [states.get(j, tile) for j in range(index + 1)]
         inputs += [zero] * (-len(inputs) % STATES_AT_ONCE)
-        return store(index + 1, tile, programs.mix(weights, residual, inputs, frames[tile]))
+        return store(index + 1, tile, programs.mix(weights, residual, inputs, frame(tile)))
 
     def store(index: int, tile: Tile, result: tuple[jax.Array, jax.Array]) -> jax.Array:
         states.put(index, tile, result[0])
@@ -182,7 +183,7 @@ def strips(
         return result[1]
 
     def tail(tile: Tile) -> tuple[jax.Array, jax.Array]:
-        return programs.tail[depth](states.padded(network.blocks, tile), pixels(tile), frames[tile])
+        return programs.tail[depth](states.padded(network.blocks, tile), pixels(tile), frame(tile))
 
     def fetch(result: tuple[jax.Array, jax.Array]) -> np.ndarray:
         sr, finite = result
@@ -200,13 +201,11 @@ def strips(
             weights = means.weights(index)
             means.add(run(functools.partial(block, index, weights), tiles))
         scale = network.scale
-        queued = map(fetch, _ahead(map(tail, tiles), 1))  # does nothing before it is asked for
+        queued = map(fetch, _ahead(map(tail, tiles), 1))  # one after another, when they are asked for
         for row in range(grid[0]):
-            if ahead:
-                in_row = list(itertools.islice(queued, grid[1]))
-            else:
-                in_row = list(pool.map(lambda tile: fetch(tail(tile)), [t for t in tiles if t[0] == row]))
-            strip = np.concatenate(in_row, 1)
+            in_row = [(row, column) for column in range(grid[1])]
+            results = itertools.islice(queued, grid[1]) if ahead else pool.map(lambda tile: fetch(tail(tile)), in_row)
+            strip = np.concatenate(list(results), 1)
             top = max(margin - row * side, 0)
             bottom = min(height - margin - row * side, side)
             if top < bottom:
