@@ -81,6 +81,8 @@ def test_a_report_is_written_to_a_bucket_as_to_a_folder(folders, bucket):
     local = {p.relative_to(folders / "out").as_posix(): p for p in (folders / "out").rglob("*") if p.is_file()}
     assert set(buckets.list_files(bucket_path(f"{bucket}/out"))) == set(local)
     assert page.read_bytes() == local["report.html"].read_bytes()
+    assert not is_incomplete(bucket_path(f"{bucket}/out"))
+    assert not is_incomplete(bucket_path(f"{bucket}/none"))
 
 
 def test_without_weights_the_report_shows_published_results(folders, capsys, monkeypatch):
