@@ -243,6 +243,9 @@ def planned_steps(plan: pathlib.Path, timings: dict[str, Any] | None, size: Size
       timings: what `train.py` wrote, with a row for the batch size of the run in float32.
       size: the size of the run.
       seconds: the time there is.
+
+    Raises:
+      SystemExit: that row is missing, or there is too little time.
     """
     if not plan.exists():
         rows = timings["rows"] if timings else []
@@ -283,12 +286,19 @@ def train(args: argparse.Namespace, size: Size, steps: int, seconds: float) -> i
         *size.settings,
     ]
     config = HERE.parent / "configs/a2f.py:sd_x4,recipe=long"
-    start = [
+    # As `a2f`, which need not be on the path.
+    program = "import sys; from a2f_jax.cli import main; sys.exit(main())"
+    command = [
         sys.executable,
         "-c",
-        "import sys; from a2f_jax.cli import main; sys.exit(main())",
-    ]  # where no `a2f` is on the path
-    command = [*start, "train", "--config", str(config), "--workdir", str(args.output / "run"), *settings]
+        program,
+        "train",
+        "--config",
+        str(config),
+        "--workdir",
+        str(args.output / "run"),
+        *settings,
+    ]
     process = subprocess.Popen(command)
     try:
         return process.wait(timeout=seconds)
