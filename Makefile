@@ -9,14 +9,12 @@ BIN := .venv/bin
 OUT := quickstart
 # setuptools warns about every editable installation.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
-# Makes Linux allocate memory in huge pages, which speeds up training on a CPU (see docs/training.md).
-HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 .PHONY: quickstart test test-matrix test-oldest test-newest lint docs clean
 
 quickstart: .venv/installed
 	$(BIN)/a2f data prepare sample
-	$(HUGE_PAGES) $(BIN)/a2f train --config configs/sample.py --workdir $(OUT)/two-minutes
+	$(BIN)/a2f train --config configs/sample.py --workdir $(OUT)/two-minutes
 	$(BIN)/a2f evaluate --bicubic 4 --datasets sample
 	$(BIN)/a2f evaluate --weights $(OUT)/two-minutes --datasets sample --output $(OUT) --overwrite
 	$(eval PHOTO := $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data/motorcycle_left.png')"))

@@ -6,7 +6,8 @@
 
 All implementations start from the same weights and train on the same random batch of patches of 48×48 LR pixels, ×4.
 Their rounds alternate, so that other load on the machine affects all of them, and medians are reported. PyTorch is
-eager, in channels-last layout, and multiplies as JAX does by default: in TF32 on GPUs that have it.
+eager, in channels-last layout, and multiplies as JAX does by default: in TF32 on GPUs that have it. On a CPU, both
+reuse freed memory, as `a2f train` does.
 """
 
 import argparse
@@ -25,12 +26,15 @@ import numpy as np
 import optax
 import tqdm
 
+from a2f_jax.cli.process import reuse_freed_memory
 from a2f_jax.files import format_bytes
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, build
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import init_state
 from a2f_jax.training.step import make_train_step
+
+reuse_freed_memory()  # before JAX starts threads
 
 RATE = 1e-4
 ON_GPU = jax.default_backend() == "gpu"

@@ -15,6 +15,7 @@ from a2f_jax.cli.process import (
     interruptible,
     missing_device,
     quiet_libraries,
+    reuse_freed_memory,
     set_up_streams,
     skip_missing_accelerators,
 )
@@ -121,6 +122,8 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     _check_unrecognized(args.parser, train.split_overrides(rest)[1] if args.run is train.run else rest)
     quiet_libraries()
+    if args.run is train.run and argv is None:  # the process is ours
+        reuse_freed_memory()
     try:
         return args.run(args, rest) or 0
     except UserError as error:

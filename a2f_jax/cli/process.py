@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import ctypes
 import glob
 import importlib.util
 import io
@@ -19,6 +20,9 @@ _RESEND_DELAY = 0.05
 
 # Cloud TPUs, NVIDIA GPUs, those of Windows in WSL, AMD and Intel GPUs.
 _DEVICE_FILES = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/dev/dri/*")
+
+# Of mallopt(3): M_ARENA_MAX = 1, M_MMAP_MAX = 0, and M_TRIM_THRESHOLD = -1, which turns returning memory off.
+_KEEP_FREED_MEMORY = {-8: 1, -4: 0, -1: -1}
 
 
 def _in_plain_text(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -40,6 +44,15 @@ def set_up_streams() -> None:
             stream.reconfigure(errors="a2f_plain_text")
 
 
+def _has_accelerator() -> bool:
+    return any(glob.glob(pattern) for pattern in _DEVICE_FILES)
+
+
+def _computes_on_cpu() -> bool:
+    platforms = os.environ.get("JAX_PLATFORMS")
+    return platforms == "cpu" if platforms else not _has_accelerator()
+
+
 def skip_missing_accelerators() -> None:
     """Makes JAX use only the CPU on a Linux machine where compilers for accelerators are installed without a device.
 
@@ -47,8 +60,23 @@ def skip_missing_accelerators() -> None:
     The environment variable JAX_PLATFORMS takes precedence.
     """
     compilers = [name for name in ("libtpu", "jax_plugins") if importlib.util.find_spec(name)]
-    if sys.platform == "linux" and compilers and not any(glob.glob(pattern) for pattern in _DEVICE_FILES):
+    if sys.platform == "linux" and compilers and not _has_accelerator():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def reuse_freed_memory() -> None:
+    """Makes glibc keep freed memory for the next allocation, if JAX is going to compute on a CPU under Linux.
+
+    XLA allocates the memory of a program each time it runs it. By default, glibc gets such large blocks from the system
+    and returns them, so that the system clears hundreds of megabytes in every training step. Has to be called before
+    the first thread starts, because the memory areas of threads are limited. The process keeps its peak memory.
+    """
+    if sys.platform != "linux" or not _computes_on_cpu():
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries do not have it
+    if mallopt is not None:
+        for option, value in _KEEP_FREED_MEMORY.items():
+            mallopt(option, value)
 
 
 def quiet_libraries() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -102,3 +103,36 @@ def test_only_the_cpu_is_used_where_no_accelerator_exists(monkeypatch, device_fi
     skip_missing_accelerators()
     assert os.environ.get("JAX_PLATFORMS") == platforms
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+
+_ALLOCATIONS = """
+import ctypes, resource, sys
+from a2f_jax.cli import process
+
+process._DEVICE_FILES = sys.argv[1:]
+process.reuse_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+for i in range(11):
+    if i == 1:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(64 << 20)
+    libc.memset(block, 1, 64 << 20)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets options of glibc")
+@pytest.mark.parametrize(
+    ("device_file", "platforms", "reused"), [("/missing", "", True), (os.devnull, "cpu", True), (os.devnull, "", False)]
+)
+def test_freed_memory_is_reused_on_a_cpu(device_file, platforms, reused):
+    environment = {**os.environ, "JAX_PLATFORMS": platforms, "GLIBC_TUNABLES": ""}
+    command = [sys.executable, "-c", _ALLOCATIONS, device_file]
+    new_pages = int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    of_one_block = 64 // 2  # at least, in huge pages of 2 MB
+    assert new_pages < of_one_block if reused else new_pages >= 10 * of_one_block
