@@ -75,6 +75,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.optimizer.halve_every = 200_000  # steps; only for "halving"
     config.optimizer.warmup = 0  # steps of linear increase from 0 to learning_rate
     config.optimizer.momentum = 0.95  # only for "muon"
+    config.optimizer.adam_factor = 1.0  # only for "muon": multiplies the learning rate of what it leaves to Adam
     config.optimizer.b1 = 0.9  # b1, b2 and eps: of "adam", and of the parameters that "muon" leaves to Adam
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8

@@ -77,10 +77,13 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
       config: the settings of the run, which `settings.check` accepts; only `optimizer` and `steps` are used.
     """
     o = config.optimizer
+    rate = learning_rate(config)
+    adam_factor = o.get("adam_factor", 1.0)
     rule = {
-        "adam": lambda: optax.adam(learning_rate(config), b1=o.b1, b2=o.b2, eps=o.eps),
+        "adam": lambda: optax.adam(rate, b1=o.b1, b2=o.b2, eps=o.eps),
         "muon": lambda: muon(
-            learning_rate(config),
+            rate,
+            adam_learning_rate=lambda step: adam_factor * rate(step),
             beta=o.momentum,
             eps=o.eps,
             adam_b1=o.b1,

@@ -153,6 +153,9 @@ _SETTINGS = {
     "optimizer.halve_every": _Setting(*_AT_LEAST_1, _ACCEPTED, _HALVING),
     "optimizer.warmup": _Setting(lambda x: _is_integer(x) and x >= 0, "an integer ≥ 0", _ACCEPTED),
     "optimizer.momentum": _Setting(*_BELOW_1, _ACCEPTED, _with("optimizer.name", "muon")),
+    "optimizer.adam_factor": _Setting(
+        *_NOT_NEGATIVE, _ACCEPTED, _with("optimizer.name", "muon"), default=lambda _: 1.0
+    ),
     "optimizer.b1": _Setting(*_BELOW_1, _ACCEPTED),
     "optimizer.b2": _Setting(*_BELOW_1, _ACCEPTED),
     "optimizer.eps": _Setting(lambda x: _is_number(x) and x > 0, "a finite number > 0", _ACCEPTED),

@@ -86,9 +86,10 @@ def test_frozen_parameters_have_no_state_and_do_not_count_in_the_norm(params, na
     assert sum(x.size for x in jax.tree.leaves(state)) == sum(x.size for x in jax.tree.leaves(alone.init(rest)))
 
 
-def _muon():
+def _muon(adam_factor=1.0):
     config = a2f.get_config("sd_x4")
     config.optimizer.name, config.optimizer.learning_rate = "muon", 2e-2
+    config.optimizer.adam_factor = adam_factor
     return make_optimizer(config)
 
 
@@ -102,12 +103,13 @@ def test_muon_orthogonalizes_kernels_as_matrices_of_inputs_by_outputs():
     assert values.min() > 0.6 and values.max() < 1.3
 
 
-def test_muon_leaves_gains_and_scalars_to_adam():
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_muon_leaves_gains_and_scalars_to_adam(factor):
     params = {"g": jnp.ones(16), "lambda_x": jnp.ones(())}
-    optimizer = _muon()
+    optimizer = _muon(factor)
     updates, _ = optimizer.update(jax.tree.map(lambda x: -3.0 * x, params), optimizer.init(params), params)
     # The first step of Adam with Nesterov momentum (Dozat, 2016), whatever the gradient's size: the gradient's sign
     # times 1 + b1 · (1 − b1) / (1 − b1²).
-    first = 2e-2 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
+    first = factor * 2e-2 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
     np.testing.assert_allclose(updates["g"], first, rtol=1e-5)
     np.testing.assert_allclose(updates["lambda_x"], first, rtol=1e-5)
