@@ -30,7 +30,7 @@ setuptools.setup(
     install_requires=[
         f"jax{JAX}",
         "flax>=0.12.2,<0.13",
-        "optax>=0.2.7,<0.3",
+        "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.11.30,<0.13",
         # 4.9.9 cannot read its datasets with protobuf 7.
         "tensorflow-datasets>=4.9.10,<4.10",
