@@ -280,8 +280,6 @@ def train(args: argparse.Namespace, size: Size, steps: int, seconds: float) -> i
         f"--config.batch_size={size.batch_size}",
         f"--config.checkpoint_every={every}",
         f"--config.validate_every={every}",
-        "--config.optimizer.name=muon",
-        "--config.optimizer.learning_rate=2e-2",
         f"--config.optimizer.warmup={min(200, steps // 10)}",
         *size.settings,
     ]

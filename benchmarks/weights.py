@@ -20,12 +20,17 @@ from pages import write_between
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import Bicubic, evaluate
 from a2f_jax.evaluation.paper import PUBLISHED
-from a2f_jax.model import load, save
+from a2f_jax.model import Model, load, save
+from a2f_jax.models.a2f import VARIANTS
 from a2f_jax.weights import shipped_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 WEIGHTS = ROOT / "a2f_jax/weights"
 SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
+
+
+def _plain_name(model: Model) -> str:
+    return f"{model.variant}-x{model.scale}"
 
 
 def add(run: str, trained_on: str, suffix: str) -> None:
@@ -35,7 +40,7 @@ def add(run: str, trained_on: str, suffix: str) -> None:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
     about = {"data": trained_on, "license": "Apache-2.0", "commit": commit}
-    name = "-".join([model.variant, f"x{model.scale}", *filter(None, [suffix])])
+    name = "-".join([_plain_name(model), *filter(None, [suffix])])
     save(model, WEIGHTS / f"{name}.safetensors", about)
 
 
@@ -81,18 +86,22 @@ def main() -> None:
 
     lines = [f"| weights | {' | '.join(SETS.values())} |", "|---|---|---|---|"]
     models = {name: load(file) for name, file in shipped_weights().items()}
-    for name, model in sorted(models.items(), key=lambda item: (item[1].scale, item[0])):
+    order = sorted(models, key=lambda name: (models[name].scale, list(VARIANTS).index(models[name].variant), name))
+    last_of_scale = {models[name].scale: name for name in order if name == _plain_name(models[name])}
+    for name in order:
+        model = models[name]
         found = scores(model, args.data)
         if not found:
             raise SystemExit(f"no benchmark set for ×{model.scale} in {args.data}: no table was written")
         if json.dumps(found) != model.metadata.get("scores"):
             save(model, shipped_weights()[name], {"scores": json.dumps(found)})
-        if name != f"{model.variant}-x{model.scale}":
+        if name != _plain_name(model):
             continue
         lines.append(row(f"`{name}`", found))
         if paper := PUBLISHED.get((model.variant, model.scale)):
             lines.append(row(f"the paper's {model.variant.upper()} ×{model.scale}", paper, "*{}*"))
-        lines.append(row(f"bicubic ×{model.scale}", scores(Bicubic(model.scale), args.data), "*{}*"))
+        if name == last_of_scale[model.scale]:
+            lines.append(row(f"bicubic ×{model.scale}", scores(Bicubic(model.scale), args.data), "*{}*"))
     table = "\n".join(lines)
     print(table)
     for document in (ROOT / "README.md", ROOT / "docs/weights.md"):

@@ -98,8 +98,10 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.keep_checkpoints = 3  # the most recent ones; the one with the best validation PSNR is kept in addition
 
     if recipe == "long":
+        config.optimizer.name = "muon"
         config.optimizer.schedule = "cosine"
-        config.optimizer.learning_rate = 5e-3
+        config.optimizer.learning_rate = 2e-2
+        config.optimizer.adam_factor = 0.1
         config.optimizer.warmup = 200
-        config.ema_decay = 0.999
+        config.ema_decay = 0.998
     return config

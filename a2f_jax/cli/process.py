@@ -67,9 +67,10 @@ def skip_missing_accelerators() -> None:
 def reuse_freed_memory() -> None:
     """Makes glibc keep freed memory for the next allocation, if JAX is going to compute on a CPU under Linux.
 
-    XLA allocates the memory of a program each time it runs it. By default, glibc gets such large blocks from the system
-    and returns them, so that the system clears hundreds of megabytes in every training step. Has to be called before
-    the first thread starts, because the memory areas of threads are limited. The process keeps its peak memory.
+    XLA allocates the working memory of a program each time the program runs. By default, glibc gets such large blocks
+    from the system and returns them, so that the system clears hundreds of megabytes in every training step. This has
+    to be called before the first thread starts: later, threads have memory areas of their own, which cannot hold large
+    blocks. The process keeps the memory that it once needed.
     """
     if sys.platform != "linux" or not _computes_on_cpu():
         return
