@@ -6,6 +6,7 @@ writing on the condition that an object has a generation (0 if it must not exist
 
 import sys
 from http import HTTPStatus
+from http.server import HTTPServer
 
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers import objects
@@ -43,6 +44,9 @@ objects.insert, objects.delete = conditional(objects.insert), conditional(object
 objects.download = with_generation(objects.download)
 
 from gcp_storage_emulator.server import create_server  # noqa: E402, its table of handlers refers to those above
+
+# gcsfs opens dozens of connections at once. Those that do not fit into the queue are tried again after seconds.
+HTTPServer.request_queue_size = 128
 
 if __name__ == "__main__":
     create_server("localhost", int(sys.argv[1]), in_memory=True, default_bucket="bucket").run()
