@@ -1,7 +1,8 @@
 """Starts a run from existing weights."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Collection, Iterable
 
 import flax.traverse_util
 import jax
@@ -27,6 +28,27 @@ def copy_matching(params: Params, weights: Params) -> tuple[Params, list[str]]:
     fits = {name: name in given and given[name].shape == value.shape for name, value in flat.items()}
     merged = {name: given[name] if fits[name] else value for name, value in flat.items()}
     return flax.traverse_util.unflatten_dict(merged, sep="."), [name for name in flat if not fits[name]]
+
+
+def _summary(left: Collection[str], names: Iterable[str]) -> str:
+    # Modules whose parameters are all in `left` are named instead of their parameters, as in "block_04 to block_11".
+    by_module: dict[str, list[str]] = {}
+    for name in names:
+        by_module.setdefault(name.partition(".")[0], []).append(name)
+
+    def kind(module: str) -> tuple[bool, str]:
+        return {*by_module[module]} <= {*left}, module.rstrip("0123456789")
+
+    parts = []
+    for (whole, _), group in itertools.groupby(by_module, kind):
+        modules = list(group)
+        if not whole:
+            parts += [name for module in modules for name in by_module[module] if name in left]
+        elif len(modules) > 2:
+            parts.append(f"{modules[0]} to {modules[-1]}")
+        else:
+            parts += modules
+    return ", ".join(parts)
 
 
 def load_initial(weights: str, scale: int) -> Model:
@@ -66,7 +88,8 @@ def initialize_from(weights: str, state: TrainState, scale: int, say: Callable[[
     params, left = copy_matching(state.params, loaded)
     if len(left) == len(jax.tree.leaves(state.params)):
         raise UserError(f"config.init={weights} has no parameter that fits the network of this run: use other weights")
-    say(f"Starting from {weights}" + (f"; randomly initialized: {', '.join(left)}" if left else ""))
+    names = flax.traverse_util.flatten_dict(params, sep=".")
+    say(f"Starting from {weights}" + (f"; randomly initialized: {_summary(left, names)}" if left else ""))
     params = jax.tree.map(jnp.asarray, params)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
     return dataclasses.replace(state, params=params, ema=ema)

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from a2f_jax.model import Model, save
-from a2f_jax.models.a2f import build
+from a2f_jax.models.a2f import A2F, build
 from a2f_jax.models.registry import PEERS
 from a2f_jax.training.state import TrainState
 from a2f_jax.training.warm_start import initialize_from
@@ -35,3 +36,22 @@ def test_a_run_starts_from_weights_in_a_bucket(bucket, random_params):
     found = initialize_from(f"{bucket}/weights/s.safetensors", start, 2, lines.append).params
     jax.tree.map(np.testing.assert_array_equal, found, params)
     assert lines == [f"Starting from {bucket}/weights/s.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "blocks", "head_kernel", "expected"),
+    [
+        (2, 4, 3, "block_02, block_03"),
+        (2, 12, 3, "block_02 to block_11"),
+        (2, 2, 5, "head.v"),
+        (4, 6, 3, "block_02 to block_05, skip, tail"),
+    ],
+)
+def test_what_starts_from_random_values_is_named(random_params, tmp_path, scale, blocks, head_kernel, expected):
+    save(Model(network := A2F(scale=2, features=8, blocks=2), random_params(network)), tmp_path / "small.safetensors")
+    params = random_params(A2F(scale=scale, features=8, blocks=blocks, head_kernel=head_kernel))
+    lines = []
+    initialize_from(
+        str(tmp_path / "small.safetensors"), TrainState(jnp.int32(0), params, None, ()), scale, lines.append
+    )
+    assert lines == [f"Starting from {tmp_path / 'small.safetensors'}; randomly initialized: {expected}"]
