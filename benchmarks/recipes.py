@@ -85,7 +85,7 @@ def main() -> None:
     args = parser.parse_args()
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
     for name, changes in RECIPES.items():
-        if name in args.only and name not in results:
+        if name in {"base", *args.only} and name not in results:
             print(f"{name} ...", file=sys.stderr)
             results[name] = train(changes)
             args.output.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")

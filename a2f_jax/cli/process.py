@@ -48,9 +48,13 @@ def _has_accelerator() -> bool:
     return any(glob.glob(pattern) for pattern in _DEVICE_FILES)
 
 
+def _has_compiler() -> bool:
+    return any(importlib.util.find_spec(name) for name in ("libtpu", "jax_plugins"))
+
+
 def _computes_on_cpu() -> bool:
     platforms = os.environ.get("JAX_PLATFORMS")
-    return platforms == "cpu" if platforms else not _has_accelerator()
+    return platforms.split(",")[0] == "cpu" if platforms else not (_has_compiler() and _has_accelerator())
 
 
 def skip_missing_accelerators() -> None:
@@ -59,20 +63,21 @@ def skip_missing_accelerators() -> None:
     The extra [compile] installs them for `--compile-for`. JAX would try each, which takes seconds and prints errors.
     The environment variable JAX_PLATFORMS takes precedence.
     """
-    compilers = [name for name in ("libtpu", "jax_plugins") if importlib.util.find_spec(name)]
-    if sys.platform == "linux" and compilers and not _has_accelerator():
+    if sys.platform == "linux" and _has_compiler() and not _has_accelerator():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def reuse_freed_memory() -> None:
-    """Makes glibc keep freed memory for the next allocation, if JAX is going to compute on a CPU under Linux.
+    """Makes glibc keep freed memory for the next allocation, if JAX is going to compute on a CPU.
 
     XLA allocates the working memory of a program each time the program runs. By default, glibc gets such large blocks
     from the system and returns them, so that the system clears hundreds of megabytes in every training step. This has
     to be called before the first thread starts: later, threads have memory areas of their own, which cannot hold large
-    blocks. The process keeps the memory that it once needed.
+    blocks. The process keeps the memory that it once needed. Settings of glibc's memory in the environment, which are
+    `MALLOC_*` and `GLIBC_TUNABLES=glibc.malloc.*`, take precedence.
     """
-    if sys.platform != "linux" or not _computes_on_cpu():
+    chosen = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "") or any(x.startswith("MALLOC_") for x in os.environ)
+    if sys.platform != "linux" or chosen or not _computes_on_cpu():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries do not have it
     if mallopt is not None:

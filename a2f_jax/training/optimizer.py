@@ -78,7 +78,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """
     o = config.optimizer
     rate = learning_rate(config)
-    adam_factor = o.get("adam_factor", 1.0)
+    adam_factor = o.get("adam_factor")
+    adam_factor = 1.0 if adam_factor is None else adam_factor
     rule = {
         "adam": lambda: optax.adam(rate, b1=o.b1, b2=o.b2, eps=o.eps),
         "muon": lambda: muon(

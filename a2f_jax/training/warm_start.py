@@ -36,11 +36,15 @@ def _summary(left: Collection[str], names: Iterable[str]) -> str:
     for name in names:
         by_module.setdefault(name.partition(".")[0], []).append(name)
 
+    def stem(module: str) -> str:
+        return module.rstrip("0123456789")
+
     def kind(module: str) -> tuple[bool, str]:
-        return {*by_module[module]} <= {*left}, module.rstrip("0123456789")
+        return {*by_module[module]} <= {*left}, stem(module)
 
     parts = []
-    for (whole, _), group in itertools.groupby(by_module, kind):
+    numbered = sorted(by_module, key=lambda module: (stem(module), int(module.removeprefix(stem(module)) or -1)))
+    for (whole, _), group in itertools.groupby(numbered, kind):
         modules = list(group)
         if not whole:
             parts += [name for module in modules for name in by_module[module] if name in left]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
 
 import pytest
@@ -106,10 +107,9 @@ def test_only_the_cpu_is_used_where_no_accelerator_exists(monkeypatch, device_fi
 
 
 _ALLOCATIONS = """
-import ctypes, resource, sys
+import ctypes, resource
 from a2f_jax.cli import process
 
-process._DEVICE_FILES = sys.argv[1:]
 process.reuse_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -126,13 +126,65 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets options of glibc")
+_needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets options of glibc")
+
+
+def _printed(*command, **changes):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_"))}
+    return subprocess.run(command, env={**kept, **changes}, check=False, stdout=subprocess.PIPE, text=True).stdout
+
+
+@_needs_glibc
 @pytest.mark.parametrize(
-    ("device_file", "platforms", "reused"), [("/missing", "", True), (os.devnull, "cpu", True), (os.devnull, "", False)]
+    ("changes", "reused"),
+    [({}, True), ({"MALLOC_ARENA_MAX": "8"}, False), ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=8"}, False)],
 )
-def test_freed_memory_is_reused_on_a_cpu(device_file, platforms, reused):
-    environment = {**os.environ, "JAX_PLATFORMS": platforms, "GLIBC_TUNABLES": ""}
-    command = [sys.executable, "-c", _ALLOCATIONS, device_file]
-    new_pages = int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+def test_freed_memory_is_reused_unless_the_environment_has_settings(changes, reused):
+    new_pages = int(_printed(sys.executable, "-c", _ALLOCATIONS, JAX_PLATFORMS="cpu", **changes))
     of_one_block = 64 // 2  # at least, in huge pages of 2 MB
     assert new_pages < of_one_block if reused else new_pages >= 10 * of_one_block
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "compiler", "platforms", "reused"),
+    [
+        (False, True, None, True),
+        (True, False, None, True),  # a graphics chip, and JAX for CPUs
+        (True, True, None, False),
+        (True, True, "cpu", True),
+        (True, True, "cpu,cuda", True),
+        (True, True, "cuda,cpu", False),
+        (True, True, "", False),
+    ],
+)
+def test_freed_memory_is_reused_only_where_jax_computes_on_a_cpu(monkeypatch, accelerator, compiler, platforms, reused):
+    calls = []
+    library = types.SimpleNamespace(mallopt=lambda option, value: calls.append(option))
+    monkeypatch.setattr(process, "_has_accelerator", lambda: accelerator)
+    monkeypatch.setattr(process, "_has_compiler", lambda: compiler)
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_", "JAX_PLATFORMS"))]:
+        monkeypatch.delenv(name)
+    if platforms is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    process.reuse_freed_memory()
+    assert len(calls) == (3 if reused else 0)
+    del library.mallopt
+    process.reuse_freed_memory()  # another C library
+
+
+_TRAIN = """
+import os, sys
+import a2f_jax.cli.main
+
+module = sys.modules["a2f_jax.cli.main"]
+module.reuse_freed_memory = lambda: print(len(os.listdir("/proc/self/task")), "jax" in sys.modules)
+sys.argv = ["a2f", "train", "--config", "missing.py", "--workdir", "run"]
+module.main()
+"""
+
+
+@_needs_glibc
+def test_training_reuses_freed_memory_from_before_threads_start():
+    assert _printed(sys.executable, "-c", _TRAIN) == "1 False\n"

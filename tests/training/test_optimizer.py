@@ -103,13 +103,13 @@ def test_muon_orthogonalizes_kernels_as_matrices_of_inputs_by_outputs():
     assert values.min() > 0.6 and values.max() < 1.3
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.1])
+@pytest.mark.parametrize("factor", [1.0, 0.1, None])
 def test_muon_leaves_gains_and_scalars_to_adam(factor):
     params = {"g": jnp.ones(16), "lambda_x": jnp.ones(())}
     optimizer = _muon(factor)
     updates, _ = optimizer.update(jax.tree.map(lambda x: -3.0 * x, params), optimizer.init(params), params)
     # The first step of Adam with Nesterov momentum (Dozat, 2016), whatever the gradient's size: the gradient's sign
     # times 1 + b1 · (1 − b1) / (1 − b1²).
-    first = factor * 2e-2 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
+    first = (factor or 1.0) * 2e-2 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
     np.testing.assert_allclose(updates["g"], first, rtol=1e-5)
     np.testing.assert_allclose(updates["lambda_x"], first, rtol=1e-5)

@@ -45,6 +45,7 @@ def test_a_run_starts_from_weights_in_a_bucket(bucket, random_params):
         (2, 12, 3, "block_02 to block_11"),
         (2, 2, 5, "head.v"),
         (4, 6, 3, "block_02 to block_05, skip, tail"),
+        (2, 101, 3, "block_02 to block_100"),
     ],
 )
 def test_what_starts_from_random_values_is_named(random_params, tmp_path, scale, blocks, head_kernel, expected):
