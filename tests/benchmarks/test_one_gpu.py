@@ -53,7 +53,7 @@ def test_an_upscaled_photograph_agrees_only_within_a_hundredth_of_a_level(one_gp
         (["--dataset", "nothing"], "nothing ×4 is not prepared in "),
         (["--dataset", "set5"], "set5 has no split 'train'"),
         (["--data-dir", "none"], "none, which does not exist"),
-        (["--init", "a2f-ds-x4"], "no weights at a2f-ds-x4: did you mean a2f-sd-x4"),
+        (["--init", "a2f-ds-x4"], "no weights at a2f-ds-x4: did you mean a2f-s"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_the_timings(one_gpu, tmp_path, monkeypatch, capsys, options, message):

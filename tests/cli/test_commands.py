@@ -1,5 +1,7 @@
 """What several commands share: the files that they write."""
 
+import re
+
 import pytest
 
 
@@ -92,5 +94,5 @@ def test_every_command_suggests_the_closest_weights(argv, photo, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     line = fails(*(word.replace("{}", "a2f-ds-x4") for word in argv))
     assert "no weights at a2f-ds-x4" in line
-    assert "did you mean a2f-sd-x4" in line
+    assert re.search(r"did you mean [^?]*a2f-sd-x4", line)
     assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]

@@ -102,7 +102,7 @@ def test_early_stopping_waits_for_its_patience(config, configs, monkeypatch):
 
 def test_a_sweep_compares_the_best_scores_of_its_runs(configs, capsys):
     best = run(example("python.md", "A sweep"))["best"]
-    assert list(best) == [config.optimizer.learning_rate for config in configs] == [5e-4, 1e-3, 2e-3]
+    assert list(best) == [config.optimizer.learning_rate for config in configs] == [1e-2, 2e-2, 4e-2]
     for rate, psnr in best.items():
         assert a2f_jax.load(f"runs/rate-{rate:g}").metadata["validation_psnr"] == f"{psnr:.3f}"
     assert capsys.readouterr().out.startswith(f"{max(best, key=best.get)} {{")
