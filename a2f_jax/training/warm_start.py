@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import flax.traverse_util
 import jax
@@ -30,7 +30,7 @@ def copy_matching(params: Params, weights: Params) -> tuple[Params, list[str]]:
     return flax.traverse_util.unflatten_dict(merged, sep="."), [name for name in flat if not fits[name]]
 
 
-def _summary(left: Collection[str], names: Iterable[str]) -> str:
+def _summary(left: set[str], names: Iterable[str]) -> str:
     # Modules whose parameters are all in `left` are named instead of their parameters, as in "block_04 to block_11".
     by_module: dict[str, list[str]] = {}
     for name in names:
@@ -40,7 +40,7 @@ def _summary(left: Collection[str], names: Iterable[str]) -> str:
         return module.rstrip("0123456789")
 
     def kind(module: str) -> tuple[bool, str]:
-        return {*by_module[module]} <= {*left}, stem(module)
+        return left.issuperset(by_module[module]), stem(module)
 
     parts = []
     numbered = sorted(by_module, key=lambda module: (stem(module), int(module.removeprefix(stem(module)) or -1)))
@@ -93,7 +93,7 @@ def initialize_from(weights: str, state: TrainState, scale: int, say: Callable[[
     if len(left) == len(jax.tree.leaves(state.params)):
         raise UserError(f"config.init={weights} has no parameter that fits the network of this run: use other weights")
     names = flax.traverse_util.flatten_dict(params, sep=".")
-    say(f"Starting from {weights}" + (f"; randomly initialized: {_summary(left, names)}" if left else ""))
+    say(f"Starting from {weights}" + (f"; randomly initialized: {_summary(set(left), names)}" if left else ""))
     params = jax.tree.map(jnp.asarray, params)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
     return dataclasses.replace(state, params=params, ema=ema)
