@@ -1,10 +1,15 @@
-"""LR images that MATLAB created, reproduced bit for bit."""
+"""The images that results are based on: the photographs, and LR images that MATLAB created."""
+
+import hashlib
+import pathlib
 
 import numpy as np
 import pytest
 
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.images import read_rgb
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -20,3 +25,13 @@ def test_matlab_bicubic_reproduces_the_lr_images_of_the_benchmark_sets(shared, f
         height, width = (size // scale * scale for size in hr.shape[:2])
         lr = read_rgb(file.with_name(file.name.replace("_HR", "_LR")))
         np.testing.assert_array_equal(matlab_bicubic(hr[:height, :width], 1 / scale), lr, err_msg=file.name)
+
+
+def test_the_photographs_that_the_weights_were_trained_on_are_listed(shared):
+    folder = shared / "data/open-photos"
+    listed = (ROOT / "docs/results/open-photos.sha256").read_text().splitlines()
+    expected = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}"
+        for file in sorted(folder.glob("*/*.webp"))
+    ]
+    assert listed == expected
