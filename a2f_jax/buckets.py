@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn, cast
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import StorageError, UserError
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
@@ -160,15 +160,17 @@ def _report(action: str, error: Exception) -> NoReturn:
     if isinstance(error, FileNotFoundError):
         raise UserError(f"cannot {action}: it does not exist") from error
     if isinstance(error, TimeoutError):
-        raise UserError(f"cannot {action}: no answer within {_PATIENCE:.0f} s; check the network") from error
+        raise StorageError(f"cannot {action}: no answer within {_PATIENCE:.0f} s; check the network") from error
     reason = " ".join(str(error).split()) or type(error).__name__
     denied = isinstance(error, PermissionError) or getattr(error, "code", None) in (401, 403)
     if denied or reason.startswith("Forbidden"):
-        raise UserError(
-            f"cannot {action}: no permission ({reason}); log in, for example with `gcloud auth application-default "
-            "login`, or grant the account access"
-        ) from error
-    raise UserError(f"cannot {action}: {reason}") from error
+        login = (
+            "set AWS_PROFILE or run `aws sso login`"
+            if "s3://" in action
+            else "run `gcloud auth application-default login`"
+        )
+        raise UserError(f"cannot {action}: no permission ({reason}); {login}, or grant the account access") from error
+    raise StorageError(f"cannot {action}: {reason}") from error
 
 
 def check_writable(folder: pathlib.PurePath) -> None:

@@ -1,4 +1,4 @@
-"""The exception for errors that the user can fix, and functions for messages."""
+"""Exceptions for errors that the user can fix, and functions for messages."""
 
 import re
 from collections.abc import Sequence
@@ -8,15 +8,22 @@ class UserError(Exception):
     """An error the user can fix: invalid input, a missing file or an impossible setting.
 
     The message is a single line that names the file or value at fault and the remedy. The command line prints it as
-    `a2f: error: <message>`, without a traceback, and exits with code 2. In Python it is an ordinary exception.
+    `a2f: error: <message>`, without a traceback, and exits with `exit_code`. In Python it is an ordinary exception.
 
     Attributes:
       parameter: the name of the parameter that remedies the error, if there is one. The command line appends its flag.
+      exit_code: 2, or 75 (`EX_TEMPFAIL`) if the same command may succeed later.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str, *, parameter: str | None = None):
         super().__init__(message)
         self.parameter = parameter
+
+
+class StorageError(UserError):
+    """Storage failed for a reason that may pass, such as a network that does not answer."""
 
 
 def shorten(names: Sequence[str], most: int = 10) -> str:

@@ -1,6 +1,7 @@
 """Paths of users, local or in a bucket; free space, atomic file replacement and locks between processes."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import math
@@ -223,6 +224,8 @@ def locked(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
       path: the lock file, created if missing and never removed.
       wait: whether to wait, with a message on standard error, while another process holds the lock.
 
+    On a file system without locks, the block runs without one.
+
     Raises:
       BlockingIOError: another process holds the lock and `wait` is False.
     """
@@ -234,4 +237,7 @@ def locked(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
                 raise
             print(f"Waiting for another process that is using {path.parent}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
         yield

@@ -7,9 +7,10 @@
 #
 # Requires gcloud with an active account. WORKDIR and the prepared data must be in buckets that the service account of
 # the slice may write and read, or on a file system that all workers share. STARTUP is a command to run on every worker
-# first. PACKAGE is the wheel to install; by default it is built from this repository.
+# first. PACKAGE is the wheel to install; by default it is built from this repository. It is installed for the Python
+# that PYTHON names (3.12), which uv downloads to workers that do not have it. CONFIG may be a file of your own.
 #
-# Exits with 0 when training is done, and with 2 if the run failed.
+# Exits with 0 when training is done, and with 2 if the request or the run failed.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -19,6 +20,13 @@ shift 2
 : "${ZONE:?$usage}" "${TYPE:?$usage}"
 name=${NAME:-a2f}
 runtime=${RUNTIME:-v2-alpha-tpuv6e}
+poll=${POLL:-30} # seconds
+files=()
+file=${config%%:*}
+if [ -f "$file" ]; then
+    files=("$file")
+    config=$(basename "$file")${config#"$file"}
+fi
 
 tpu() { gcloud compute tpus "$@" --zone "$ZONE" --quiet; }
 on_all_workers() { tpu tpu-vm ssh "$name" --worker all --command "$1"; }
@@ -34,20 +42,41 @@ overrides=
 
 while true; do
     tpu queued-resources create "$name" --node-id "$name" --accelerator-type "$TYPE" --runtime-version "$runtime" --spot
-    until tpu queued-resources describe "$name" --format 'value(state.state)' | grep -q ACTIVE; do
-        sleep 30
+    state= unanswered=0
+    until [ "$state" = ACTIVE ] || [ "$state" = FAILED ] || [[ "$state" = SUSPEND* ]]; do
+        [ -z "$state" ] || sleep "$poll"
+        if state=$(tpu queued-resources describe "$name" --format 'value(state.state)'); then
+            unanswered=0
+        elif [ $((unanswered += 1)) -ge 10 ]; then
+            echo "gcloud does not tell the state of the request $name, which may still get a slice: see above" >&2
+            exit 2
+        else
+            state=UNKNOWN
+        fi
     done
+    if [ "$state" != ACTIVE ]; then
+        tpu queued-resources describe "$name" --format 'yaml(state)' >&2 || true
+        tpu queued-resources delete "$name" --force || true
+        if [ "$state" = FAILED ]; then
+            echo "The request for a slice failed; see its state above" >&2
+            exit 2
+        fi
+        echo "The slice was taken away before it was used; requesting another one (press Ctrl-C to stop)" >&2
+        continue
+    fi
 
     # Preemption can interrupt any of these commands.
     code=0
     on_all_workers "${STARTUP:-true}" &&
-        tpu tpu-vm scp "$PACKAGE" "$name:" --worker all &&
-        on_all_workers "pip install --quiet '$(basename "$PACKAGE")[tpu,gcs]'" &&
-        on_all_workers "\$HOME/.local/bin/a2f train --distributed --config $config --workdir $workdir $overrides" || code=$?
+        tpu tpu-vm scp "$PACKAGE" ${files[@]+"${files[@]}"} "$name:" --worker all &&
+        on_all_workers "python3 -m pip install --quiet --user uv &&
+            python3 -m uv venv --quiet --allow-existing --python '${PYTHON:-3.12}' venv &&
+            python3 -m uv pip install --quiet --python venv '$(basename "$PACKAGE")[tpu,gcs]'" &&
+        on_all_workers "venv/bin/a2f train --distributed --config $config --workdir $workdir $overrides" || code=$?
     state=READY
     case $code in
         0 | 2) ;;              # done, or an error that another slice would not fix
-        75) state=PREEMPTED ;; # the run was asked to stop, and its state is saved
+        75) state=PREEMPTED ;; # the run was asked to stop, or storage failed; another try may succeed
         *)
             sleep "${GRACE:-60}" # a slice that is being preempted may be READY for a little longer
             state=$(tpu tpu-vm describe "$name" --format 'value(state)' || true)

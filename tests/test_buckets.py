@@ -303,3 +303,11 @@ def test_a_claim_is_refreshed(lock, monkeypatch):
         while lock.read_text() == seen:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"), [("gs://a/b", "gcloud auth application-default login"), ("s3://a/b", "aws sso login")]
+)
+def test_a_missing_permission_names_the_way_to_log_in_to_this_storage(url, remedy):
+    with pytest.raises(UserError, match=rf"cannot read {url}: no permission \(denied\); .*{remedy}"):
+        buckets._report(f"read {url}", PermissionError("denied"))

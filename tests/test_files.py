@@ -171,3 +171,13 @@ def test_a_named_pipe_or_device_is_refused_before_it_is_opened(tmp_path):
             check_regular(path)
     for path in (tmp_path, __file__, tmp_path / "missing"):
         check_regular(path)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_without_locks_in_the_file_system_the_work_is_done_all_the_same(tmp_path, monkeypatch, wait):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("a2f_jax.files.fcntl.flock", flock)
+    with locked(tmp_path / "lock", wait):
+        pass

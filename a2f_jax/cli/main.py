@@ -145,9 +145,9 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"a2f: error: {escape(message)}", file=sys.stderr)
-    return 2
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,9 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments after the program's name; by default those of the process.
 
     Returns:
-      The exit code: 0 on success, 2 after an error that the user can fix, 75 after SIGTERM if a training run saved its
-      state to be resumed, 130 after an interrupt (Ctrl-C).
+      The exit code: 0 on success, 2 after an error that the user can fix, 75 if a training run can be resumed
+      because it saved its state after SIGTERM, or because storage failed, 130 after an interrupt (Ctrl-C).
     """
+    if sys.stderr is None:  # there is nobody to tell, but the work can be done
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     if sys.stdout is None:
         return _fail("standard output is closed: redirect it to /dev/null to discard it")
     try:
@@ -167,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             set_up_streams()
             return _run_and_flush(argv)
     except UserError as error:
-        return _fail(message_of(error))
+        return _fail(message_of(error), error.exit_code)
     except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`
         _discard_output()
         return 0

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tqdm
 
+from a2f_jax import buckets
 from a2f_jax.data.datasets import StoredPairs, dataset_folder
+from a2f_jax.data.locations import data_root, prepared_folder
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import dataset_name
 from a2f_jax.errors import UserError
@@ -115,6 +117,31 @@ def _build(folder: pathlib.Path, pairs: StoredPairs, layout: _Layout, bar: tqdm.
         lr_start=layout.starts["lr"],
         hr_start=layout.starts["hr"],
     )
+
+
+def cache_without_pixels(
+    name: str, *, scale: int, split: str = "train", data_dir: str | os.PathLike[str] | None = None
+) -> Cache | None:
+    """Returns what `open_cache` would return, but with zeros that take no memory, without decoding or writing anything.
+
+    Args:
+      name: the name of a dataset.
+      scale: the scale of the pairs.
+      split: `"train"` or `"validation"`.
+      data_dir: the folder with the prepared datasets; by default `default_data_dir()`.
+
+    Returns:
+      The cache without names, or None if the dataset is not prepared on this machine.
+
+    Raises:
+      UserError: the dataset is damaged.
+    """
+    folder = prepared_folder(dataset_name(name), scale, data_root(data_dir))
+    if folder is None or buckets.in_bucket(folder):
+        return None
+    layout = _lay_out(StoredPairs(folder, split, scale), scale, name)
+    lr, hr = (np.broadcast_to(np.uint8(0), (layout.chunks[key], CHUNK)) for key in ("lr", "hr"))
+    return Cache(scale, [], layout.sizes, lr, hr, layout.starts["lr"], layout.starts["hr"])
 
 
 def open_cache(

@@ -22,6 +22,7 @@ from a2f_jax.data.preparation import prepare
 from a2f_jax.data.sources import Pair, Source, check_scale, dataset_name, is_folder_path
 from a2f_jax.errors import UserError, shorten
 from a2f_jax.files import as_path, resolved
+from a2f_jax.images.reading import without_pillow_limit
 from a2f_jax.progress import say
 from a2f_jax.staging import cached_folder, naming
 
@@ -73,7 +74,11 @@ class StoredPairs(Sequence[Pair]):
         Raises:
           UserError: the image is damaged.
         """
-        with self._reporting_damage(index), Image.open(io.BytesIO(self._data[index]["lr"])) as image:
+        with (
+            self._reporting_damage(index),
+            without_pillow_limit,
+            Image.open(io.BytesIO(self._data[index]["lr"])) as image,
+        ):
             return image.height, image.width
 
     @contextlib.contextmanager
@@ -87,7 +92,7 @@ class StoredPairs(Sequence[Pair]):
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
         index = range(len(self))[operator.index(index)]
-        with self._reporting_damage(index):
+        with self._reporting_damage(index), without_pillow_limit:  # the images are those that `prepare` accepted
             example = self._data[index]
             lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
         height, width = self._scale * lr.shape[0], self._scale * lr.shape[1]

@@ -144,14 +144,22 @@ def prepare(
                 if folder and not published_splits and (unsupported := unsupported_images(folder)):
                     say(f"left out, in unsupported formats: {shorten(unsupported)}")
                 store_pairs(name, scale, splits, target, validation, min_size, skip_bad, factors, progress)
-            elif (target / "source.txt").read_bytes() != fingerprint(with_copies(splits, factors)).encode():
+                return target
+            record = (target / "source.txt").read_text(errors="replace").split()
+            if record[:1] != [fingerprint(with_copies(splits, factors))]:
                 raise UserError(
                     f"{target} was prepared from different files or with other factors of downscale: overwrite it, "
                     "or choose another name",
                     parameter="overwrite",
                 )
-            else:
-                _refuse_other_validation(target, validation)
+            smallest = int("".join(record[1:]) or min_size)  # not recorded by earlier versions
+            if smallest < min_size and not published_splits:
+                raise UserError(
+                    f"{target} has LR images with {smallest} pixels per side, and min_size is {min_size}: pass a "
+                    "smaller min_size, or overwrite it",
+                    parameter="overwrite",
+                )
+            _refuse_other_validation(target, validation)
     except OSError as error:
         raise UserError(f"cannot prepare {target}: {error}") from error
     return target

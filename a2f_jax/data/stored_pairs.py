@@ -53,6 +53,11 @@ def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> 
     return {"name": source.name, **{key: str(file) for key, file in files.items()}}
 
 
+def _smaller_side(file: str) -> int:
+    with Image.open(file) as image:
+        return min(image.size)
+
+
 def _builder(
     name: str, scale: int, examples: dict[str, list[Example]], work: pathlib.Path
 ) -> "tfds.core.DatasetBuilder":
@@ -207,7 +212,7 @@ def store_pairs(
     """
     import tensorflow_datasets as tfds
 
-    work = target.with_name(f"{VERSION}.partial")
+    work = target.with_name(f".{VERSION}.partial")  # hidden: it may be inside the folder of the photographs
     old = work / "old"
     if old.exists() and not target.exists():
         os.replace(old, target)  # the process was killed while it exchanged them
@@ -243,7 +248,9 @@ def store_pairs(
                 builder.download_and_prepare()
             except RuntimeError as error:  # array_record reports a full disk this way
                 raise OSError(" ".join(str(error).split())) from error
-        (builder.data_path / "source.txt").write_text(fingerprint(with_copies(splits, downscale)))
+        smallest = min(_smaller_side(example["lr"]) for images in examples.values() for example in images)
+        record = f"{fingerprint(with_copies(splits, downscale))}\n{smallest}"
+        (builder.data_path / "source.txt").write_text(record)
         if is_divisible(splits):
             train = frozenset(example["name"] for example in images if example["name"] not in chosen)
             save_assignment(builder.data_path, Assignment(train, frozenset(chosen)))

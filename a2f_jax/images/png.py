@@ -201,6 +201,7 @@ def _raw_profile(chunk: Chunk | None) -> bytes | None:
 
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels
 _CHUNK = 1 << 20
+_FILTERED = 1 << 20  # bytes of pixels that are filtered at once, which takes 20 times as much memory
 
 
 def _write_chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
@@ -287,8 +288,9 @@ def write_png(
     if xmp:
         _write_chunk(file, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
     compressor, above, pending = zlib.compressobj(6), np.zeros(width * channels * depth, np.uint8), b""
-    for strip in strips:
-        rows = np.ascontiguousarray(strip, dtype.newbyteorder(">")).view(np.uint8).reshape(len(strip), -1)
+    at_once = max(1, _FILTERED // len(above))
+    for part in (strip[i : i + at_once] for strip in strips for i in range(0, len(strip), at_once)):
+        rows = np.ascontiguousarray(part, dtype.newbyteorder(">")).view(np.uint8).reshape(len(part), -1)
         pending += compressor.compress(_filtered(rows, above, channels * depth))
         above = rows[-1]
         if len(pending) >= _CHUNK:

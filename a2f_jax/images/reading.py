@@ -39,7 +39,8 @@ class _WithoutPillowLimit:
                 Image.MAX_IMAGE_PIXELS = self._limit
 
 
-_without_pillow_limit = _WithoutPillowLimit()
+without_pillow_limit = _WithoutPillowLimit()
+"""A context without Pillow's own pixel limit."""
 
 
 def read_picture(
@@ -61,7 +62,7 @@ def read_picture(
     """
     name = name or _name_of(source)
     try:
-        with _without_pillow_limit, _open(source) as file:
+        with without_pillow_limit, _open(source) as file:
             return decode(file, name, limit)
     except UserError:
         raise
@@ -118,7 +119,7 @@ def read_size(
       UserError: `read_picture` cannot read the image.
     """
     try:
-        with _without_pillow_limit, _open(source) as file:
+        with without_pillow_limit, _open(source) as file:
             format_name = recognize(file.read(HEAD_SIZE))
             file.seek(0)
             with open_image(file, str(format_name)) as image:

@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 import a2f_jax
 from a2f_jax import buckets
-from a2f_jax.errors import UserError
+from a2f_jax.errors import StorageError, UserError
 from a2f_jax.files import replacing, require_space, resolved
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import check_resume, stored
@@ -26,6 +26,7 @@ from a2f_jax.weights import training_run as layout
 
 # What TensorStore reports for files that are missing, truncated or corrupt.
 _DAMAGE = re.compile(r"(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): Error|(FAILED_PRECONDITION): Error reading")
+_FULL = re.compile(r"No space left|quota exceeded", re.IGNORECASE)  # ENOSPC and EDQUOT, as the system names them
 
 
 def state_bytes(state: TrainState) -> int:
@@ -190,10 +191,11 @@ class Checkpoints:
     def _unwritable(self, error: Exception) -> UserError:
         # The error of the operating system is at the end of the message that wraps it, before TensorStore's settings.
         reason = " ".join(str(error).split()).partition(" [tensorstore_spec=")[0][-200:]
-        remedy = "Check the bucket" if buckets.in_bucket(self._folder) else "Free some space"
-        return UserError(
-            f"cannot write a checkpoint to {self._folder}: {reason}; {self._saved()}. {remedy}, then resume"
-        )
+        message = f"cannot write a checkpoint to {self._folder}: {reason}; {self._saved()}"
+        if _FULL.search(reason):
+            return UserError(f"{message}. Free some space, then resume")
+        place = "bucket" if buckets.in_bucket(self._folder) else "file system"
+        return StorageError(f"{message}. Check the {place}, then resume")
 
     def _saved(self) -> str:
         return f"step {self.steps[-1]} is saved" if self.steps else "no checkpoint is saved yet"

@@ -22,13 +22,14 @@ from a2f_jax.models.a2f import Params
 from a2f_jax.models.color import LumaNetwork
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.debugging import checked_step, explain_divergence, tracing
+from a2f_jax.training.failures import explaining_failures
 from a2f_jax.training.history import FILE, read_history
 from a2f_jax.training.inputs import degrading, dispatch_inputs, dispatch_sizes, open_training_data, resident_images
 from a2f_jax.training.losses import LOSSES, Loss, check_loss, name_of_loss
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import frozen_parameters, learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
-from a2f_jax.training.processes import failing_together
+from a2f_jax.training.processes import check_shared, failing_together
 from a2f_jax.training.settings import check, degradation_of, make_network, unknown_entries
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
@@ -155,13 +156,15 @@ def _run(
     primary = jax.process_index() == 0
     observed = _in_any_process(bool(callbacks))
     begun, traces = False, _traces(workdir)
-    with contextlib.ExitStack() as stack:
+    with explaining_failures(config, lambda: begun), contextlib.ExitStack() as stack:
         with failing_together():
             buckets.check_checkpoints(workdir)
             monitor = stack.enter_context(Monitor(workdir, active=primary))
             claim = stack.enter_context(_locked_workdir(workdir)) if primary else None
             if primary:
                 stack.push(lambda kind, *_: None if begun or kind is None else _remove(traces, monitor.folder))
+        if not buckets.in_bucket(workdir):
+            check_shared(workdir)
         if unknown := unknown_entries(config):
             monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
         # Before the dataset is decoded, which may take minutes.

@@ -1,29 +1,33 @@
-"""Errors in one of several processes that train together."""
+"""What processes that train together have to agree on: the folder they write to, and errors in one of them."""
 
 import contextlib
 import json
+import os
+import pathlib
+import time
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import StorageError, UserError
 
 _LENGTH = 16_384  # bytes per message; the processes have to exchange arrays of the same shape
+_PATIENCE = 10.0  # seconds until a file has to be visible to other machines; some file systems remember what is missing
 
 
 def _encode(error: Exception | None) -> np.ndarray:
-    content: tuple[str, str | None] | None
+    content: tuple[str, str | None, bool] | None
     if error is None:
         content = None
     elif isinstance(error, UserError):
-        content = (str(error), error.parameter)
+        content = (str(error), error.parameter, isinstance(error, StorageError))
     else:
         reason = " ".join(str(error).split())
-        content = (f"process {jax.process_index()} failed ({type(error).__name__}: {reason})", None)
+        content = (f"process {jax.process_index()} failed ({type(error).__name__}: {reason})", None, False)
     if content is not None:
-        content = (content[0][:1000], content[1])  # at most 12 bytes per character in JSON
+        content = (content[0][:1000], *content[1:])  # at most 12 bytes per character in JSON
     return np.frombuffer(json.dumps(content).encode().ljust(_LENGTH), np.uint8)
 
 
@@ -50,4 +54,37 @@ def failing_together() -> Iterator[None]:
     if failure is not None and not isinstance(failure, UserError):
         raise failure
     if first is not None:
-        raise UserError(first[0], parameter=first[1]) from failure
+        message, parameter, of_storage = first
+        raise (StorageError if of_storage else UserError)(message, parameter=parameter) from failure
+
+
+def check_shared(folder: pathlib.Path) -> None:
+    """Checks that all processes see the same folder, because they write checkpoints together.
+
+    Args:
+      folder: an existing folder, local or on a file system that machines share.
+
+    Raises:
+      UserError: a process does not see a file that the first one has written.
+    """
+    if jax.process_count() == 1:
+        return
+    secret = multihost_utils.broadcast_one_to_all(np.frombuffer(os.urandom(8), np.uint8))
+    file = folder / f".shared-{np.asarray(secret).tobytes().hex()}"
+    first = jax.process_index() == 0
+    with failing_together():
+        if first:
+            file.touch()
+    try:
+        with failing_together():
+            until = time.monotonic() + _PATIENCE
+            while not file.exists():
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"process {jax.process_index()} does not see what process 0 writes to {folder}: use a folder "
+                        "that all machines share, or one in a bucket (gs://...)"
+                    )
+                time.sleep(0.1)
+    finally:
+        if first:
+            file.unlink(missing_ok=True)

@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from a2f_jax.data import open_cache
-from a2f_jax.data.cache import CHUNK, row_chunks
+from a2f_jax.data.cache import CHUNK, cache_without_pixels, row_chunks
 from a2f_jax.data.device_patches import DeviceImages
-from a2f_jax.errors import UserError
 from a2f_jax.hardware import (
     OutOfMemory,
     ProgramCosts,
@@ -57,7 +55,8 @@ class StepCosts:
       flops: floating-point operations of the convolutions and matrix products of one update on one device, including
         what rematerialization repeats.
       program: the costs of the program.
-      assumed_images: whether `images` is an assumption, the size of DIV2K, because the dataset is not prepared here.
+      assumed_images: whether `images` is an assumption, the size of DIV2K, because the dataset is not prepared on this
+        machine.
     """
 
     target: Target
@@ -81,7 +80,7 @@ def with_even_batch(config: ConfigDict, device_count: int) -> ConfigDict:
 
 
 def step_costs(config: ConfigDict, target: Target) -> StepCosts:
-    """Compiles the training step of a run for some devices. No data is read, and no array is allocated.
+    """Compiles the training step of a run for some devices. No pixels are read, and no array is allocated.
 
     Args:
       config: the settings of the run, with the structure of `configs/a2f.py`.
@@ -146,9 +145,8 @@ def _bytes(tree: Any) -> int:
 
 def _images(config: ConfigDict, scale: int) -> tuple[DeviceImages, bool]:
     """Returns shapes and dtypes of the training images, and whether they are assumed."""
-    try:
-        cache = open_cache(config.data.name, scale=scale, split="train", data_dir=config.data.dir or None)
-    except UserError:  # not prepared here
+    cache = cache_without_pixels(config.data.name, scale=scale, data_dir=config.data.dir or None)
+    if cache is None:
         count, height, width = _DIV2K
 
         def chunks(factor: int) -> jax.ShapeDtypeStruct:

@@ -135,6 +135,21 @@ def state_bytes(network: A2F, height: int, width: int, side: int) -> int:
     return pixels * (network.blocks + 1) * network.features * jnp.dtype(network.dtype).itemsize
 
 
+def _in_memory(folder: pathlib.Path) -> bool:
+    mounts = [
+        (len(p.mountpoint), p.fstype) for p in psutil.disk_partitions(all=True) if folder.is_relative_to(p.mountpoint)
+    ]
+    return bool(mounts) and max(mounts)[1] in ("tmpfs", "ramfs")
+
+
+def _folder_on_a_disk() -> pathlib.Path:
+    # Where /tmp is in memory, /var/tmp is not, by convention. $TMPDIR is what the user wants.
+    folder, other = pathlib.Path(tempfile.gettempdir()), pathlib.Path("/var/tmp")
+    if "TMPDIR" not in os.environ and _in_memory(folder) and os.access(other, os.W_OK) and not _in_memory(other):
+        return other
+    return folder
+
+
 def make_plan(
     network: A2F,
     height: int,
@@ -191,7 +206,7 @@ def make_plan(
         return Plan(side, "device")
     if not on_cpu and states + reserved <= free_memory() // 2 // concurrent:
         return Plan(side, "host")
-    folder = pathlib.Path(tempfile.gettempdir())
+    folder = _folder_on_a_disk()
     remedy = "set TMPDIR to a folder on a larger disk, or allow more memory"
     require_space(folder, states, f"upscaling {width}×{height} pixels", remedy=remedy, parameter="memory")
     free = shutil.disk_usage(folder).free

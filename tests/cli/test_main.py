@@ -197,3 +197,10 @@ def test_closed_standard_output_is_an_error_of_one_line():
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("a2f: error: standard output is closed")
+
+
+def test_without_standard_error_the_work_is_done_all_the_same():
+    done = a2f("a2f models 2>&-")
+    assert done.returncode == 0
+    assert "a2f-sd-x4" in done.stdout
+    assert a2f("a2f info missing.safetensors 2>&-").returncode == 2

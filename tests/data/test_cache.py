@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from a2f_jax.data import cache, open_cache, open_pairs, prepare
+from a2f_jax.data.cache import cache_without_pixels
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
 
@@ -166,3 +167,15 @@ def test_a_dataset_that_is_not_prepared_is_named(data_dir):
         open_cache("photos", scale=3, data_dir=data_dir)
     with pytest.raises(UserError, match="no split 'test', only"):
         open_cache("photos", scale=2, split="test", data_dir=data_dir)
+
+
+def test_the_sizes_of_a_cache_are_known_without_decoding(data_dir, tmp_path):
+    planned = cache_without_pixels("photos", scale=2, data_dir=data_dir)
+    assert not (data_dir / "photos/x2/decoded").exists()
+    opened = open_cache("photos", scale=2, data_dir=data_dir)
+    for name in ("sizes", "lr_start", "hr_start"):
+        np.testing.assert_array_equal(getattr(planned, name), getattr(opened, name))
+    assert (planned.lr.shape, planned.hr.shape) == (opened.lr.shape, opened.hr.shape)
+    assert cache_without_pixels("photos", scale=3, data_dir=data_dir) is None
+    assert cache_without_pixels("sample", scale=2, data_dir=tmp_path) is None  # and is not prepared
+    assert not (tmp_path / "sample").exists()

@@ -648,3 +648,25 @@ def test_photographs_and_benchmark_sets_are_read_from_a_bucket(bucket, photos, d
         prepare("paired", **options, lr_source=lr)
     with pytest.raises(UserError, match=f"{bucket}/benchmark does not contain set14"):
         open_pairs("set14", scale=2, data_dir=f"{bucket}/benchmark")
+
+
+def test_a_data_folder_inside_the_folder_of_photographs_is_not_part_of_them(photos, picture):
+    data_dir = photos / "data"
+    (photos / "broken.png").write_bytes((photos / "0.png").read_bytes()[:-100])
+    with pytest.raises(UserError, match="broken"):
+        prepare("mine", scale=2, data_dir=data_dir, source=photos, validation=1, min_size=1)
+    assert list(data_dir.rglob("*-hr.png"))  # an attempt that can be continued
+    (photos / "broken.png").unlink()
+    names = {f"{i}.png" for i in range(10)}
+    prepare("mine", scale=2, data_dir=data_dir, source=photos, validation=1, min_size=1)
+    splits = [open_pairs("mine", scale=2, split=split, data_dir=data_dir) for split in ("train", "validation")]
+    assert sorted(pair.name for pairs in splits for pair in pairs) == sorted(names)
+
+
+def test_a_prepared_dataset_with_smaller_images_than_asked_for_is_refused(photos, data_dir):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0}
+    folder = prepare("photos", **arguments, min_size=1)
+    smallest = min(min(pair.lr.shape[:2]) for pair in open_pairs("photos", scale=2, split="train", data_dir=data_dir))
+    assert prepare("photos", **arguments, min_size=smallest) == folder
+    with pytest.raises(UserError, match=rf"LR images with {smallest} pixels per side, and min_size is {smallest + 1}"):
+        prepare("photos", **arguments, min_size=smallest + 1)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.decoding import Picture
+from a2f_jax.images.png import write_png
 from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import write_picture
 
@@ -246,3 +248,14 @@ def test_comments_of_other_formats_become_text(comment, expected):
     pixels = noise(2, 8).astype(np.uint8)
     with Image.open(io.BytesIO(rewritten(Picture(pixels, comments=(comment,))))) as image:
         assert image.text == {"Comment": expected}
+
+
+def test_strips_of_any_height_take_little_memory():
+    strip = np.random.default_rng(0).integers(0, 256, (256, 16_384, 1), dtype=np.uint8)
+    tracemalloc.start()
+    content = io.BytesIO()
+    write_png(content, strip.shape, strip.dtype, [strip])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * strip.nbytes  # the file itself, and 20 times what is filtered at once, a quarter of the strip
+    np.testing.assert_array_equal(np.asarray(Image.open(content)), strip[..., 0])

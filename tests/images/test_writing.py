@@ -124,6 +124,9 @@ def test_results_that_a_format_cannot_hold_are_refused():
     check_format("WEBP", "a.webp", opaque, 16383, 16383)
     with pytest.raises(UserError, match=r"16384×1 pixels, but WEBP allows at most 16383 per side"):
         check_format("WEBP", "a.webp", opaque, 1, 16384)
+    check_format("BMP", "a.bmp", opaque, 16_384, 87_000)
+    with pytest.raises(UserError, match=r"a\.bmp would have 88000×16384 pixels, too many for BMP: use PNG"):
+        check_format("BMP", "a.bmp", opaque, 16_384, 88_000)  # 4.3 GB
     with pytest.raises(UserError, match="JPEG does not support transparency"):
         check_format("JPEG", "a.jpg", Picture(noise(3, np.uint8), alpha=noise(1, np.uint8)[..., 0]), 33, 21)
 

@@ -57,18 +57,24 @@ def test_scripts_are_valid_and_end_in_the_same_command(script):
     assert all(word == "overrides" or word.startswith("--config.") for word in rest)
 
 
-def run_on_a_pod(folder, codes, state):
-    """Runs `tpu_pod.sh` with a gcloud whose runs of `a2f train` exit with these codes, one after the other."""
+def run_on_a_pod(folder, codes, state, requests=(), config="configs/a2f.py:sd_x4"):
+    """Runs `tpu_pod.sh` with a gcloud whose runs of `a2f train` exit with these codes, one after the other.
+
+    `state` is that of the slice after a run, and `requests` are the states of the request before it is active.
+    """
     (folder / "codes").write_text("\n".join(map(str, codes)))
+    (folder / "states").write_text("\n".join(requests))
     program = folder / "gcloud"
     program.write_text(
         "#!/usr/bin/env bash\n"
         f'cd "{folder}"\n'
         'case "$*" in\n'
         '    *" create "*) echo slice >> slices ;;\n'
-        "    *queued-resources\\ describe*) echo ACTIVE ;;\n"
+        "    *queued-resources\\ describe*) state=$(head -n 1 states); sed -i 1d states; echo ${state:-ACTIVE}\n"
+        '        [ "$state" != GONE ] ;;\n'
         f"    *tpu-vm\\ describe*) echo {state} ;;\n"
-        '    *"a2f train"*) code=$(head -n 1 codes); sed -i 1d codes; exit "$code" ;;\n'
+        '    *" scp "*) echo "$*" > copied ;;\n'
+        '    *"a2f train"*) echo "$*" > trained; code=$(head -n 1 codes); sed -i 1d codes; exit "$code" ;;\n'
         "esac\n"
     )
     program.chmod(0o755)
@@ -79,8 +85,9 @@ def run_on_a_pod(folder, codes, state):
         "TYPE": "t",
         "PACKAGE": "p",
         "GRACE": "0",
+        "POLL": "0",
     }
-    command = ["bash", LAUNCH / "tpu_pod.sh", "configs/a2f.py:sd_x4", "gs://runs/sd_x4"]
+    command = ["bash", LAUNCH / "tpu_pod.sh", config, "gs://runs/sd_x4"]
     done = subprocess.run(command, env=env, check=False, capture_output=True, timeout=60)
     return done.returncode, len((folder / "slices").read_text().split())
 
@@ -102,10 +109,37 @@ def test_a_pod_requests_another_slice_only_after_a_preemption(tmp_path, codes, s
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (PREEMPTED, True)])
 def test_slurm_requeues_a_run_that_was_stopped_at_the_time_limit(tmp_path, code, requeued):
-    for name, script in (("srun", f"exit {code}"), ("scontrol", f'echo "$*" > "{tmp_path}/requeued"')):
+    for name, script in (
+        ("srun", f'[ "$1" = --cpus-per-task=8 ] && exit {code}'),
+        ("scontrol", f'echo "$*" > "{tmp_path}/requeued"'),
+    ):
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "8"}
     done = subprocess.run(["bash", LAUNCH / "slurm.sbatch", "config", "run"], env=env, check=False)
     assert done.returncode == code
     assert (tmp_path / "requeued").exists() == requeued
+
+
+@pytest.mark.parametrize(
+    ("requests", "code", "slices"),
+    [
+        (["WAITING_FOR_RESOURCES", "PROVISIONING"], 0, 1),
+        (["ACCEPTED", "GONE", "ACCEPTED"], 0, 1),
+        (["ACCEPTED", "FAILED"], 2, 1),
+        (["SUSPENDING"], 0, 2),
+        (["GONE"] * 10, 2, 1),
+    ],
+    ids=["granted", "one question is not answered", "refused", "taken away", "never answered"],
+)
+def test_a_pod_does_not_wait_for_a_slice_that_will_not_come(tmp_path, requests, code, slices):
+    assert run_on_a_pod(tmp_path, [0], "READY", requests) == (code, slices)
+
+
+def test_a_config_of_the_users_own_is_copied_to_the_pod(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    assert run_on_a_pod(tmp_path, [0], "READY", config=f"{tmp_path}/mine.py:sd_x4") == (0, 1)
+    assert f"scp p {tmp_path}/mine.py a2f:" in (tmp_path / "copied").read_text()
+    assert (
+        "a2f train --distributed --config mine.py:sd_x4 --workdir gs://runs/sd_x4" in (tmp_path / "trained").read_text()
+    )

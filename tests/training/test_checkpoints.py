@@ -6,7 +6,7 @@ import shutil
 import jax
 import pytest
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import StorageError, UserError
 from a2f_jax.files import as_path
 from a2f_jax.training.checkpoints import Checkpoints, state_bytes
 from a2f_jax.training.optimizer import make_optimizer
@@ -233,3 +233,20 @@ def test_closing_after_a_failure_to_write_releases_the_resources(config, tmp_pat
     with pytest.raises(UserError, match=r"the disk fails; no checkpoint is saved yet"):
         opened.close()
     assert closed
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "remedy"),
+    [
+        ("RESOURCE_EXHAUSTED: Error writing: [errno 28: No space left on device]", UserError, "Free some space"),
+        ("UNAVAILABLE: Error writing: timed out", StorageError, "Check the file system"),
+    ],
+)
+def test_only_a_full_disk_would_fail_again(checkpoints, state_at, monkeypatch, reason, kind, remedy):
+    def fail(*_, **__):
+        raise ValueError(reason)
+
+    monkeypatch.setattr(checkpoints._manager, "save", fail)
+    with pytest.raises(UserError, match=rf"no checkpoint is saved yet\. {remedy}, then resume") as caught:
+        checkpoints.save(state_at(1))
+    assert type(caught.value) is kind

@@ -18,6 +18,7 @@ from a2f_jax.models.a2f import ABLATIONS
 from a2f_jax.models.registry import PEERS
 from a2f_jax.training.loop import train
 from a2f_jax.training.settings import make_network
+from a2f_jax.weights import shipped_weights
 from a2f_jax.weights.training_run import read_checkpoint
 
 PAPER = [f"{size}_x{scale}" for size in ("s", "sd", "m", "l") for scale in (2, 3, 4)]
@@ -112,3 +113,11 @@ def test_fine_tuning_starts_from_all_of_the_shipped_weights():
     network, weights = make_network(config, "cpu"), load(config.init).params
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert jax.tree.map(jnp.shape, weights) == jax.tree.map(jnp.shape, params)
+
+
+def test_fine_tuning_without_shipped_weights_names_those_that_exist():
+    with pytest.raises(ValueError, match=r"no weights to fine-tune for l_x4: choose from .*sd_x4"):
+        finetune.get_config("l_x4")
+    for weights in shipped_weights():
+        if not weights.endswith("photo"):
+            assert finetune.get_config(weights.removeprefix("a2f-").replace("-x", "_x")).init == weights

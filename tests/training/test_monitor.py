@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from a2f_jax.errors import UserError
+from a2f_jax.files import as_path
 from a2f_jax.images import read_rgb
 from a2f_jax.training.monitor import Monitor
 
@@ -68,3 +69,13 @@ def test_a_work_folder_that_cannot_be_written_leaves_no_file_open(tmp_path):
         Monitor(tmp_path)
     open_files = {link.resolve() for link in pathlib.Path("/proc/self/fd").iterdir()}
     assert tmp_path / "train.log" not in open_files
+
+
+def test_a_failing_upload_does_not_replace_the_error_of_the_run(bucket, monkeypatch):
+    def upload(*_):
+        raise UserError("the network is down")
+
+    with pytest.raises(UserError, match="diverged"), Monitor(as_path(f"{bucket}/run")) as monitor:
+        monitor.say("hello")
+        monkeypatch.setattr("a2f_jax.staging.buckets.upload", upload)
+        raise UserError("training diverged at step 7")

@@ -287,3 +287,11 @@ def test_two_processes_fail_together_when_the_second_one_fails(data_dir, compile
     first, second = failures_of(start_together(data_dir, compiled, tmp_path, each=overrides))
     assert first == second
     assert "patch_size=500 is larger than the smallest LR image" in first
+
+
+def test_two_processes_that_do_not_share_the_work_folder_are_told_so_before_they_train(data_dir, compiled, tmp_path):
+    each = [("--workdir", str(tmp_path / name)) for name in ("one", "other")]  # the last option counts
+    first, second = failures_of(start_together(data_dir, compiled, tmp_path, each=each))
+    assert first == second
+    assert f"process 1 does not see what process 0 writes to {tmp_path / 'other'}: use a folder" in first
+    assert not list(tmp_path.iterdir())

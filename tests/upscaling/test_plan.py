@@ -1,6 +1,8 @@
 """Plans under different memory budgets."""
 
+import pathlib
 import re
+import types
 
 import pytest
 
@@ -135,3 +137,22 @@ def test_the_limit_of_a_container_counts(own, folder, names, tmp_path, monkeypat
     assert plan.free_memory() == 800
     _control_group(tmp_path / "groups" / folder, 1000, 1300, 100, names)
     assert plan.free_memory() == 0
+
+
+@pytest.mark.parametrize(
+    ("mounts", "chosen", "expected"),
+    [
+        ({"/": "ext4"}, None, "/tmp"),
+        ({"/": "ext4", "/tmp": "tmpfs"}, None, "/var/tmp"),
+        ({"/": "tmpfs"}, None, "/tmp"),
+        ({"/": "ext4", "/tmp": "tmpfs"}, "/tmp", "/tmp"),
+    ],
+)
+def test_states_are_not_stored_in_a_folder_in_memory(monkeypatch, mounts, chosen, expected):
+    monkeypatch.setattr(plan.tempfile, "gettempdir", lambda: "/tmp")
+    monkeypatch.delenv("TMPDIR", raising=False)
+    if chosen:
+        monkeypatch.setenv("TMPDIR", chosen)
+    partitions = [types.SimpleNamespace(mountpoint=folder, fstype=kind) for folder, kind in mounts.items()]
+    monkeypatch.setattr(plan.psutil, "disk_partitions", lambda all: partitions)
+    assert make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu").folder == pathlib.Path(expected)
