@@ -220,11 +220,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def locked(path: pathlib.Path, wait: bool = True) -> Iterator[None]:
     """Holds an exclusive lock between processes. The operating system releases it if the process dies.
 
+    On a file system without locks, the block runs without one.
+
     Args:
       path: the lock file, created if missing and never removed.
       wait: whether to wait, with a message on standard error, while another process holds the lock.
-
-    On a file system without locks, the block runs without one.
 
     Raises:
       BlockingIOError: another process holds the lock and `wait` is False.

@@ -22,6 +22,7 @@ from pages import write_between
 
 STEPS = 1000
 BASE: dict[str, object] = {
+    "loss": "l1",
     "optimizer.name": "muon",
     "optimizer.learning_rate": 2e-2,
     "optimizer.adam_factor": 0.1,

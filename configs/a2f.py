@@ -98,6 +98,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.keep_checkpoints = 3  # the most recent ones; the one with the best validation PSNR is kept in addition
 
     if recipe == "long":
+        config.loss = "fft"
         config.optimizer.name = "muon"
         config.optimizer.schedule = "cosine"
         config.optimizer.learning_rate = 2e-2
