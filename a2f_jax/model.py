@@ -31,6 +31,12 @@ Network = Any
 """A Flax module `[N, H, W, 3]` → `[N, scale · H, scale · W, 3]` with the attributes `scale` and `dtype`."""
 
 
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"metadata must be strings, as safetensors files store them: not {key!r}: {value!r}")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, because arrays are not hashable
 class Model:
     """A network with its weights.
@@ -46,6 +52,13 @@ class Model:
     params: Params
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check_metadata(self.metadata)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what is cached: an upscaler belongs to a device, and cannot be pickled.
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @classmethod
     def from_params(cls, params: Params, metadata: Mapping[str, str] | None = None) -> "Model":
         """Creates a model from a parameter tree.
@@ -56,6 +69,7 @@ class Model:
           metadata: information about the weights. `"network"` and `"scale"` name another network than A2F.
 
         Raises:
+          TypeError: the metadata are not strings.
           ValueError: the tree is not that of the network; the message names the first parameter that does not fit.
         """
         metadata = dict(metadata or {})
@@ -63,7 +77,13 @@ class Model:
             return cls(infer_network(params), params, metadata)
         if metadata["network"] not in PEERS:
             raise ValueError(f"there is no network {metadata['network']!r}: update a2f_jax, or use other weights")
-        network = PEERS[metadata["network"]].make(int(metadata["scale"]))
+        peer = PEERS[metadata["network"]]
+        if metadata.get("scale") not in [str(scale) for scale in peer.scales]:
+            raise ValueError(
+                f"{peer.title} exists for ×{', ×'.join(map(str, peer.scales))}, but the metadata have scale "
+                f"{metadata.get('scale')!r}: use other weights"
+            )
+        network = peer.make(int(metadata["scale"]))
         check_shapes(network, params)
         return cls(network, params, metadata)
 
@@ -371,10 +391,11 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
       metadata: entries to add to the model's own metadata.
 
     Raises:
-      TypeError: `model` is not a `Model`.
+      TypeError: `model` is not a `Model`, or the metadata are not strings.
       UserError: the file has another suffix or cannot be written.
     """
     check_model(model)
+    _check_metadata(metadata or {})
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
     if model.variant in PEERS:
         about["network"] = model.variant

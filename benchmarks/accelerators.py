@@ -1,6 +1,6 @@
 """Compiles training steps for TPUs and GPUs that are not there, and tabulates what they would cost per device.
 
-    python benchmarks/accelerators.py --output docs/results/accelerators.json --table docs/training.md
+    python benchmarks/accelerators.py --output docs/results/accelerators.json --table docs/accelerators.md
     python benchmarks/accelerators.py --output docs/results/accelerators.json --only a2f-m --devices v6e:2x2
 
 Each case is compiled by `a2f train --compile-for`, which takes one to three minutes for a TPU. Cases that are already

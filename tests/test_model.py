@@ -1,6 +1,8 @@
 """`Model`, and the folding of weight normalization."""
 
+import copy
 import pathlib
+import pickle
 import re
 
 import jax
@@ -14,6 +16,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.model import Model, average, fold_weight_norm, infer_network, load, load_labeled, variant_of
 from a2f_jax.models.a2f import A2F, build
 from a2f_jax.models.awsrn import AWSRN
+from a2f_jax.models.registry import PEERS
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +210,34 @@ def test_other_data_types_than_those_of_the_computation_are_refused(model, dtype
 def test_a_scale_for_which_no_network_exists_is_refused(scale):
     with pytest.raises(ValueError, match="must be one of 2, 3, 4"):
         load("a2f-sd", scale)
+
+
+def test_a_model_that_has_been_used_can_be_pickled(model, lr):
+    expected = model.upscale(lr)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(other.upscale(lr), expected)
+
+
+def test_metadata_are_strings(model, tmp_path):
+    with pytest.raises(TypeError, match=r"metadata must be strings, .* not 'epoch': 3"):
+        Model.from_params(model.params, {"epoch": 3})
+    with pytest.raises(TypeError, match=r"metadata must be strings, .* not 'epoch': 3"):
+        a2f_jax.save(model, tmp_path / "a.safetensors", {"epoch": 3})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [None, "3", "x"])
+def test_metadata_with_a_scale_that_the_network_does_not_have_are_refused(model, scale):
+    metadata = {"network": "awsrn", "scale": scale} if scale else {"network": "awsrn"}
+    peer = next(name for name, peer in PEERS.items() if peer.scales == (2, 4))
+    metadata["network"] = peer
+    with pytest.raises(ValueError, match=r"exists for ×2, ×4, but the metadata have scale"):
+        Model.from_params(model.params, metadata)
+
+
+@pytest.mark.parametrize("head", [np.zeros((3, 3, 3, 0), np.float32), np.zeros((0, 3, 3, 4), np.float32)])
+def test_parameters_without_values_are_refused(model, head):
+    with pytest.raises(ValueError, match="the head has the shape"):
+        infer_network({**model.params, "head": {**model.params["head"], "v": head}})
+    with pytest.raises(ValueError, match="missing"):
+        infer_network({**model.params, "tail": {"bias": np.float32(1)}})

@@ -102,7 +102,7 @@ def _devices(target: "Target", noun: str) -> str:
     return f"{noun} for {count} {target.accelerator.kind}{'' if target.device_count == 1 else f' ({target.name})'}"
 
 
-def _work(program_flops: int, traffic: int, accelerator: "Accelerator", dtype: str) -> list[tuple[str, str]]:
+def _work(program_flops: int, traffic: int, accelerator: "Accelerator", dtype: str | None) -> list[tuple[str, str]]:
     from a2f_jax.hardware import roofline_seconds
 
     rows = [
@@ -110,7 +110,7 @@ def _work(program_flops: int, traffic: int, accelerator: "Accelerator", dtype: s
         ("traffic", f"{_bytes(traffic)} from and to the main memory of the device (estimate)"),
         ("arithmetic intensity", f"{_number(program_flops / max(traffic, 1))}FLOP per byte"),
     ]
-    if bound := roofline_seconds(accelerator, dtype, program_flops, traffic):
+    if dtype and (bound := roofline_seconds(accelerator, dtype, program_flops, traffic)):
         limit = "arithmetic" if program_flops / accelerator.flops[dtype] == bound else "traffic"
         rows.append(("roofline", f"at least {_duration(bound)} at the published peaks, limited by the {limit}"))
     return rows
@@ -172,9 +172,11 @@ def print_tile(costs: "TileCosts", network: str, dtype: str) -> None:
         f"Compiled the tile programs for one {accelerator.kind} with JAX {jax.__version__} in {seconds:.1f} s.\n"
         f"For a tile of {costs.side}×{costs.side} input pixels, {network}, {dtype}:"
     )
+    # Upscaling multiplies float32 in full precision, for which no peaks are published.
+    peak_dtype = None if dtype == "float32" else dtype
     rows = [
         ("peak memory", _memory(costs.peak_memory, accelerator) + ", without the states of the image"),
-        *_work(costs.flops, costs.traffic, accelerator, dtype),
+        *_work(costs.flops, costs.traffic, accelerator, peak_dtype),
     ]
     if costs.cycles is not None:
         rows.append(

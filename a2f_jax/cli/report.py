@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, names, output_folder, rectangle
+from a2f_jax.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.files import as_path, check_writable
     from a2f_jax.report.build import REPORT_FILES, is_incomplete, report
 
+    if args.datasets and not args.data:
+        raise UserError("datasets are measured only with the folder that contains them", parameter="data")
     check_writable(as_path(args.output))  # first, because without permission, a bucket does not tell what there is
     replaceable = args.overwrite or is_incomplete(as_path(args.output))
     output = output_folder(args.output, REPORT_FILES, overwrite=replaceable)
@@ -67,6 +70,6 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         weights=args.weights,
         data_dir=args.data,
         datasets=args.datasets or SETS,
-        comparisons=dict(args.compare),
+        comparisons=args.compare,
     )
     print(file)

@@ -2,7 +2,7 @@
 
 import argparse
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2f_jax.catalog import SCALES
@@ -60,6 +60,25 @@ def shipped_models() -> dict[str, dict[int, Sequence[str]]]:
     return models
 
 
+def offered_models(weights: Sequence[str]) -> dict[str, Mapping[int, Sequence[str]]]:
+    """Returns the models that the page offers, as `Studio` takes them: these weights first, then those of the package.
+
+    Args:
+      weights: files, folders or names, each as `load` takes it.
+
+    Raises:
+      UserError: the same weights are given twice, or cannot be loaded.
+    """
+    from a2f_jax.model import load_labeled
+
+    shipped = shipped_models()
+    own = {
+        f"{label} ({path})" if label in shipped else label: {model.scale: [path]}
+        for (label, model), path in zip(load_labeled(weights).items(), weights, strict=True)
+    }
+    return {**own, **shipped}
+
+
 def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Serves the page until Ctrl-C."""
     if importlib.util.find_spec("gradio") is None:
@@ -73,19 +92,14 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.demo.studio import Studio
     from a2f_jax.demo.web_page import LOOPBACK, listening_socket, serve
     from a2f_jax.images.limits import PIXEL_LIMIT
-    from a2f_jax.model import load_labeled
     from a2f_jax.progress import say
 
     with listening_socket(args.host, args.port) as listener:
-        models: dict[str, dict[int, Sequence[str]]] = {}
-        for label, model in load_labeled(args.weights).items():
-            models[label] = {model.scale: [args.weights[len(models)]]}
-        for label, scales in shipped_models().items():
-            models.setdefault(label, {}).update(scales)
         enable_compilation_cache()
-        studio = Studio(models, memory=args.memory, pixel_limit=args.pixel_limit or PIXEL_LIMIT)
+        studio = Studio(offered_models(args.weights), memory=args.memory, pixel_limit=args.pixel_limit or PIXEL_LIMIT)
         port = listener.getsockname()[1]
-        address = f"http://{'localhost' if args.host in LOOPBACK else args.host}:{port}"
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        address = f"http://{'localhost' if args.host in LOOPBACK else host}:{port}"
 
         def started() -> None:
             print(f"{address} (Ctrl-C stops)", flush=True)

@@ -76,6 +76,7 @@ def matlab_bicubic(image: np.ndarray, scale: float, *, edges: Literal["clamp", "
       ValueError: `image` has a different dtype or number of dimensions or no pixels, `scale` is not positive and
         finite, or `edges` is unknown.
     """
+    image = np.asarray(image)  # JAX would compute in float32
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"expected uint8 [H, W] or [H, W, C], got {image.dtype} {list(image.shape)}")
     if not image.size:

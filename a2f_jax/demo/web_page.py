@@ -11,9 +11,11 @@ import html
 import logging
 import os
 import pathlib
+import shutil
 import socket
 import tempfile
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +31,9 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
     "frame-ancestors 'none'"
 )
+
+_KEPT = (600, 24 * 3600)  # every ten minutes, files of more than a day are deleted
+_LARGEST_FILE = 4 << 30  # bytes
 
 _ABOUT = """
 # A2F super-resolution
@@ -66,6 +71,7 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
     scales = list(studio.models[names[0]])
     tracker = gr.Progress()
     stops: dict[str | None, threading.Event] = {}  # by the session of a browser
+    results_of: dict[str | None, pathlib.Path] = {}  # the folder with the last result
 
     def choices(name: str, current: int) -> Any:
         available = list(studio.models[name])
@@ -79,8 +85,17 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
     def idle() -> tuple[Any, Any]:
         return gr.update(interactive=True), gr.update(visible=False)
 
+    def begin(request: gr.Request) -> tuple[Any, Any]:
+        stops[request.session_hash] = threading.Event()  # already while the picture waits for others
+        return gr.update(interactive=False), gr.update(visible=True)
+
+    def discard(session: str | None) -> None:
+        if folder := results_of.pop(session, None):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def upscale(file: str, name: str, scale: int, request: gr.Request, progress: Any = tracker) -> tuple[Any, ...]:
-        stopped = stops[request.session_hash] = threading.Event()
+        stopped = stops.setdefault(request.session_hash, threading.Event())
+        discard(request.session_hash)  # Gradio has its own copies of what it shows
         context = contextvars.copy_context()  # tells Gradio which session the progress belongs to
 
         def show(fraction: float) -> None:  # called by other threads
@@ -88,6 +103,8 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
 
         progress(0, desc="reading")
         try:
+            if stopped.is_set():
+                raise UserError("stopped")
             upscaled = studio.upscale(
                 pathlib.Path(file),
                 name,
@@ -99,7 +116,8 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
             nothing = gr.update(value=None, visible=False)
             return nothing, _status(describe_error(error), "error"), nothing, *idle()
         finally:
-            del stops[request.session_hash]
+            stops.pop(request.session_hash, None)
+        results_of[request.session_hash] = upscaled.file.parent
         slider = (str(upscaled.before), str(upscaled.after)) if upscaled.before else None
         return (
             gr.update(value=slider, visible=slider is not None),
@@ -112,7 +130,11 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         if request.session_hash in stops:
             stops[request.session_hash].set()
 
-    with gr.Blocks(title="A2F super-resolution", analytics_enabled=False) as blocks:
+    def leave(request: gr.Request) -> None:  # the page is closed or loaded again
+        stop_work(request)
+        discard(request.session_hash)
+
+    with gr.Blocks(title="A2F super-resolution", analytics_enabled=False, delete_cache=_KEPT) as blocks:
         gr.Markdown(_ABOUT)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -139,14 +161,39 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         results = [slider, status, download]
         model.change(choices, [model, scale], scale, show_progress="hidden")
         file.change(ready, file, [start, *results], show_progress="hidden")
-        started = start.click(
-            lambda: (gr.update(interactive=False), gr.update(visible=True)), None, [start, stop], show_progress="hidden"
-        )
+        started = start.click(begin, None, [start, stop], show_progress="hidden")
         # The buttons change together with the result: later, the picture might have been removed in the meantime.
         ended = started.then(upscale, [file, model, scale], [*results, start, stop], show_progress_on=status)
         ended.failure(idle, None, [start, stop], show_progress="hidden")
         stop.click(stop_work, None, None, queue=False, show_progress="hidden")
+        blocks.unload(leave)
     return blocks
+
+
+class _OwnPagesOnly:
+    """Refuses what the pages of other sites send, and tells the browser to load nothing from elsewhere."""
+
+    def __init__(self, app: Any):
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.datastructures import Headers, MutableHeaders
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = _POLICY
+            await send(message)
+
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if scope["method"] != "GET" and origin and urllib.parse.urlsplit(origin).netloc != headers.get("host"):
+            refused = PlainTextResponse("This page accepts what comes from itself only.", status_code=403)
+            return await refused(scope, receive, send)
+        await self._app(scope, receive, send_with_policy)
 
 
 def application(studio: Studio, host: str, describe_error: Callable[[UserError], str] = str) -> Any:
@@ -155,7 +202,8 @@ def application(studio: Studio, host: str, describe_error: Callable[[UserError],
     Args:
       studio: upscales the pictures.
       host: the address that the server listens on. For one of `LOOPBACK`, requests that name another host are refused,
-        so that pages of other sites cannot reach this one by a host name of their own.
+        so that pages of other sites cannot reach this one by a host name of their own. What other sites send is refused
+        in any case.
       describe_error: what to show of an error.
     """
     import fastapi
@@ -164,12 +212,7 @@ def application(studio: Studio, host: str, describe_error: Callable[[UserError],
 
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.middleware("http")
-    async def add_policy(request: fastapi.Request, call_next: Callable) -> Any:
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = _POLICY
-        return response
-
+    app.add_middleware(_OwnPagesOnly)
     if host in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     system = ("system-ui", "sans-serif")
@@ -182,6 +225,7 @@ def application(studio: Studio, host: str, describe_error: Callable[[UserError],
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,
+        max_file_size=_LARGEST_FILE,
         theme=theme,
         css=_STYLE,
     )
@@ -208,10 +252,11 @@ def listening_socket(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = error.strerror or error
-        # Of a host that is unknown or not this machine's, no port would do.
-        address = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        # Of a host that is unknown, not a name, or not this machine's, no port would do.
+        unknown = isinstance(error, socket.gaierror | UnicodeError)
+        address = unknown or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
         parameter = "host" if address else "port"
         raise UserError(
             f"cannot listen on {host}, port {port}: {reason}; choose another", parameter=parameter

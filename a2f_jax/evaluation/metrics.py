@@ -19,6 +19,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: the image has a different shape or dtype.
     """
+    rgb = np.asarray(rgb)  # JAX would compute in float32
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[-1] != 3:
         raise ValueError(f"expected uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
     return 16 + rgb @ (np.array([65.481, 128.553, 24.966]) / 255)

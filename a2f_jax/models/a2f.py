@@ -303,8 +303,10 @@ def infer_network(params: Params) -> A2F:
         head_kernel, _, _, features = params["head"]["v"].shape
         scale = round((params["tail"]["bias"].shape[0] / 3) ** 0.5)
         block = params["block_00"]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise ValueError("the head, blocks and tail of A2F are missing") from None
+    if min(head_kernel, features, scale) < 1:
+        raise ValueError(f"the head has the shape {list(params['head']['v'].shape)}, and the tail is for ×{scale}")
     network = A2F(
         scale=scale,
         features=features,

@@ -1,8 +1,9 @@
 """The networks that A2F is compared with, by name. A new one is a file beside this one and an entry here."""
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -317,6 +318,16 @@ def recognize(tensors: Tensors) -> tuple[str, Published] | None:
     return None
 
 
+@contextlib.contextmanager
+def _naming_missing(title: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"its tensors are not those of {title}: {error.args[0] or 'one'} is missing") from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"its tensors are not those of {title} ({error})") from error
+
+
 def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str, int, Params]:
     """Turns published tensors into a network's name, its scale and our parameter tree.
 
@@ -335,7 +346,8 @@ def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str,
     if found is None:
         raise ValueError("its tensors are not those of a known network")
     name, published = found
-    scales = published.scales(tensors)
+    with _naming_missing(PEERS[name].title):
+        scales = published.scales(tensors)
     if scale is None and len(scales) > 1:
         raise ScaleError(
             f"its weights of {PEERS[name].title} do not tell their scale: pass one of {', '.join(map(str, scales))}"
@@ -345,5 +357,6 @@ def params_from_source(tensors: Tensors, scale: int | None = None) -> tuple[str,
         raise ScaleError(
             f"its weights of {PEERS[name].title} are for ×{', ×'.join(map(str, scales))}, not for ×{scale}"
         )
-    flat = {path: np.asarray(value, np.float32) for path, value in published.convert(tensors, scale).items()}
+    with _naming_missing(PEERS[name].title):
+        flat = {path: np.asarray(value, np.float32) for path, value in published.convert(tensors, scale).items()}
     return name, scale, flax.traverse_util.unflatten_dict(flat, sep=".")

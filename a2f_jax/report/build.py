@@ -29,7 +29,7 @@ def report(
     weights: Sequence[str | os.PathLike[str]] = (),
     data_dir: str | os.PathLike[str] | None = None,
     datasets: Sequence[str] = SETS,
-    comparisons: Mapping[str | os.PathLike[str], tuple[int, ...]] | None = None,
+    comparisons: Sequence[tuple[str | os.PathLike[str], tuple[int, ...]]] = (),
     progress: bool = True,
 ) -> pathlib.Path:
     """Writes the tables and figures of the paper, and adds rows for the models that are measured here.
@@ -41,7 +41,7 @@ def report(
       data_dir: a folder with prepared datasets or with the original benchmark sets. Without it, no benchmark scores are
         measured.
       datasets: the benchmark sets to measure. Sets that `data_dir` lacks at the scale of a model are skipped.
-      comparisons: images for the visual comparison, and the crop to enlarge of each: left, top, width and height in
+      comparisons: images for the visual comparison, each with the crop to enlarge: left, top, width and height in
         pixels (default: "barbara" and a façade from the benchmark sets, or photographs from scikit-image).
       progress: whether to show progress bars on standard error.
 
@@ -60,6 +60,8 @@ def report(
 
     if unknown := [name for name in datasets if name not in SETS]:
         raise UserError(f"{unknown[0]} is not a benchmark set of the report: choose from {', '.join(SETS)}")
+    if comparisons and not weights:
+        raise UserError("the visual comparison requires weights to compare", parameter="weights")
     if data_dir is not None:
         data_dir = as_path(data_dir)
         if not data_dir.is_dir():
@@ -77,7 +79,7 @@ def report(
     for scale in sorted({model.scale for model in models.values()}):
         if comparisons:
             examples[scale] = []
-            for path, crop in ((as_path(path), crop) for path, crop in comparisons.items()):
+            for path, crop in ((as_path(path), crop) for path, crop in comparisons):
                 with local_copy(path) as file:
                     examples[scale].append(sections.example_from_file(Source(path.stem, file), crop, scale))
         else:

@@ -1,7 +1,6 @@
 """Reads and writes weights: safetensors, the authors' PyTorch files, training runs, and the weights in the package."""
 
 import pathlib
-import zipfile
 
 import flax.traverse_util
 import numpy as np
@@ -50,9 +49,12 @@ def _params_from_tensors(tensors: dict[str, np.ndarray], scale: int | None) -> t
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise ValueError("it contains a single array")
+        with opened as file:
             return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds
         raise UserError(f"{path} is not an .npz file or is damaged: {' '.join(str(error).split())}") from error
 
 

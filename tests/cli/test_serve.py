@@ -1,13 +1,14 @@
 """`a2f serve`; tests/demo has what the page does."""
 
 import importlib.util
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from a2f_jax.cli.serve import shipped_models
+from a2f_jax.cli.serve import offered_models, shipped_models
 from a2f_jax.weights import shipped_weights
 
 
@@ -45,3 +46,12 @@ def test_without_the_extra_the_remedy_is_named(fails, monkeypatch):
 def test_gradio_is_not_imported_before_it_is_needed(module):
     program = f"import sys, {module}; sys.exit('gradio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_weights_that_are_named_like_those_of_the_package_are_offered_beside_them(tmp_path):
+    own = tmp_path / "a2f-sd"
+    shutil.copy(shipped_weights()["a2f-sd-x4"], own)
+    models = offered_models([str(own)])
+    assert [*models] == [f"a2f-sd ({own})", *shipped_models()]
+    assert models[f"a2f-sd ({own})"] == {4: [str(own)]}
+    assert models["a2f-sd"] == shipped_models()["a2f-sd"]

@@ -33,3 +33,9 @@ def test_error_names_the_missing_extra(image, monkeypatch):
     module._network.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'a2f_jax\[lpips\]'"):
         lpips(image, image)
+
+
+def test_only_programs_of_a_few_sizes_are_kept():
+    for size in range(31, 41):
+        lpips(*np.zeros((2, size, 31, 3), np.uint8))
+    assert module._program.cache_info().currsize == 8

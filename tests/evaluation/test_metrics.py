@@ -1,5 +1,6 @@
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import skimage.color
@@ -72,3 +73,8 @@ def test_wrong_shapes_dtypes_and_sizes_are_errors(metric, truth):
 def test_a_negative_border_is_refused(metric, truth):
     with pytest.raises(ValueError, match="shave is -1, but must be at least 0"):
         metric(truth, truth, -1)
+
+
+@pytest.mark.parametrize("metric", [psnr_y, ssim_y])
+def test_jax_arrays_are_measured_in_float64_as_well(metric, truth, noisy):
+    assert metric(jnp.asarray(noisy), jnp.asarray(truth), 4) == metric(noisy, truth, 4)

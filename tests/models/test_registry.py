@@ -225,3 +225,19 @@ def test_every_network_enlarges_by_its_scale(name):
     sr = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x)[0], lr)
     assert sr.shape == (2, 17 * scale, 15 * scale, 3)
     assert sr.dtype == jnp.float32
+
+
+def test_published_tensors_of_which_one_is_missing_or_wrong_are_refused():
+    srcnn = {
+        "weights_conv1": np.zeros((81, 64)),
+        "weights_conv2": np.zeros((64, 25, 32)),
+        "weights_conv3": np.zeros((32, 25)),
+        **{f"biases_conv{i}": np.zeros(n) for i, n in ((1, 64), (2, 32), (3, 1))},
+    }
+    assert params_from_source(srcnn, 2)[0] == "srcnn"
+    for name in [*srcnn][1:]:
+        without = {key: value for key, value in srcnn.items() if key != name}
+        with pytest.raises(ValueError, match=f"not those of SRCNN: {name} is missing"):
+            params_from_source(without, 2)
+    with pytest.raises(ValueError, match="not those of SRCNN"):
+        params_from_source({**srcnn, "weights_conv2": np.zeros((64, 24, 32))}, 2)

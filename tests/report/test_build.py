@@ -47,7 +47,7 @@ def test_report_has_all_its_files_and_highlights_measured_rows(folders):
         folders / "out",
         weights=[folders / "runs/s.safetensors"],
         data_dir=folders / "benchmark",
-        comparisons={folders / "photo.png": (8, 8, 30, 20)},
+        comparisons=[(folders / "photo.png", (8, 8, 30, 20))],
     )
     text = (folders / "out/report.md").read_text()
     figures = re.findall(r"\]\((figures/.+?)\)", text)
@@ -119,7 +119,8 @@ def test_an_interrupted_report_says_that_it_is_incomplete_and_is_replaced_withou
         ({"data_dir": "nowhere"}, "nowhere is not a folder: pass the folder"),
         ({"weights": ["runs/none.pt"]}, "no weights at"),
         ({"weights": ["runs/s.safetensors"] * 2}, r"s\.safetensors"),
-        ({"weights": ["runs/s.safetensors"], "comparisons": {"photo.png": (70, 0, 20, 20)}}, "not lie inside"),
+        ({"weights": ["runs/s.safetensors"], "comparisons": [("photo.png", (70, 0, 20, 20))]}, "not lie inside"),
+        ({"comparisons": [("photo.png", (8, 8, 30, 20))]}, "requires weights to compare"),
     ],
 )
 def test_invalid_arguments_are_errors_before_any_measurement(folders, monkeypatch, wrong, message):
@@ -144,7 +145,7 @@ def test_error_names_the_extra_if_matplotlib_is_missing(monkeypatch, tmp_path):
 
 def test_a_tilde_stands_for_the_home_folder(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders))
-    page = report("~/out", data_dir="~/benchmark", comparisons={"~/photo.png": (8, 8, 30, 20)}, progress=False)
+    page = report("~/out", data_dir="~/benchmark", comparisons=[("~/photo.png", (8, 8, 30, 20))], progress=False)
     assert page == folders / "out/report.html"
     assert page.exists()
     with pytest.raises(UserError, match=rf"{folders}/nowhere is not a folder"):

@@ -189,13 +189,16 @@ def test_visual_comparison_measures_whole_images(measured, hr):
     small = measured(A2F(scale=4, features=4, blocks=1))
     lr = matlab_bicubic(hr, 1 / 4)
     again = small._replace(label="runs/again")
-    examples = {4: [Example("barbara", Pair("b", lr, hr), (8, 8, 24, 16))]}
+    pair = Pair("b", lr, hr)
+    images = [("barbara", (8, 8, 24, 16)), ("barbara", (0, 0, 24, 16)), ("写真", (0, 0, 24, 16))]
+    examples = {4: [Example(name, pair, crop) for name, crop in images]}
     section, numbers = sections.visual_comparison([small, again], examples)
     bicubic, ours = matlab_bicubic(lr, 4), small.model.upscale(lr)
-    assert [(n["psnr"], n["ssim"]) for n in numbers] == [
+    assert [(n["psnr"], n["ssim"]) for n in numbers[:3]] == [
         (psnr_y(sr, hr, 4), ssim_y(sr, hr, 4)) for sr in (bicubic, ours, ours)
     ]
-    assert [part.name for part in section.parts if isinstance(part, PageFigure)] == ["visual-x4-barbara"]
+    figures = [part.name for part in section.parts if isinstance(part, PageFigure)]
+    assert figures == ["visual-x4-barbara", "visual-x4-barbara-2", "visual-x4-image"]
     rows = tables(section)[0].rows
     assert [row.cells[0] for row in rows if row.measured] == ["bicubic", "A2F-4X1", "runs/again"]
     assert ["A2F-SD", "slides", "25.962", "0.7491"] in [row.cells for row in rows]

@@ -1,5 +1,6 @@
 """The section that shows results next to the ground truth."""
 
+import itertools
 import os
 import re
 import unicodedata
@@ -125,7 +126,11 @@ def visual_comparison(
                 )  # fmt: skip
             picture = visual_figure(f"{example.name}, ×{scale}", hr, example.crop, panels)
             caption = f"{example.name} ×{scale}: {', '.join(panel.name for panel in panels)}."
-            parts.append(PageFigure(f"visual-x{scale}-{_file_name(example.name)}", caption, picture))
+            # Images of one name, or crops of one image, have files of their own.
+            plain = f"visual-x{scale}-{_file_name(example.name) or 'image'}"
+            taken = [part.name for part in parts if isinstance(part, PageFigure)]
+            name = next(n for n in (plain, *(f"{plain}-{i}" for i in itertools.count(2))) if n not in taken)
+            parts.append(PageFigure(name, caption, picture))
             if scale == 4 and example.name in paper.VISUAL:
                 rows = [
                     Cells([name, "slides", f"{psnr:.3f}", f"{ssim:.4f}"])
