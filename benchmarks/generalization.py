@@ -1,11 +1,12 @@
-"""Measures weights on the photographs that they were trained on and on held-out ones, beside benchmark sets.
+"""Measures weights on the photographs that they were trained on and on others, beside benchmark sets.
 
     a2f data prepare open_photos --source open-photos/ --scale 4 --validation 24
     python benchmarks/generalization.py --weights a2f-sd-x4 AAF_SD_x4/model_best.pt --data benchmark
 
 Weights that gain on the former only have learned these photographs by heart: more photographs help them, more steps do
-not. The central 128×128 LR pixels are measured, of every eighth photograph of the training set. `--table` updates the
-table in a documentation page.
+not. The central 128×128 LR pixels are measured, of every eighth photograph of the training set and of the held-out
+ones, which come from the same sources. The photographs of scikit-image come from others. `--table` updates the table in
+a documentation page.
 """
 
 import argparse
@@ -58,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     images: dict[str, Images] = {
         "training photographs": _central((trained[i] for i in range(0, len(trained), EVERY)), scale),
         "held-out photographs": _central(held_out, scale),
+        "scikit-image": [
+            (pair.lr, pair.hr)
+            for split in ("train", "validation")
+            for pair in open_pairs("sample", scale=scale, split=split, data_dir=args.data_dir)
+        ],
     }
     for name in ("Set5", "Set14"):
         images[name] = [(pair.lr, pair.hr) for pair in open_pairs(name, scale=scale, data_dir=args.data)]
