@@ -47,7 +47,8 @@ def test_a_variant_that_is_named_stands_for_its_weights_for_clean_images(choice)
 def test_a_name_without_a_scale_may_have_a_suffix(choice):
     assert choice("--model", "a2f-sd-photo") == (4, "a2f-sd-x4-photo", None)
     assert choice("--model", "a2f-sd-photo", "--scale", "2") == (2, "a2f-sd-x2-photo", None)
-    with pytest.raises(UserError, match=r"a2f-sd-photo has no weights for ×3, only for ×2 and ×4"):
-        choice("--model", "a2f-sd-photo", "--scale", "3")
+    assert choice("--model", "a2f-sd-photo", "--scale", "3") == (3, "a2f-sd-x3-photo", None)
+    with pytest.raises(UserError, match=r"a2f-s has no weights for ×3, only for ×4"):
+        choice("--model", "a2f-s", "--scale", "3")
     with pytest.raises(UserError, match=r"no weights at automatic: "):
         choice("--model", "automatic")
