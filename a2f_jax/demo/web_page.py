@@ -16,7 +16,7 @@ import socket
 import tempfile
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from a2f_jax.catalog import READABLE_SUFFIXES
@@ -170,6 +170,13 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
     return blocks
 
 
+def _from_elsewhere(headers: Mapping[str, str]) -> bool:
+    if site := headers.get("sec-fetch-site"):  # browsers send it over HTTPS and to this machine
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and urllib.parse.urlsplit(origin).netloc != headers.get("host")
+
+
 class _OwnPagesOnly:
     """Refuses what the pages of other sites send, and tells the browser to load nothing from elsewhere."""
 
@@ -188,9 +195,7 @@ class _OwnPagesOnly:
                 MutableHeaders(scope=message)["Content-Security-Policy"] = _POLICY
             await send(message)
 
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        if scope["method"] != "GET" and origin and urllib.parse.urlsplit(origin).netloc != headers.get("host"):
+        if scope["method"] != "GET" and _from_elsewhere(Headers(scope=scope)):
             refused = PlainTextResponse("This page accepts what comes from itself only.", status_code=403)
             return await refused(scope, receive, send)
         await self._app(scope, receive, send_with_policy)

@@ -133,9 +133,13 @@ def test_the_browser_may_load_nothing_from_elsewhere_and_other_sites_may_not_rea
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(rebound)
     upload = f"{server}/gradio_api/upload"
-    elsewhere = urllib.request.Request(upload, b"a picture", headers={"Origin": "https://example.org"})
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(elsewhere)
+    for headers in ({"Origin": "https://example.org"}, {"Origin": server, "Sec-Fetch-Site": "cross-site"}):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(upload, b"a picture", headers=headers))
+    # Behind a proxy, the origin is another one than the host. The content is no form, which the page itself says.
+    proxied = {"Origin": "https://example.org", "Sec-Fetch-Site": "same-origin"}
+    with pytest.raises(urllib.error.HTTPError, match=r"4(?!03)"):
+        urllib.request.urlopen(urllib.request.Request(upload, b"a picture", headers=proxied))
 
 
 def test_an_address_that_cannot_be_used_is_refused():
