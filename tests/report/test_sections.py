@@ -190,7 +190,7 @@ def test_visual_comparison_measures_whole_images(measured, hr):
     lr = matlab_bicubic(hr, 1 / 4)
     again = small._replace(label="runs/again")
     pair = Pair("b", lr, hr)
-    images = [("barbara", (8, 8, 24, 16)), ("barbara", (0, 0, 24, 16)), ("写真", (0, 0, 24, 16))]
+    images = [("barbara", (8, 8, 24, 16)), ("barbara", (0, 0, 24, 16)), ("фото", (0, 0, 24, 16))]
     examples = {4: [Example(name, pair, crop) for name, crop in images]}
     section, numbers = sections.visual_comparison([small, again], examples)
     bicubic, ours = matlab_bicubic(lr, 4), small.model.upscale(lr)

@@ -129,7 +129,8 @@ def visual_comparison(
             # Images of one name, or crops of one image, have files of their own.
             plain = f"visual-x{scale}-{_file_name(example.name) or 'image'}"
             taken = [part.name for part in parts if isinstance(part, PageFigure)]
-            name = next(n for n in (plain, *(f"{plain}-{i}" for i in itertools.count(2))) if n not in taken)
+            numbered = (f"{plain}-{i}" for i in itertools.count(2))
+            name = next(n for n in itertools.chain([plain], numbered) if n not in taken)
             parts.append(PageFigure(name, caption, picture))
             if scale == 4 and example.name in paper.VISUAL:
                 rows = [
