@@ -44,7 +44,8 @@ def test_names_tell_variant_scale_and_degradation():
         model = load(name)
         degradation = model.metadata.get("degradation")
         assert f"{model.variant}-x{model.scale}{f'-{degradation}' if degradation else ''}" == name
-        assert {"data", "step", "license", "commit", "scores"} <= set(model.metadata)
+        assert {"data", "license", "commit", "scores"} <= set(model.metadata)
+        assert ("step" in model.metadata) != ("average_of" in model.metadata)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/weights.md"])

@@ -145,7 +145,8 @@ def test_error_names_the_extra_if_matplotlib_is_missing(monkeypatch, tmp_path):
 
 def test_a_tilde_stands_for_the_home_folder(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders))
-    page = report("~/out", data_dir="~/benchmark", comparisons=[("~/photo.png", (8, 8, 30, 20))], progress=False)
+    options = {"data_dir": "~/benchmark", "datasets": [], "comparisons": [("~/photo.png", (8, 8, 30, 20))]}
+    page = report("~/out", weights=["~/runs/s.safetensors"], **options, progress=False)
     assert page == folders / "out/report.html"
     assert page.exists()
     with pytest.raises(UserError, match=rf"{folders}/nowhere is not a folder"):
