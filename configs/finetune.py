@@ -1,4 +1,6 @@
-"""Fine-tuning of the shipped weights on your own photographs, such as `finetune.py:sd_x4`; `a2f models` lists them.
+"""Fine-tuning of the shipped weights on your own photographs, such as `finetune.py:sd_x4`.
+
+`a2f models` lists the shipped weights. For other variants and scales, name yours with `--config.init`.
 
 See docs/weights.md. For example:
 
@@ -9,22 +11,12 @@ a2f train --config configs/finetune.py:sd_x4 --config.data.dir=my_photos --workd
 from ml_collections import ConfigDict
 
 from a2f_jax.configs import a2f
-from a2f_jax.weights import shipped_weights
 
 
 def get_config(run: str = "sd_x4") -> ConfigDict:
-    """Returns the settings of a run; `run` is variant and scale, such as `"sd_x4"`.
-
-    Raises:
-      ValueError: there are no shipped weights of this variant and scale.
-    """
+    """Returns the settings of a run; `run` is variant and scale, such as `"sd_x4"`."""
     config = a2f.get_config(run)
     config.init = f"{config.model.variant}-x{config.model.scale}"
-    if config.init not in shipped_weights():
-        runs = ", ".join(
-            name.removeprefix("a2f-").replace("-x", "_x") for name in shipped_weights() if "photo" not in name
-        )
-        raise ValueError(f"there are no weights to fine-tune for {run}: choose from {runs}")
     config.steps = 1_000
     config.data.name = "photos"
     config.data.patch_size = 24

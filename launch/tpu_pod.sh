@@ -44,15 +44,13 @@ while true; do
     tpu queued-resources create "$name" --node-id "$name" --accelerator-type "$TYPE" --runtime-version "$runtime" --spot
     state= unanswered=0
     until [ "$state" = ACTIVE ] || [ "$state" = FAILED ] || [[ "$state" = SUSPEND* ]]; do
-        [ -z "$state" ] || sleep "$poll"
         if state=$(tpu queued-resources describe "$name" --format 'value(state.state)'); then
             unanswered=0
         elif [ $((unanswered += 1)) -ge 10 ]; then
             echo "gcloud does not tell the state of the request $name, which may still get a slice: see above" >&2
             exit 2
-        else
-            state=UNKNOWN
         fi
+        [ "$state" = ACTIVE ] || sleep "$poll"
     done
     if [ "$state" != ACTIVE ]; then
         tpu queued-resources describe "$name" --format 'yaml(state)' >&2 || true

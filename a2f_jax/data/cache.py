@@ -119,15 +119,12 @@ def _build(folder: pathlib.Path, pairs: StoredPairs, layout: _Layout, bar: tqdm.
     )
 
 
-def cache_without_pixels(
-    name: str, *, scale: int, split: str = "train", data_dir: str | os.PathLike[str] | None = None
-) -> Cache | None:
-    """Returns what `open_cache` would return, but with zeros that take no memory, without decoding or writing anything.
+def cache_without_pixels(name: str, *, scale: int, data_dir: str | os.PathLike[str] | None = None) -> Cache | None:
+    """Returns what `open_cache` would return for training, with zeros that take no memory, and writes nothing.
 
     Args:
       name: the name of a dataset.
       scale: the scale of the pairs.
-      split: `"train"` or `"validation"`.
       data_dir: the folder with the prepared datasets; by default `default_data_dir()`.
 
     Returns:
@@ -139,7 +136,7 @@ def cache_without_pixels(
     folder = prepared_folder(dataset_name(name), scale, data_root(data_dir))
     if folder is None or buckets.in_bucket(folder):
         return None
-    layout = _lay_out(StoredPairs(folder, split, scale), scale, name)
+    layout = _lay_out(StoredPairs(folder, "train", scale), scale, name)
     lr, hr = (np.broadcast_to(np.uint8(0), (layout.chunks[key], CHUNK)) for key in ("lr", "hr"))
     return Cache(scale, [], layout.sizes, lr, hr, layout.starts["lr"], layout.starts["hr"])
 

@@ -152,7 +152,7 @@ def prepare(
                     "or choose another name",
                     parameter="overwrite",
                 )
-            smallest = int("".join(record[1:]) or min_size)  # not recorded by earlier versions
+            smallest = int(record[1]) if len(record) > 1 else min_size  # not recorded by earlier versions
             if smallest < min_size and not published_splits:
                 raise UserError(
                     f"{target} has LR images with {smallest} pixels per side, and min_size is {min_size}: pass a "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from a2f_jax import cli
+from a2f_jax.cli.train import load_config
 from a2f_jax.configs import a2f, ablation, finetune, peers, sample
 from a2f_jax.model import load, save
 from a2f_jax.models import registry
@@ -18,7 +19,6 @@ from a2f_jax.models.a2f import ABLATIONS
 from a2f_jax.models.registry import PEERS
 from a2f_jax.training.loop import train
 from a2f_jax.training.settings import make_network
-from a2f_jax.weights import shipped_weights
 from a2f_jax.weights.training_run import read_checkpoint
 
 PAPER = [f"{size}_x{scale}" for size in ("s", "sd", "m", "l") for scale in (2, 3, 4)]
@@ -115,9 +115,5 @@ def test_fine_tuning_starts_from_all_of_the_shipped_weights():
     assert jax.tree.map(jnp.shape, weights) == jax.tree.map(jnp.shape, params)
 
 
-def test_fine_tuning_without_shipped_weights_names_those_that_exist():
-    with pytest.raises(ValueError, match=r"no weights to fine-tune for l_x4: choose from .*sd_x4"):
-        finetune.get_config("l_x4")
-    for weights in shipped_weights():
-        if not weights.endswith("photo"):
-            assert finetune.get_config(weights.removeprefix("a2f-").replace("-x", "_x")).init == weights
+def test_variants_without_shipped_weights_can_be_fine_tuned_from_others():
+    assert load_config("configs/finetune.py:l_x4", ["--config.init=mine.safetensors"]).init == "mine.safetensors"
