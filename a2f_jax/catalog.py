@@ -49,6 +49,7 @@ class Format:
       sixteen_bit: whether it supports 16 bits per channel.
       alpha: whether it supports transparency.
       in_strips: whether it is written strip by strip, so that the image may be larger than memory.
+      max_bytes: largest size of the pixels, or None for any.
     """
 
     suffixes: tuple[str, ...]
@@ -56,6 +57,7 @@ class Format:
     sixteen_bit: bool = False
     alpha: bool = True
     in_strips: bool = False
+    max_bytes: int | None = None
 
 
 FORMATS = {
@@ -63,7 +65,7 @@ FORMATS = {
     "JPEG": Format((".jpg", ".jpeg", ".jfif"), 65500, alpha=False),
     "WEBP": Format((".webp",), 16383),
     "TIFF": Format((".tif", ".tiff"), 2**31 - 1, sixteen_bit=True, in_strips=True),
-    "BMP": Format((".bmp",), 2**31 - 1, alpha=False),
+    "BMP": Format((".bmp",), 2**31 - 1, alpha=False, max_bytes=2**32 - 2**12),
     "AVIF": Format((".avif",), 65536),
 }
 """Output formats by Pillow's name for them."""

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -149,6 +150,10 @@ class Studio:
             result.weights,
             result.seconds,
         )
+
+    def discard(self, upscaled: Upscaled) -> None:
+        """Deletes the files of a result."""
+        shutil.rmtree(upscaled.file.parent, ignore_errors=True)
 
 
 def _shown_parts(

@@ -11,7 +11,6 @@ import html
 import logging
 import os
 import pathlib
-import shutil
 import socket
 import tempfile
 import threading
@@ -71,7 +70,7 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
     scales = list(studio.models[names[0]])
     tracker = gr.Progress()
     stops: dict[str | None, threading.Event] = {}  # by the session of a browser
-    results_of: dict[str | None, pathlib.Path] = {}  # the folder with the last result
+    last: dict[str | None, Upscaled] = {}
 
     def choices(name: str, current: int) -> Any:
         available = list(studio.models[name])
@@ -90,8 +89,8 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         return gr.update(interactive=False), gr.update(visible=True)
 
     def discard(session: str | None) -> None:
-        if folder := results_of.pop(session, None):
-            shutil.rmtree(folder, ignore_errors=True)
+        if upscaled := last.pop(session, None):
+            studio.discard(upscaled)
 
     def upscale(file: str, name: str, scale: int, request: gr.Request, progress: Any = tracker) -> tuple[Any, ...]:
         stopped = stops.setdefault(request.session_hash, threading.Event())
@@ -117,7 +116,7 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
             return nothing, _status(describe_error(error), "error"), nothing, *idle()
         finally:
             stops.pop(request.session_hash, None)
-        results_of[request.session_hash] = upscaled.file.parent
+        last[request.session_hash] = upscaled
         slider = (str(upscaled.before), str(upscaled.after)) if upscaled.before else None
         return (
             gr.update(value=slider, visible=slider is not None),

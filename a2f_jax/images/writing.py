@@ -55,8 +55,8 @@ def check_format(format_name: str, target: str, picture: Picture, height: int, w
             f"{target} would have {width}×{height} pixels, but {format_name} allows at most {spec.max_side} per side: "
             "use PNG"
         )
-    if format_name == "BMP" and 3 * height * (width + 3) >= 1 << 32:  # its size has to fit into 32 bits
-        raise UserError(f"{target} would have {width}×{height} pixels, too many for BMP: use PNG")
+    if spec.max_bytes and 3 * height * (width + 1) > spec.max_bytes:  # rows are padded to whole words
+        raise UserError(f"{target} would have {width}×{height} pixels, too many for {format_name}: use PNG")
     if picture.alpha is not None and not spec.alpha:
         raise UserError(
             f"{target}: the image is transparent, and {format_name} does not support transparency: use PNG, WebP, or "

@@ -110,3 +110,10 @@ def test_work_can_be_stopped(studio, photo):
     stopped.set()
     with pytest.raises(UserError, match="stopped"):
         studio.upscale(photo, "tiny", 2, stopped=stopped)
+
+
+def test_the_files_of_a_result_can_be_deleted(studio, photo):
+    first, second = (studio.upscale(photo, "tiny", 2) for _ in range(2))
+    studio.discard(first)
+    assert not any(path.exists() for path in (first.file, first.before, first.after))
+    assert second.file.exists()
