@@ -4,10 +4,11 @@
     python benchmarks/inference.py
     python benchmarks/inference.py --variants a2f-sd --rounds 15
 
-The weights are random, since the time does not depend on them. The candidates take turns, round after round, so that
-other load on the machine affects all of them equally. Each candidate runs in a process of its own, because thread pools
-that share a process slow each other down. The table, which includes the largest difference between the outputs, is
-printed to standard output, and the numbers are written to a JSON file.
+`upscale` is `Model.upscale`, `tiles` is the same in tiles of 256×256 pixels, and `jit` is `jax.jit(model)`, a program
+for one size. The weights are random, since the time does not depend on them. The candidates take turns, round after
+round, so that other load on the machine affects all of them equally. Each candidate runs in a process of its own,
+because thread pools that share a process slow each other down. The table, which includes the largest difference between
+the outputs, is printed to standard output, and the numbers are written to a JSON file.
 """
 
 import argparse
@@ -49,12 +50,12 @@ def _model(variant: str, scale: int):
     return Model.from_params(jax.tree.map(lambda x: draw(x.shape), shapes))
 
 
-def _tiles(variant: str, scale: int) -> Callable[[], np.ndarray]:
-    model, image = _model(variant, scale), _image(scale).astype(np.float32)
-    return lambda: model.upscale(image)
+def _upscale(variant: str, scale: int, tile: int | None = None) -> Callable[[], np.ndarray]:
+    upscaler, image = _model(variant, scale).upscaler(tile=tile), _image(scale).astype(np.float32)
+    return lambda: upscaler.upscale(image)
 
 
-def _whole(variant: str, scale: int) -> Callable[[], np.ndarray]:
+def _jit(variant: str, scale: int) -> Callable[[], np.ndarray]:
     import jax
 
     network, image = jax.jit(_model(variant, scale)), _image(scale)[None].astype(np.float32)
@@ -99,8 +100,9 @@ def _product(library: str, size: int = 1024) -> Callable[[], Any]:
 
 
 _FORMS = {
-    "tiles": _tiles,
-    "whole": _whole,
+    "upscale": _upscale,
+    "tiles": functools.partial(_upscale, tile=256),
+    "jit": _jit,
     "pytorch-compiled": functools.partial(_pytorch, compiled=True),
     "pytorch": _pytorch,
 }
@@ -148,7 +150,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["a2f-s", "a2f-sd", "a2f-m", "a2f-l"])
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
-    default = ["tiles", "whole", *(["pytorch"] if importlib.util.find_spec("torch") else [])]
+    default = ["upscale", "jit", *(["pytorch"] if importlib.util.find_spec("torch") else [])]
     parser.add_argument("--forms", nargs="+", choices=_FORMS, default=default, help=f"(default: {' '.join(default)})")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("inference.json"))
     args = parser.parse_args()

@@ -16,6 +16,7 @@ are not resumed: delete `train.json` or `inference.json` to repeat them.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -48,6 +49,8 @@ TIMED_FRACTION = 0.35
 LEAST_SECONDS = 30
 """The shortest training that is started."""
 
+FORMS = ["upscale", "tiles", "jit", *(["pytorch"] if importlib.util.find_spec("torch") else [])]
+
 PARTS = ("agreement", "timings", "training")
 
 
@@ -72,7 +75,7 @@ REAL = Size(
     patch_size=48,
     # The case that the training is planned with comes first.
     train_options=["--variants", "a2f-sd", "a2f-m", "--batch", "64", "16", "256", "--dtypes", "float32", "bfloat16"],
-    inference_options=["--variants", "a2f-sd", "a2f-m", "--rounds", "5"],
+    inference_options=["--variants", "a2f-sd", "a2f-m", "--rounds", "5", "--forms", *FORMS],
     batch_size=64,
     round_to=400,
     settings=["--config.data.patch_size=48", "--config.steps_per_dispatch=50"],
@@ -83,7 +86,7 @@ REHEARSAL = Size(
     blocks=1,
     patch_size=8,
     train_options=["--variants", "a2f-s", "--batch", "4", "--rounds", "1", "--steps", "1"],
-    inference_options=["--variants", "a2f-s", "--rounds", "1", "--forms", "tiles"],
+    inference_options=["--variants", "a2f-s", "--rounds", "1", "--forms", "upscale"],
     batch_size=4,
     round_to=4,
     settings=["--config.data.patch_size=8", "--config.validation_images=1"],
@@ -129,22 +132,26 @@ def updates(size: Size) -> dict[str, np.ndarray]:
 
 
 def upscaled() -> dict[str, np.ndarray]:
-    """Returns a photograph, upscaled by the shipped weights in tiles and as a whole, neither clipped nor rounded."""
+    """Returns a photograph, upscaled by the shipped weights in three ways, neither clipped nor rounded."""
     import skimage
 
     model = load("a2f-sd-x4")
     lr = np.float32(skimage.data.astronaut()[:120, 160:300])
-    return {"tiles": model.upscaler(tile=64).upscale(lr), "whole": np.asarray(jax.jit(model)(lr[None])[0])}
+    return {
+        "default": model.upscaler().upscale(lr),
+        "tiles": model.upscaler(tile=64).upscale(lr),
+        "whole": np.asarray(jax.jit(model)(lr[None])[0]),
+    }
 
 
 def compare_upscaled(device: dict[str, np.ndarray], cpu: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the largest differences in levels of 0..255 between tiles and whole and from the CPU.
+    """Returns the largest differences in levels of 0..255, between the ways on the device, and from the CPU.
 
     Args:
       device: what `upscaled` returned on the device.
       cpu: what it returned on the CPU.
     """
-    tiles = float(np.max(np.abs(device["tiles"] - device["whole"])))
+    tiles = float(np.max([np.max(np.abs(device[form] - device["whole"])) for form in ("default", "tiles")]))
     from_cpu = float(np.max([np.max(np.abs(device[form] - cpu[form])) for form in cpu]))  # unlike max, keeps a NaN
     return {"tiles_from_whole": tiles, "device_from_cpu": from_cpu, "agree": tiles <= LEVELS and from_cpu <= LEVELS}
 
@@ -327,8 +334,9 @@ def summary(output: pathlib.Path) -> str:
             f"{updates['device_from_cpu']:.1e} of the largest update (tolerance {updates['tolerance']:.0e}): "
             f"{verdict(updates)}.",
             "",
-            f"Upscaled photograph: tiles and whole differ by {pictures['tiles_from_whole']:.1e} levels of 0..255; the "
-            f"device and its CPU by {pictures['device_from_cpu']:.1e} (tolerance {LEVELS:g}): {verdict(pictures)}.",
+            "Upscaled photograph: `Model.upscale`, also in tiles, and `jax.jit(model)` differ by "
+            f"{pictures['tiles_from_whole']:.1e} levels of 0..255; the device and its CPU by "
+            f"{pictures['device_from_cpu']:.1e} (tolerance {LEVELS:g}): {verdict(pictures)}.",
             "",
         ]
     if timings := read("train"):
@@ -337,8 +345,8 @@ def summary(output: pathlib.Path) -> str:
         lines += ["Training steps, patches of 48×48 LR pixels, ×4:", "", table(timings["rows"]), ""]
     if inference := read("inference"):
         lines += [
-            "Upscaling to 1280×720, from and to host memory in float32: `Model.upscale` in tiles, and one program for "
-            "the whole image, both without TF32; and PyTorch, where it is installed, with TF32 on a GPU:",
+            "Upscaling to 1280×720, from and to host memory in float32: `upscale` is `Model.upscale`, `tiles` the same "
+            "in tiles of 256×256, and `jit` a program for this size, all without TF32; `pytorch` uses TF32 on a GPU:",
             "",
             "| variant | form | ms | MP/s |",
             "|---|---|---:|---:|",

@@ -36,6 +36,10 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIDES = {"cpu": (64,), "gpu": (64, 128, 256, 512, 1024), "tpu": (64, 128, 256)}
 
 
+# Longest side in pixels of the images that a GPU computes as a whole, by one program: starting those of tiles takes it
+# longer than the arithmetic. Compiling takes a GPU seconds, but a TPU a minute or more for each size of the canvas.
+_LARGEST_CANVAS = {"gpu": 2048}
+
 Place = Literal["device", "host", "disk"]
 
 
@@ -47,11 +51,14 @@ class Plan:
       side: side of a tile in input pixels, a multiple of 8.
       place: where the states are stored: in device memory, in host memory or in a temporary file on disk.
       folder: folder of the temporary file; None means the system's default.
+      canvas: height and width of the array that the whole image is computed in, by one program and without tiles; None
+        means tiles.
     """
 
     side: int
     place: Place = "device"
     folder: pathlib.Path | None = None
+    canvas: tuple[int, int] | None = None
 
 
 def parse_bytes(text: str) -> int:
@@ -129,6 +136,23 @@ def working_bytes(network: A2F, width: int, side: int, platform: str) -> int:
     return workers(platform) * 5 * hidden + 3 * strip
 
 
+def _canvas_side(size: int) -> int:
+    # 64, 96, 128, 192, 256, 384, …: few programs, for at most a third more rows or columns than the image has.
+    power = 64
+    while power < size:
+        power *= 2
+    return power * 3 // 4 if power > 64 and size <= power * 3 // 4 else power
+
+
+def canvas_bytes(network: A2F, height: int, width: int) -> int:
+    """Returns the bytes that one program takes for a canvas of `height` × `width` pixels.
+
+    That is about three arrays of the hidden layer's size, all states, and the states once more, joined.
+    """
+    channels = 3 * HIDDEN + 2 * (network.blocks + 1) * network.features
+    return height * width * (channels * jnp.dtype(network.dtype).itemsize + 24 * network.scale**2)
+
+
 def state_bytes(network: A2F, height: int, width: int, side: int) -> int:
     """Returns the bytes needed to store all states of an image of `height` × `width` pixels in tiles of `side`."""
     pixels = -(-height // side) * -(-width // side) * side**2
@@ -186,9 +210,13 @@ def make_plan(
     """
     on_cpu = platform == "cpu"
     room = (memory - RUNTIME) // concurrent - reserved if on_cpu else memory
+    canvas = None
+    if side is None and max(height, width) <= _LARGEST_CANVAS.get(platform, 0):
+        sides = _canvas_side(height), _canvas_side(width)
+        canvas = sides if canvas_bytes(network, *sides) <= room else None
     if side is None:
-        sides = _SIDES.get(platform, _SIDES["gpu"])
-        fitting = [s for s in sides if working_bytes(network, width, s, platform) <= room // 2]
+        candidates = _SIDES.get(platform, _SIDES["gpu"])
+        fitting = [s for s in candidates if working_bytes(network, width, s, platform) <= room // 2]
         # Minimize the computed area, including what reaches beyond the image. 128² accounts for the cost of starting
         # the programs of a tile.
         side = min(fitting or [64], key=lambda s: -(-height // s) * -(-width // s) * (s**2 + 128**2))
@@ -203,7 +231,7 @@ def make_plan(
             parameter="memory",
         )
     if working + states <= room:
-        return Plan(side, "device")
+        return Plan(side, "device", canvas=canvas)
     if not on_cpu and states + reserved <= free_memory() // 2 // concurrent:
         return Plan(side, "host")
     folder = _folder_on_a_disk()

@@ -1,7 +1,7 @@
-"""The compiled programs that process one tile; their shapes do not depend on the size of the image.
+"""The compiled programs that process a tile, or a whole image; their shapes do not depend on the size of the image.
 
 A tile is a square of the image. Values outside the image are kept at exactly zero, like the zero padding of the
-network, so a tile may reach beyond the border and an image may be smaller than a tile.
+network, so a tile may reach beyond the border and an image may be smaller than a tile, or than the canvas of `whole`.
 """
 
 import dataclasses
@@ -24,15 +24,17 @@ BLOCK_HALO = 2
 STATES_AT_ONCE = 4
 """The number of mixed states is padded with zeros to a multiple of this, so that fewer programs are compiled."""
 
+DEPTHS = ("uint8", "uint16", "float32")
+"""The dtypes of results."""
+
 TILES_AT_ONCE = 16
 """On an accelerator, the sums of tiles are added in groups of this size, so the same program serves every image."""
 
 
-def _inside(frame: jax.Array, side: int, halo: int) -> jax.Array:
-    # Returns a mask `[side + 2 halo, side + 2 halo, 1]`: true for the pixels that lie in the image.
+def _inside(frame: jax.Array, x: jax.Array, halo: int) -> jax.Array:
+    # Returns a mask `[h, w, 1]`, where x is `[h, w, n]` including a halo: true for the pixels that lie in the image.
     top, left, height, width = frame
-    steps = jnp.arange(-halo, side + halo)
-    rows, columns = top + steps, left + steps
+    rows, columns = top - halo + jnp.arange(x.shape[0]), left - halo + jnp.arange(x.shape[1])
     return (((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :])[..., None]
 
 
@@ -51,7 +53,7 @@ def _crop(x: jax.Array, margin: int) -> jax.Array:
 
 def _normalized(pixels: jax.Array, frame: jax.Array, halo: int, dtype: Any) -> jax.Array:
     x = (pixels - RGB_MEAN) / HALF_RANGE
-    return jnp.where(_inside(frame, pixels.shape[0] - 2 * halo, halo), x, 0).astype(dtype)
+    return jnp.where(_inside(frame, x, halo), x, 0).astype(dtype)
 
 
 def _head(weights: dict, pixels: jax.Array, frame: jax.Array, *, halo: int, dtype: Any):
@@ -62,13 +64,13 @@ def _head(weights: dict, pixels: jax.Array, frame: jax.Array, *, halo: int, dtyp
 
 
 def _masked_with_sums(state: jax.Array, frame: jax.Array) -> tuple[jax.Array, jax.Array]:
-    state = jnp.where(_inside(frame, state.shape[0], 0), state, 0)
+    state = jnp.where(_inside(frame, state, 0), state, 0)
     return state, state.sum((0, 1), dtype=jnp.float32)
 
 
 def _residual(weights: dict, padded: jax.Array, frame: jax.Array, *, convolve: Callable) -> jax.Array:
     hidden = jax.nn.relu(convolve(padded, weights["expand"]) + weights["expand_bias"])
-    hidden = jnp.where(_inside(frame, hidden.shape[0] - 2, 1), hidden, 0)
+    hidden = jnp.where(_inside(frame, hidden, 1), hidden, 0)
     return convolve(hidden, weights["reduce"]) + weights["reduce_bias"]
 
 
@@ -97,6 +99,25 @@ def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, frame: jax.Array,
     if depth == "float32":
         return sr, finite
     return jnp.clip(jnp.round(sr * (jnp.iinfo(depth).max / 255)), 0, jnp.iinfo(depth).max).astype(depth), finite
+
+
+def _pad(x: jax.Array, margin: int) -> jax.Array:
+    return jnp.pad(x, ((margin, margin), (margin, margin), (0, 0)))
+
+
+def _whole(
+    weights: dict, image: jax.Array, frame: jax.Array, *, halo: int, scale: int, depth: str, dtype: Any, convolve: Any
+) -> tuple[jax.Array, jax.Array]:
+    pixels = _pad(image.astype(jnp.float32) / (257 if image.dtype == jnp.uint16 else 1), halo)
+    state, total = _head(weights["head"], pixels, frame, halo=halo, dtype=dtype)
+    states, totals, count = [state], [total], (frame[2] * frame[3]).astype(jnp.float32)
+    for convolutions, parts in zip(weights["convolutions"], weights["parts"], strict=True):
+        residual = _residual(convolutions, _pad(state, BLOCK_HALO), frame, convolve=convolve)
+        mix_weights = _mix_weights(parts, totals, count, dtype=dtype)
+        state, total = _mix(mix_weights, residual, states, frame)
+        states.append(state)
+        totals.append(total)
+    return _tail(weights["tail"], _pad(state, BLOCK_HALO), pixels, frame, halo=halo, scale=scale, depth=depth)
 
 
 def surround(neighbors: Sequence[Sequence[Any]], *, halo: int, xp: Any) -> Any:
@@ -128,11 +149,12 @@ TailProgram = Callable[[Any, np.ndarray, Frame], tuple[jax.Array, jax.Array]]
 SurroundProgram = Callable[[Sequence[Sequence[jax.Array]]], jax.Array]
 MixWeightsProgram = Callable[[Sequence[jax.Array], jax.Array], jax.Array]
 TotalProgram = Callable[[Sequence[jax.Array]], jax.Array]
+WholeProgram = Callable[[np.ndarray | jax.Array, Frame], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
-    """The tile programs of a network, bound to its weights.
+    """The programs of a network, bound to its weights.
 
     Attributes:
       network: the network.
@@ -148,6 +170,8 @@ class Programs:
       mix_weights_on_device: for each block i, maps (sums over the image of the channels of s_0 to s_i and zeros of the
         padding, number of pixels of the image) to what `mix_weights` returns, but on the device and in float32.
       total: adds the sums of `TILES_AT_ONCE` tiles, each float32 `[n]`.
+      whole: for each dtype of the result, maps (canvas, frame) to what `tail` returns, for the whole canvas
+        `[Hc, Wc, 3]`: the image, in uint8, uint16 or float32, and anything to the right of it and below.
       halo: number of pixels that `head` and `tail` need on each side of a tile.
       device: the device that holds the weights and runs the programs.
     """
@@ -161,6 +185,7 @@ class Programs:
     surround: SurroundProgram
     mix_weights_on_device: Sequence[MixWeightsProgram]
     total: TotalProgram
+    whole: Mapping[str, WholeProgram]
     halo: int
     device: jax.Device
 
@@ -179,7 +204,7 @@ class Programs:
           rows of the padding are zero.
         """
         network, params = self.network, self.folded[f"block_{index:02d}"]
-        weights = _mix_parts(network, params, index, np.float64)
+        weights = _mix_parts(network, params, index, _padded_count(index), np.float64)
         gain = weights["lambda_aux"]
         if "attention" in weights:
             mean = np.einsum("jc,jcd->d", means, weights["kernel"][: index + 1])
@@ -188,10 +213,14 @@ class Programs:
         return jax.device_put(mix.reshape(-1, network.features).astype(network.dtype), self.device)
 
 
-def _mix_parts(network: A2F, params: dict, index: int, dtype: Any) -> dict[str, Any]:
-    # What a block does outside its residual branch: kernel `[k, n, n]` of the projection, its gain and its attention,
-    # and skip `[k, n, n]`, which is λ_x for the newest state.
-    n, count = network.features, index + 1 + -(index + 1) % STATES_AT_ONCE
+def _padded_count(index: int) -> int:
+    return index + 1 + -(index + 1) % STATES_AT_ONCE
+
+
+def _mix_parts(network: A2F, params: dict, index: int, count: int, dtype: Any) -> dict[str, Any]:
+    # What a block does outside its residual branch: kernel `[count, n, n]` of the projection, its gain and its
+    # attention, and skip `[count, n, n]`, which is λ_x for the newest state.
+    n = network.features
     kernel, skip = np.zeros((2, count, n, n), dtype)
     skip[index] = np.eye(n) * np.asarray(params["lambda_x"], dtype)
     weights: dict[str, Any] = {"kernel": kernel, "skip": skip, "lambda_aux": np.zeros((), dtype)}
@@ -264,27 +293,39 @@ def programs_of(network: A2F, folded: Params, device: jax.Device, *, put: Callab
             "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
         }
     )
+
+    def parts(index: int, count: int) -> Any:
+        return put(_mix_parts(network, folded[f"block_{index:02d}"], index, count, np.float32), device)
+
     mix_weights_on_device = compiled(_mix_weights, dtype=dtype)
-    residual = compiled(_residual, convolve=_winograd if network.winograd else _direct)
+    convolve = _winograd if network.winograd else _direct
+    residual = compiled(_residual, convolve=convolve)
     halo = max(network.head_kernel // 2, 1)
+    head = cast(folded["head"])
+    blocks = [convolutions(folded[f"block_{i:02d}"]) for i in range(network.blocks)]
+    everything = {
+        "head": head,
+        "convolutions": blocks,
+        "parts": [parts(i, i + 1) for i in range(network.blocks)],
+        "tail": tail,
+    }
+    whole = functools.partial(compiled, _whole, halo=halo, scale=network.scale, dtype=dtype, convolve=convolve)
     return Programs(
         network=network,
         folded=folded,
-        head=functools.partial(compiled(_head, halo=halo, dtype=dtype), cast(folded["head"])),
-        residual=[functools.partial(residual, convolutions(folded[f"block_{i:02d}"])) for i in range(network.blocks)],
+        head=functools.partial(compiled(_head, halo=halo, dtype=dtype), head),
+        residual=[functools.partial(residual, weights) for weights in blocks],
         mix=compiled(_mix),
         tail={
             depth: functools.partial(compiled(_tail, halo=halo, scale=network.scale, depth=depth), tail)
-            for depth in ("uint8", "uint16", "float32")
+            for depth in DEPTHS
         },
         surround=compiled(surround, halo=BLOCK_HALO, xp=jnp),
         mix_weights_on_device=[
-            functools.partial(
-                mix_weights_on_device, put(_mix_parts(network, folded[f"block_{i:02d}"], i, np.float32), device)
-            )
-            for i in range(network.blocks)
+            functools.partial(mix_weights_on_device, parts(i, _padded_count(i))) for i in range(network.blocks)
         ],
         total=compiled(_total),
+        whole={depth: functools.partial(whole(depth=depth), everything) for depth in DEPTHS},
         halo=halo,
         device=device,
     )

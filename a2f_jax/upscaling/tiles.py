@@ -36,10 +36,14 @@ def _reflected(start: int, count: int, size: int) -> np.ndarray:
     return np.minimum(positions, 2 * size - 1 - positions)
 
 
+def _part(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    rows, columns = _reflected(top, height, image.shape[0]), _reflected(left, width, image.shape[1])
+    return image[rows[:, None], columns]
+
+
 def cut(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     """Returns part of an image, which is reflected beyond its border, as float32 `[height, width, 3]` in 0..255."""
-    rows, columns = _reflected(top, height, image.shape[0]), _reflected(left, width, image.shape[1])
-    pixels = image[rows[:, None], columns].astype(np.float32)
+    pixels = _part(image, top, left, height, width).astype(np.float32)
     if image.dtype == np.uint16:
         pixels /= 257
     return pixels
@@ -112,6 +116,17 @@ def _ahead(results: Iterable[Any], count: int) -> Iterator[Any]:
     yield from queued
 
 
+def _whole(programs: Programs, image: np.ndarray, size: tuple[int, int], depth: str, margin: int) -> np.ndarray:
+    height, width = image.shape[0] + 2 * margin, image.shape[1] + 2 * margin
+    canvas = np.zeros((*size, 3), image.dtype)
+    canvas[:height, :width] = _part(image, -margin, -margin, height, width) if margin else image
+    frame = np.array([0, 0, height, width], np.int32)
+    sr, finite = jax.device_get(programs.whole[depth](*jax.device_put((canvas, frame), programs.device)))
+    require_finite(finite)
+    top, bottom, right = (programs.network.scale * x for x in (margin, height - margin, width - margin))
+    return sr[top:bottom, top:right]
+
+
 def strips(
     programs: Programs,
     image: np.ndarray,
@@ -141,6 +156,10 @@ def strips(
     Raises:
       UserError: the result is not finite.
     """
+    if plan.canvas:
+        yield _whole(programs, image, plan.canvas, depth, margin)
+        progress(1)
+        return
     height, width = image.shape[0] + 2 * margin, image.shape[1] + 2 * margin
     network, side = programs.network, plan.side
     grid = -(-height // side), -(-width // side)
@@ -214,4 +233,6 @@ def strips(
 
 def tile_count(programs: Programs, height: int, width: int, plan: Plan) -> int:
     """Returns the number of tile programs that `strips` runs for an image of `height` × `width` pixels."""
+    if plan.canvas:
+        return 1
     return -(-height // plan.side) * -(-width // plan.side) * (programs.network.blocks + 2)

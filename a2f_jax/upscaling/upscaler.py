@@ -88,7 +88,8 @@ class Upscaler:
 
         Args:
           network: a network without weight normalization, such as `Model.inference_network`. An `A2F` is computed block
-            by block, in tiles. Other networks are computed whole, or in tiles if they do not look at the whole image.
+            by block, in tiles, and on a GPU as a whole if the image is not too large. Other networks are computed
+            whole, or in tiles if they do not look at the whole image.
           folded: its parameters, such as `Model.folded`.
           memory: memory budget in bytes. It covers the device's memory; on a CPU, it covers the whole process. The
             default is three quarters of what is free.
@@ -256,9 +257,9 @@ class Upscaler:
 
     def _describe(self, height: int, width: int, plan: Plan) -> str:
         size = f"{width}×{height}"
-        if self._programs is not None:
+        if self._programs is not None and plan.canvas is None:
             return f"{size} pixels in tiles of {plan.side}×{plan.side}, states in {_PLACES[plan.place]}"
-        if plan.side < max(height, width):
+        if plan.canvas is None and plan.side < max(height, width):
             return f"{size} pixels in overlapping tiles of {plan.side}×{plan.side}"
         return f"{size} pixels at once"
 
@@ -276,9 +277,14 @@ class Upscaler:
                     yield strip
                 return
             except jax.errors.JaxRuntimeError as error:
-                if begun or "RESOURCE_EXHAUSTED" not in str(error) or plan.side // 2 < SMALLEST_TILE:
+                if begun or "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                if plan.canvas is None and plan.side // 2 < SMALLEST_TILE:
                     raise
                 if self._programs is None and self._windows.whole_only:
                     raise
-            plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
+            if plan.canvas:
+                plan = Plan(plan.side)
+            else:
+                plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
             say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")

@@ -9,7 +9,7 @@ import pytest
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import build
 from a2f_jax.upscaling import plan
-from a2f_jax.upscaling.plan import RUNTIME, make_plan, parse_bytes, state_bytes, working_bytes
+from a2f_jax.upscaling.plan import RUNTIME, canvas_bytes, make_plan, parse_bytes, state_bytes, working_bytes
 
 NETWORK = build("a2f-sd", 2)
 
@@ -51,6 +51,30 @@ def test_states_of_a_photograph_under_1_gb():
     """9 states of 16 channels in float32: 13 GB."""
     assert state_bytes(NETWORK, 4000, 6000, 64) == pytest.approx(24e6 * 9 * 16 * 4, rel=0.02)
     assert make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu", reserved=72_000_000).place == "disk"
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas"),
+    [
+        ((1, 1), (64, 64)),
+        ((64, 65), (64, 96)),
+        ((180, 320), (192, 384)),
+        ((540, 960), (768, 1024)),
+        ((2048, 1537), (2048, 2048)),
+        ((64, 2049), None),
+    ],
+)
+def test_a_gpu_computes_images_as_a_whole_unless_they_are_large(size, canvas):
+    memory = 80 << 30
+    assert make_plan(NETWORK, *size, memory=memory, platform="gpu").canvas == canvas
+    assert make_plan(NETWORK, *size, memory=memory, platform="gpu", side=64).canvas is None  # tiles are wanted
+    assert make_plan(NETWORK, *size, memory=memory, platform="cpu").canvas is None
+
+
+def test_a_gpu_with_little_memory_computes_tiles():
+    needed = canvas_bytes(NETWORK, 768, 1024)
+    assert make_plan(NETWORK, 540, 960, memory=needed, platform="gpu").canvas == (768, 1024)
+    assert make_plan(NETWORK, 540, 960, memory=needed - 1, platform="gpu").canvas is None
 
 
 def test_the_tile_size_can_be_chosen():

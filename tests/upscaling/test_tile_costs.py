@@ -8,6 +8,7 @@ from jax.sharding import SingleDeviceSharding
 from a2f_jax.hardware import OutOfMemory, compile_costs, compile_only_devices, parse_target
 from a2f_jax.models.a2f import A2F, fold_weight_norm
 from a2f_jax.upscaling import tile_costs as module
+from a2f_jax.upscaling.plan import canvas_bytes
 from a2f_jax.upscaling.programs import STATES_AT_ONCE, TILES_AT_ONCE, programs_of
 from a2f_jax.upscaling.tile_costs import largest_tile, tile_costs
 
@@ -47,6 +48,21 @@ def test_what_an_accelerator_computes_between_blocks_is_compiled_for_it(model, d
     weights = compile_costs(program.func, *program.args, [sums] * STATES_AT_ONCE, abstract(np.float32(0)))
     assert not total.host_transfers and not weights.host_transfers
     assert weights.peak_memory > STATES_AT_ONCE * 8 * 8 * 4
+
+
+def test_a_program_for_whole_images_takes_less_memory_than_planned(model):
+    """A GPU of 80 GB may compute images of 2048×2048 pixels."""
+    (device,) = compile_only_devices(parse_target("h100"))
+    place = SingleDeviceSharding(device)
+
+    def abstract(tree, _=None):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=place), tree)
+
+    program = programs_of(*model, device, put=abstract).whole["uint8"]
+    arguments = abstract((np.zeros((192, 384, 3), np.uint8), np.zeros(4, np.int32)))
+    costs = compile_costs(program.func, *program.args, *arguments)
+    assert not costs.host_transfers
+    assert 0.5 < costs.peak_memory / canvas_bytes(model[0], 192, 384) < 1
 
 
 def test_a_cpu_takes_less_arithmetic_because_of_winograd(model):

@@ -93,21 +93,37 @@ def test_only_accelerators_that_hold_the_states_queue_programs(programs, monkeyp
             _tiled(chosen, image, Plan(16, place))
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (31, 29), (42, 58)])
+@pytest.mark.parametrize("margin", [0, 3])
+@pytest.mark.parametrize(("depth", "atol"), [("float32", 1e-3), ("uint8", 1), ("uint16", 1)])
+def test_a_canvas_gives_what_tiles_give(programs, size, margin, depth, atol):
+    done, image = [], _image(*size, np.uint16 if depth == "uint16" else np.uint8)
+    want = _tiled(programs, image, Plan(16), depth, margin=margin)
+    plan = Plan(16, canvas=(48, 64))
+    have = _tiled(programs, image, plan, depth, done.append, margin=margin)
+    assert have.dtype == want.dtype
+    np.testing.assert_allclose(have.astype(float), want, rtol=0, atol=atol)
+    assert sum(done) == tile_count(programs, *size, plan) == 1
+
+
+def test_damaged_weights_are_told_with_a_canvas(model):
+    params = jax.tree.map(np.array, model.params)
+    params["block_01"]["expand"]["bias"][:] = np.nan
+    with pytest.raises(UserError, match="is not finite"):
+        _tiled(_programs(Model.from_params(params)), _image(20, 20), Plan(16, canvas=(32, 32)))
+
+
+@pytest.mark.parametrize("options", [{"ahead": False}, {"ahead": True}, {"canvas": (32, 32)}], ids=str)
 @pytest.mark.parametrize(
-    "options",
+    "variation",
     [{"auxiliary": False}, {"attention": False}, {"head_kernel": 1}, {"head_kernel": 5}, {"head_kernel": 7}],
     ids=str,
 )
-def test_every_variation_of_the_network_is_tiled_exactly(random_params, options, ahead):
-    model = Model.from_params(random_params(A2F(scale=3, features=8, blocks=2, **options)))
-    image = _image(19, 21)
-    np.testing.assert_allclose(
-        _tiled(_programs(model), image, Plan(16), ahead=ahead),
-        _whole(model, image),
-        rtol=0,
-        atol=1e-3,
-    )
+def test_every_variation_of_the_network_is_tiled_exactly(random_params, variation, options):
+    model = Model.from_params(random_params(A2F(scale=3, features=8, blocks=2, **variation)))
+    image, ahead = _image(19, 21), options.get("ahead")
+    have = _tiled(_programs(model), image, Plan(16, canvas=options.get("canvas")), ahead=ahead)
+    np.testing.assert_allclose(have, _whole(model, image), rtol=0, atol=1e-3)
 
 
 def test_attention_sees_the_whole_image(model, programs):
@@ -138,6 +154,17 @@ def test_results_are_rounded_and_clipped(programs):
         result = _tiled(programs, image, Plan(16), depth)
         assert result.dtype == depth
         np.testing.assert_allclose(result, np.clip(exact * (levels / 255), 0, levels), rtol=0, atol=0.51)
+
+
+def test_one_program_serves_all_images_of_a_canvas(random_params, compilations):
+    programs = _programs(Model.from_params(random_params(A2F(scale=2, features=6, blocks=1))))
+    run = functools.partial(_tiled, programs, plan=Plan(16, canvas=(32, 48)))
+    with compilations() as first:
+        run(_image(20, 40))
+    with compilations() as later:
+        run(_image(32, 48))
+        run(_image(7, 1))
+    assert first and not later
 
 
 def test_16_bit_input_has_no_bottleneck_of_8_bits(programs):

@@ -8,7 +8,7 @@ import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F
-from a2f_jax.upscaling import tiles, upscaler
+from a2f_jax.upscaling import plan, tiles, upscaler
 
 
 def _image(height=18, width=21):
@@ -42,6 +42,21 @@ def test_smaller_tiles_are_tried_when_memory_runs_out(model, monkeypatch, capsys
     np.testing.assert_array_equal(model.upscaler(tile=128).upscale(_image()), want)
     assert tried == [(128, "device"), (64, "host"), (32, "host")]
     assert "trying again with tiles of 32×32 pixels" in capsys.readouterr().err
+
+
+def test_tiles_are_tried_when_memory_runs_out_for_the_whole_image(model, monkeypatch, capsys):
+    real, want = tiles._whole, model.upscale(_image())
+    monkeypatch.setitem(plan._LARGEST_CANVAS, "cpu", 2048)
+    whole = []
+
+    def exhausted(*args):
+        whole.append(real(*args))
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
+
+    monkeypatch.setattr(tiles, "_whole", exhausted)
+    np.testing.assert_array_equal(model.upscale(_image()), want)
+    assert "trying again with tiles of 64×64 pixels" in capsys.readouterr().err
+    np.testing.assert_allclose(whole[0].astype(int), want, atol=1)
 
 
 def test_other_device_errors_are_raised(model, monkeypatch):
