@@ -3,6 +3,7 @@
 import collections
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from a2f_jax.data.sources import AnyPath, Source, image_files, stem
@@ -35,8 +36,12 @@ def _parse(name: str) -> _Stem:
     return _Stem(base, kind, scale)
 
 
-def _of_scale(files: dict[str, AnyPath], scale: int) -> dict[str, AnyPath]:
-    return {name: file for name, file in files.items() if _parse(name).scale in (None, scale)}
+def _of_scale(files: dict[str, AnyPath], scale: int, equal: Iterable[str] = ()) -> dict[str, AnyPath]:
+    # Files whose names end in no other scale, or equal one of the given names: then the end belongs to the name.
+    stems = {stem(name).lower() for name in equal}
+    return {
+        name: file for name, file in files.items() if _parse(name).scale in (None, scale) or stem(name).lower() in stems
+    }
 
 
 def _match(hr: dict[str, AnyPath], lr: dict[str, AnyPath], scale: int, hr_place: str, lr_place: str) -> list[Source]:
@@ -90,14 +95,16 @@ def pairs_in_one_folder(folder: pathlib.Path, scale: int) -> list[Source]:
     parsed = {name: _parse(name) for name in files}
     stems = {stem(name).lower() for name in files}
     names = {name: p.base for name, p in parsed.items() if p.kind in ("hr", "gt")}
-    if names:
+    if is_marked := bool(names):
         lr = {name: files[name] for name, p in parsed.items() if p.kind == "lr"}
     else:
         lr = {n: files[n] for n, p in parsed.items() if p.base != stem(n) and p.base.lower() in stems}
         names = {name: stem(name) for name in files if name not in lr}
         if only_lr := [name for name in names if parsed[name].kind == "lr"]:
             raise UserError(f"{folder} has no HR image for {shorten(only_lr)}: add or remove the images")
-    hr, lr = _of_scale({name: files[name] for name in names}, scale), _of_scale(lr, scale)
+    hr, lr = {name: files[name] for name in names}, _of_scale(lr, scale)
+    if is_marked:
+        hr = _of_scale(hr, scale)  # without a mark, x2 at the end of a name is part of it
     pairs = _match(hr, lr, scale, str(folder), str(folder)) if hr and lr else [Source("", f) for f in hr.values()]
     return [pair._replace(name=names[pair.hr.name]) for pair in pairs]
 
@@ -211,7 +218,7 @@ def pairs_in_folders(folder: pathlib.Path, scale: int, *, flat: bool = False) ->
     hr = image_files(hr_folder)
     lr = image_files(lr_folder) if lr_folder else {}
     if lr_folder and _scale_of(lr_folder.relative_to(folder).as_posix()) is None:
-        lr = _of_scale(lr, scale)  # of images for several scales in one folder
+        lr = _of_scale(lr, scale, hr)  # of images for several scales in one folder
     if not lr:
         return [Source(stem(name), file) for name, file in hr.items()]
     return _match(hr, lr, scale, str(hr_folder), str(lr_folder))
@@ -224,7 +231,9 @@ def _marked(files: dict[str, AnyPath], kinds: tuple[str, ...]) -> dict[str, AnyP
     return chosen or {name: file for name, file in files.items() if kind[name] is None}
 
 
-def _of_scale_in(folder: pathlib.Path, scale: int, kind: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, AnyPath]]:
+def _of_scale_in(
+    folder: pathlib.Path, scale: int, kind: str, kinds: tuple[str, ...], hr: Iterable[str] = ()
+) -> tuple[str, dict[str, AnyPath]]:
     """Returns the path and the images of the folder for a scale inside a folder, or else those of the folder itself."""
     inside = [f for f in sorted(folder.rglob("*")) if f.is_dir() and not f.name.startswith(".") and image_files(f)]
     own = {f.relative_to(folder).as_posix(): f for f in inside if _scale_of(f.relative_to(folder).as_posix()) == scale}
@@ -232,9 +241,8 @@ def _of_scale_in(folder: pathlib.Path, scale: int, kind: str, kinds: tuple[str, 
     found = image_files(place)
     files = _marked(found, kinds)
     if place == folder:  # names end in a scale if they are marked, or if LR images for several scales are together
-        parsed = {name: _parse(name) for name in files}
-        of_any = {name for name, p in parsed.items() if p.scale is None or (kind == "HR" and p.kind is None)}
-        files = {name: file for name, file in files.items() if name in of_any or parsed[name].scale == scale}
+        unmarked = [name for name in files if _parse(name).kind is None] if kind == "HR" else hr
+        files = _of_scale(files, scale, unmarked)
     if not files:
         contents = shorten(list(found) or [f.relative_to(folder).as_posix() for f in inside], most=3) or "nothing"
         raise UserError(
@@ -269,7 +277,7 @@ def pairs_in_two_folders(hr_folder: pathlib.Path, lr_folder: pathlib.Path, scale
             raise UserError(f"{lr_folder} has no LR images for ×{scale}: pass their folder", parameter="lr_source")
         return pairs
     hr_place, hr = _of_scale_in(hr_folder, scale, "HR", ("hr", "gt"))
-    lr_place, lr = _of_scale_in(lr_folder, scale, "LR", ("lr",))
+    lr_place, lr = _of_scale_in(lr_folder, scale, "LR", ("lr",), hr)
     pairs = _match(hr, lr, scale, hr_place, lr_place)
     parsed = [_parse(pair.hr.name) for pair in pairs]
     return [pair._replace(name=p.base) if p.kind else pair for pair, p in zip(pairs, parsed, strict=True)]

@@ -51,6 +51,10 @@ def _lr_sides(side: int, scale: int) -> set[int]:
     return {side // scale, -(-side // scale), side // 12 * 12 // scale}
 
 
+class TooSmallError(UserError):
+    """An image is too small for a dataset."""
+
+
 class Source(NamedTuple):
     """The files that a pair is read from.
 
@@ -91,7 +95,8 @@ class Source(NamedTuple):
             hr = matlab_bicubic(hr, self.factor)
         height, width = (side // scale for side in hr.shape[:2])
         if not (height and width):
-            raise UserError(f"{self.hr} is too small to be the HR image of a ×{scale} pair: remove it")
+            error = UserError if self.factor == 1 else TooSmallError  # of a copy, the photograph is not at fault
+            raise error(f"{self.hr} is too small to be the HR image of a ×{scale} pair: remove it")
         if self.lr is None:
             hr = hr[: height * scale, : width * scale]
             return Pair(self.name, matlab_bicubic(hr, 1 / scale), hr)

@@ -15,7 +15,7 @@ from a2f_jax.data.discovery import has_own_splits
 from a2f_jax.data.holdout import held_out
 from a2f_jax.data.locations import VERSION, Assignment, recorded_assignment, save_assignment
 from a2f_jax.data.parallel import in_order
-from a2f_jax.data.sources import Source, Splits, fingerprint
+from a2f_jax.data.sources import Source, Splits, TooSmallError, fingerprint
 from a2f_jax.errors import UserError, count_of
 from a2f_jax.files import require_space
 from a2f_jax.progress import progress_bar, say
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 Example = dict[str, str]
-
-
-class _TooSmallError(UserError):
-    pass
 
 
 def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> Example | UserError:
@@ -44,7 +40,7 @@ def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> 
         with Image.open(files["lr"]) as lr:
             width, height = lr.size
         if min(width, height) < min_size:
-            raise _TooSmallError(
+            raise TooSmallError(
                 f"{source.hr} is too small: its LR image has {width}×{height} pixels, and training requires at least "
                 f"{min_size}×{min_size}"
             )
@@ -163,7 +159,7 @@ def _encode_copies(
             results.append(result)
             bar.update()
     for result in results:
-        if isinstance(result, UserError) and not isinstance(result, _TooSmallError):
+        if isinstance(result, UserError) and not isinstance(result, TooSmallError):
             raise result  # its photograph could be read before
     examples = [result for result in results if not isinstance(result, UserError)]
     if len(examples) < len(copies):

@@ -166,7 +166,7 @@ def _decode_png(file: BinaryIO, name: str, limit: int) -> _Decoded:
     exif = read_exif(png.exif or b"")
     return _Decoded(
         samples=samples,
-        orientation=orientation_of(exif),
+        orientation=orientation_of(exif, png.xmp),
         icc_profile=png.icc_profile,
         exif=exif,
         xmp=png.xmp,
@@ -198,7 +198,7 @@ def _decode_jpeg(file: BinaryIO, name: str, limit: int) -> _Decoded:
     exif = read_exif(jpeg.exif or b"")
     return _Decoded(
         samples=samples,
-        orientation=orientation_of(exif),
+        orientation=orientation_of(exif, jpeg.xmp),
         icc_profile=profile,
         exif=exif,
         xmp=jpeg.xmp,
@@ -264,7 +264,7 @@ def _decode_unusual_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
             exif[tag] = value
     return _Decoded(
         samples=samples,
-        orientation=orientation_of(exif),
+        orientation=orientation_of(exif, tags.get(_XMP)),
         icc_profile=tags.get(_ICC_PROFILE),
         exif=exif,
         xmp=tags.get(_XMP),
@@ -288,7 +288,7 @@ def _decode_other(file: BinaryIO, format_name: str, name: str, limit: int) -> _D
     return _Decoded(
         samples=samples,
         # The decoder of JPEG XL applies the orientation of the codestream, which takes precedence over EXIF.
-        orientation=1 if format_name == "JXL" else orientation_of(exif),
+        orientation=1 if format_name == "JXL" else orientation_of(exif, info.get("xmp")),
         icc_profile=info.get("icc_profile"),
         exif=exif,
         xmp=info.get("xmp"),

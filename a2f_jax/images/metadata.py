@@ -72,9 +72,16 @@ def read_exif(block: bytes) -> Image.Exif:
     return exif
 
 
-def orientation_of(exif: Image.Exif) -> int:
-    """Returns the EXIF orientation, 1..8; 1 (upright) if it is missing or invalid."""
+def orientation_of(exif: Image.Exif, xmp: Any = None) -> int:
+    """Returns the orientation of an image, 1..8; 1 (upright) if it is missing or invalid.
+
+    Args:
+      exif: the EXIF tags, which take precedence.
+      xmp: the XMP packet, or None.
+    """
     value = _value(exif, _ORIENTATION)
+    if value is None and isinstance(xmp, bytes) and (match := _XMP_ORIENTATION.search(xmp)):
+        value = int(match[0].removeprefix(match[1]))
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

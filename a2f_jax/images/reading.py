@@ -8,7 +8,7 @@ import zipfile
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from a2f_jax.errors import UserError
 from a2f_jax.files import check_regular
@@ -130,8 +130,9 @@ def read_size(
                     1 if format_name == "JPEG" else getattr(image, "n_frames", 1),
                 )
                 width, height = image.size
-                # Pillow applies the orientation of these itself.
-                if upright and format_name not in ("TIFF", "JXL") and orientation_of(image.getexif()) in (5, 6, 7, 8):
+                # Pillow turns JPEG XL, and the size of a TIFF if the orientation is in a tag of the file.
+                turned = format_name == "JXL" or ExifTags.Base.Orientation in getattr(image, "tag_v2", ())
+                if upright and not turned and orientation_of(image.getexif()) in (5, 6, 7, 8):
                     width, height = height, width
                 return str(format_name), height, width
     except Exception:  # let `read_picture` report the error, or read the file in another way

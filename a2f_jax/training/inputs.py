@@ -18,7 +18,7 @@ from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import degradation_of, naming_setting
 from a2f_jax.training.spmd import Resident
 from a2f_jax.training.step import Batch
-from a2f_jax.training.validation import center_crop
+from a2f_jax.training.validation import center_crop, check_size
 
 
 def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tuple[np.ndarray, np.ndarray]]]:
@@ -33,7 +33,8 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
       by `center_crop`. If the config has a degradation, each LR image is made of its HR image by a fixed one.
 
     Raises:
-      UserError: the dataset is not prepared, has no validation images, or has an image smaller than a patch.
+      UserError: the dataset is not prepared, has no validation images or one that is too small to be measured, or has
+        an image smaller than a patch.
     """
     index, count = jax.process_index(), jax.process_count()
     degradation = degradation_of(config)
@@ -46,6 +47,8 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
             held_out, cache = _open_splits(config, scale)
         chosen = range(min(len(held_out), config.validation_images))[index::count]
         images = [center_crop(held_out[i], scale) for i in chosen]
+        for i, (_, hr) in zip(chosen, images, strict=True):
+            check_size(f"{config.data.name}, held-out image {held_out[i].name}", hr, scale)
         if degradation:
             images = [(_degraded(hr, degradation, scale, i), hr) for i, (_, hr) in zip(chosen, images, strict=True)]
         patches = Patches(

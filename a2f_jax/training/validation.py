@@ -29,6 +29,23 @@ def center_crop(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return lr, pair.hr[top : top + height, left : left + width]
 
 
+def check_size(name: str, hr: np.ndarray, scale: int) -> None:
+    """Checks that an image can be measured.
+
+    Args:
+      name: the name of the image, for the error.
+      hr: uint8 `[H, W, 3]`.
+      scale: the scale of the pairs.
+
+    Raises:
+      UserError: it is too small.
+    """
+    try:
+        psnr_y(hr, hr, scale)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
 class WholeImages:
     """A dataset to validate on as a whole, such as a benchmark set, without cropping; decoded anew each time.
 
@@ -53,10 +70,7 @@ class WholeImages:
             raise UserError(f"{name} contains no images")
         self._indices = range(len(self._pairs))[process_index::process_count]
         for pair in (self._pairs[i] for i in self._indices):
-            try:
-                psnr_y(pair.hr, pair.hr, scale)  # fails if it is too small
-            except ValueError as error:
-                raise UserError(f"{name}, image {pair.name}: {error}") from error
+            check_size(f"{name}, image {pair.name}", pair.hr, scale)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return ((pair.lr, pair.hr) for pair in (self._pairs[i] for i in self._indices))

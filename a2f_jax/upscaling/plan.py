@@ -137,7 +137,7 @@ def working_bytes(network: A2F, width: int, side: int, platform: str) -> int:
 
 
 def _canvas_side(size: int) -> int:
-    # 64, 96, 128, 192, 256, 384, …: few programs, for at most a third more rows or columns than the image has.
+    # 64, 96, 128, 192, 256, 384, …: few programs, with at most half as many rows or columns again as the image.
     power = 64
     while power < size:
         power *= 2

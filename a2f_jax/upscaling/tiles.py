@@ -157,8 +157,9 @@ def strips(
       UserError: the result is not finite.
     """
     if plan.canvas:
-        yield _whole(programs, image, plan.canvas, depth, margin)
+        whole = _whole(programs, image, plan.canvas, depth, margin)
         progress(1)
+        yield whole
         return
     height, width = image.shape[0] + 2 * margin, image.shape[1] + 2 * margin
     network, side = programs.network, plan.side

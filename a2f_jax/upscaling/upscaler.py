@@ -1,5 +1,6 @@
 """The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
@@ -195,7 +196,8 @@ class Upscaler:
         total = np.zeros((self.scale * height, self.scale * width, 3), np.float32)
         for flip in _FLIPS:
             row, view = 0, _flip(total, *flip)
-            for strip in self._one(_flip(image, *flip), "float32", plan, progress):
+            turned = dataclasses.replace(plan, canvas=plan.canvas[::-1]) if plan.canvas and flip[0] else plan
+            for strip in self._one(_flip(image, *flip), "float32", turned, progress):
                 view[row : row + len(strip)] += strip
                 row += len(strip)
         for row in range(0, len(total), _ROWS):

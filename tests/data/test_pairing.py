@@ -55,6 +55,21 @@ def test_the_folder_of_the_scale_is_used(files):
         assert _matches(sources, folder) == {"HR/a.png": f"LR_bicubic/X{scale}/ax{scale}.png"}
 
 
+def test_a_digit_after_an_x_belongs_to_the_name_of_an_hr_image_without_a_mark(files):
+    folder = files("fox3.png", "box2.png", "cat.png")
+    for scale in (2, 3, 4):
+        names = [source.hr.name for source in pairs_in_one_folder(folder, scale)]
+        assert sorted(names) == ["box2.png", "cat.png", "fox3.png"]
+
+
+def test_equal_names_belong_together_even_if_they_end_like_a_scale(files):
+    names = ["box2", "fox3", "cat"]
+    folder = files(*(f"{kind}/{name}.png" for kind in ("HR", "LR") for name in names))
+    want = {f"HR/{name}.png": f"LR/{name}.png" for name in names}
+    assert _matches(pairs_in_folders(folder, 4), folder) == want
+    assert _matches(pairs_in_two_folders(folder / "HR", folder / "LR", 4), folder) == want
+
+
 def test_one_folder_may_hold_lr_images_for_several_scales(files):
     folder = files("HR/a.png", "LR/ax2.png", "LR/ax4.png")
     assert _matches(pairs_in_folders(folder, 4), folder) == {"HR/a.png": "LR/ax4.png"}

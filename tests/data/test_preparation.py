@@ -69,6 +69,12 @@ def test_downscaled_copies_of_photographs_are_only_trained_on(photos, data_dir, 
     assert {pair.name for pair in open_pairs("photos", scale=3, split="validation", data_dir=data_dir)} == held_out
 
 
+def test_copies_that_shrink_to_nothing_are_left_out_like_other_small_ones(photos, data_dir, capfd):
+    arguments = {"scale": 4, "data_dir": data_dir, "source": photos, "validation": 3, "min_size": 4}
+    prepare("photos", **arguments, downscale=[0.01])
+    assert "too small: 7 of 7 downscaled copies" in capfd.readouterr().err
+
+
 def test_a_photograph_that_can_no_longer_be_read_is_not_told_as_too_small(photos, data_dir, monkeypatch):
     read = Source.read
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
@@ -150,6 +151,30 @@ def test_xmp_orientation_is_set_to_upright():
     picture = read_picture(buffer.getvalue())
     assert picture.pixels.shape == (12, 9, 3)
     assert picture.xmp == xmp.replace(b'"6"', b'"1"')
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 9])
+def test_the_orientation_in_xmp_counts_if_exif_has_none(pixels, format_name, orientation):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>' % orientation
+    options = {"JPEG": {"xmp": xmp, "quality": 95}, "WEBP": {"xmp": xmp, "lossless": True}, "PNG": {}, "TIFF": {}}
+    options["PNG"]["pnginfo"] = PngInfo()
+    options["PNG"]["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    options["TIFF"]["tiffinfo"] = {700: xmp}
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format_name, **options[format_name])
+    picture = read_picture(buffer.getvalue())
+    with Image.open(buffer) as image:
+        want = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_array_equal(picture.pixels, want)
+    assert picture.pixels.shape[:2] == ((13, 9) if orientation == 6 else (9, 13))
+    assert read_size(buffer.getvalue())[1:] == picture.pixels.shape[:2]
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    if format_name == "JPEG":
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", exif=exif, **options["JPEG"])
+        assert read_picture(buffer.getvalue()).pixels.shape == (9, 13, 3)
 
 
 def test_16_bit_samples_are_inverted_where_white_is_zero():

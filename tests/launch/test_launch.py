@@ -3,7 +3,9 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
+import time
 
 import pytest
 import yaml
@@ -105,6 +107,32 @@ def run_on_a_pod(folder, codes, state, requests=(), config="configs/a2f.py:sd_x4
 )
 def test_a_pod_requests_another_slice_only_after_a_preemption(tmp_path, codes, state, code, slices):
     assert run_on_a_pod(tmp_path, codes, state) == (code, slices)
+
+
+def test_a_slice_is_deleted_when_its_user_stops_the_script(tmp_path):
+    program = tmp_path / "gcloud"
+    program.write_text(f'#!/usr/bin/env bash\necho "$*" >> "{tmp_path}/calls"\n')  # a request that is never granted
+    program.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ZONE": "z", "TYPE": "t", "PACKAGE": "p"}
+    command = ["bash", LAUNCH / "tpu_pod.sh", "configs/a2f.py:sd_x4", "gs://runs/sd_x4"]
+    with subprocess.Popen(command, env={**env, "POLL": "0.1"}, stderr=subprocess.DEVNULL) as process:
+        calls, end = tmp_path / "calls", time.monotonic() + 60
+        while not calls.exists() or " describe " not in calls.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert " delete a2f " in calls.read_text().splitlines()[-1]
+
+
+def test_a_refused_request_ends_with_2(tmp_path):
+    (tmp_path / "gcloud").write_text("#!/usr/bin/env bash\nexit 1\n")
+    (tmp_path / "gcloud").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ZONE": "z", "TYPE": "t", "PACKAGE": "p"}
+    command = ["bash", LAUNCH / "tpu_pod.sh", "configs/a2f.py:sd_x4", "gs://runs/sd_x4"]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "was refused" in done.stderr
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (PREEMPTED, True)])

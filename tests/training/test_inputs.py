@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from a2f_jax.data import prepare
 from a2f_jax.errors import UserError
+from a2f_jax.images import write_rgb
 from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
 
 
@@ -29,6 +31,16 @@ def test_devices_that_hold_the_images_crop_the_patches_of_the_host(config, chang
     for key, images in on_host.items():
         np.testing.assert_array_equal(on_device[key], images)
     assert np.array_equal(on_host["hr"], plain["hr"]) == (not changes)
+
+
+def test_a_held_out_image_that_is_too_small_to_be_measured_is_refused_before_the_run(config, tmp_path):
+    photographs = np.random.default_rng(0).integers(0, 256, (6, 14, 14, 3), np.uint8)
+    for i, photograph in enumerate(photographs):
+        write_rgb(tmp_path / f"photos/{i}.png", photograph)
+    prepare("photos", scale=2, data_dir=str(tmp_path / "data"), source=tmp_path / "photos", validation=2, min_size=4)
+    config.data.name, config.data.dir, config.data.patch_size = "photos", str(tmp_path / "data"), 4
+    with pytest.raises(UserError, match=r"photos, held-out image \d.png: the image of 14×14 is too small"):
+        open_training_data(config, 2)
 
 
 def test_batches_that_do_not_fit_in_memory_are_refused_with_the_settings_to_reduce():

@@ -10,6 +10,7 @@ from PIL import Image
 import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.images.decoding import Picture
+from a2f_jax.upscaling import plan
 from a2f_jax.upscaling.enlarge import enlarge, enlargement_of, steps
 from a2f_jax.upscaling.plan import RUNTIME, working_bytes
 
@@ -169,3 +170,12 @@ def test_too_little_memory_for_a_later_pass_is_refused_before_the_work(model):
 def test_requests_that_do_not_enlarge_are_refused(target):
     with pytest.raises(UserError, match="already has the requested size"):
         enlargement_of(Picture(_noise(16, 20, 3)), 2, target, True)
+
+
+@pytest.mark.parametrize("target", [None, 3])
+def test_images_with_alpha_are_computed_as_a_whole_like_in_tiles(model, monkeypatch, target):
+    upscaler, picture = model.upscaler(), Picture(_noise(40, 30, 3), _noise(40, 30))
+    want = _enlarged(upscaler, picture, target)
+    monkeypatch.setitem(plan._LARGEST_CANVAS, "cpu", 2048)
+    assert upscaler.plan(40, 30).canvas
+    np.testing.assert_allclose(_enlarged(upscaler, picture, target).astype(int), want, atol=1)

@@ -27,6 +27,20 @@ def test_the_ensemble_is_the_mean_over_8_transforms(model):
     np.testing.assert_allclose(have, np.mean(results, 0), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize("edge", ["zero", "reflect"])
+@pytest.mark.parametrize("size", [(40, 90), (90, 40)])
+def test_images_computed_as_a_whole_equal_those_of_tiles(model, monkeypatch, size, ensemble, edge):
+    image, done = _image(*size), []
+    want = model.upscaler(ensemble=ensemble, edge=edge).upscale(image)
+    monkeypatch.setitem(plan._LARGEST_CANVAS, "cpu", 2048)
+    whole = model.upscaler(ensemble=ensemble, edge=edge)
+    chosen = whole.plan(*size)
+    assert chosen.canvas and chosen.canvas[0] != chosen.canvas[1]
+    np.testing.assert_allclose(whole.upscale(image, progress=done.append).astype(int), want, atol=1)
+    assert sum(done) == whole.steps(*size, chosen) == (8 if ensemble else 1)
+
+
 def test_smaller_tiles_are_tried_when_memory_runs_out(model, monkeypatch, capsys):
     tried, real = [], tiles.strips
 
