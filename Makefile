@@ -6,6 +6,14 @@ PYTHON ?= python3
 PYTHON_OLDEST ?= python$(firstword $(PYTHONS))
 PYTHON_NEWEST ?= python$(lastword $(PYTHONS))
 BIN := .venv/bin
+ifneq ($(wildcard $(BIN)/python),)
+ifeq ($(filter clean,$(MAKECMDGOALS))$(filter file,$(origin PYTHON)),)
+version_of = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifneq ($(call version_of,$(PYTHON)),$(call version_of,$(BIN)/python))
+$(error .venv is of Python $(call version_of,$(BIN)/python), not of $(PYTHON): run make clean first)
+endif
+endif
+endif
 OUT := quickstart
 # setuptools warns about every editable installation.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet

@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import jax
@@ -35,6 +35,10 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata must be strings, as safetensors files store them: not {key!r}: {value!r}")
+        try:
+            (key + value).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"metadata must be valid Unicode: not {key!r}: {value!r}") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, because arrays are not hashable
@@ -313,6 +317,17 @@ def load_labeled(weights: Sequence[str | os.PathLike[str]], scale: int | None = 
     return {label: load(path, scale) for label, path in zip(labels, weights, strict=True)}
 
 
+def load_labeled_of_any_scale(weights: Sequence[str | os.PathLike[str]]) -> dict[str, Model]:
+    """Loads models of several scales as `load_labeled` does, for commands that cannot be told the scale of one."""
+    try:
+        return load_labeled(weights)
+    except UserError as error:
+        if error.parameter != "scale":
+            raise
+        remedy = "with a2f convert FILE FILE.safetensors --scale SCALE, and use the result"
+        raise UserError(f"{error}, {remedy}") from error
+
+
 def refuse_name(model: Any) -> None:
     """Checks that what has been passed as a model is not the name or the path of its weights.
 
@@ -334,7 +349,7 @@ def check_model(model: Any) -> None:
         raise TypeError(f"expected a model, as a2f_jax.load returns it, got {type(model).__name__}")
 
 
-def average(models: Sequence[Model]) -> Model:
+def average(models: Iterable[Model]) -> Model:
     """Averages the weights of several models of the same network, each with the same weight.
 
     The average of late checkpoints of a run, or of runs fine-tuned from the same weights, is often better than each of
@@ -351,9 +366,10 @@ def average(models: Sequence[Model]) -> Model:
       TypeError: one of them is not a `Model`.
       UserError: there are fewer than two models, their networks or scales differ, or two have the same weights.
     """
-    for model in models:
+    labeled = {f"model {i}": model for i, model in enumerate(models)}
+    for model in labeled.values():
         check_model(model)
-    return average_labeled({f"model {i}": model for i, model in enumerate(models)})
+    return average_labeled(labeled)
 
 
 # Of one model, which are not true of an average.
@@ -392,9 +408,15 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
 
     Raises:
       TypeError: `model` is not a `Model`, or the metadata are not strings.
+      ValueError: the metadata are not valid Unicode, or the network is an A2F without weight normalization.
       UserError: the file has another suffix or cannot be written.
     """
     check_model(model)
+    if isinstance(model.network, A2F) and not model.network.weight_norm:
+        raise ValueError(
+            "the weights are folded, and files have those of training: save the model that `inference_network` and "
+            "`folded` are from"
+        )
     _check_metadata(metadata or {})
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
     if model.variant in PEERS:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from typing import Any
 
+from command import A2F, CONFIGS
 from pages import write_between
 
 from a2f_jax.hardware import parse_target, roofline_seconds
@@ -31,9 +32,9 @@ def compiled(variant: str, devices: str, dtype: str, patches: int) -> dict[str, 
     batch = patches * parse_target(devices).device_count
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "figures.json")
-        run = f"configs/a2f.py:{variant.removeprefix('a2f-')}_x4"
+        run = f"{CONFIGS}/a2f.py:{variant.removeprefix('a2f-')}_x4"
         options = [f"--config.batch_size={batch}", f"--config.model.dtype={dtype}", "--compile-for", devices]
-        command = ["a2f", "train", "--config", run, "--json", str(file), *options]
+        command = [*A2F, "train", "--config", run, "--json", str(file), *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not file.exists():
             raise SystemExit(done.stderr)

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from command import A2F, CONFIGS
 from pages import write_between
 
 from a2f_jax import UserError, load, open_pairs
@@ -290,20 +291,8 @@ def train(args: argparse.Namespace, size: Size, steps: int, seconds: float) -> i
         f"--config.optimizer.warmup={min(200, steps // 10)}",
         *size.settings,
     ]
-    config = HERE.parent / "configs/a2f.py:sd_x4,recipe=long"
-    # As `a2f`, which need not be on the path.
-    program = "import sys; from a2f_jax.cli import main; sys.exit(main())"
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        "train",
-        "--config",
-        str(config),
-        "--workdir",
-        str(args.output / "run"),
-        *settings,
-    ]
+    config = f"{CONFIGS}/a2f.py:sd_x4,recipe=long"
+    command = [*A2F, "train", "--config", config, "--workdir", str(args.output / "run"), *settings]
     process = subprocess.Popen(command)
     try:
         return process.wait(timeout=seconds)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 
+from command import A2F, CONFIGS
 from pages import write_between
 
 STEPS = 1000
@@ -59,7 +60,7 @@ def train(changes: dict[str, object]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--config.{name}={value}" for name, value in {**BASE, **changes}.items()]
         subprocess.run(
-            ["a2f", "train", "--config", "configs/a2f.py:sd_x4,recipe=long", "--workdir", f"{folder}/run", *options],
+            [*A2F, "train", "--config", f"{CONFIGS}/a2f.py:sd_x4,recipe=long", "--workdir", f"{folder}/run", *options],
             check=True,
             stdout=sys.stderr,
         )

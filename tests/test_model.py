@@ -1,6 +1,7 @@
 """`Model`, and the folding of weight normalization."""
 
 import copy
+import os
 import pathlib
 import pickle
 import re
@@ -173,6 +174,20 @@ def test_the_average_of_models_has_the_means_of_their_parameters_and_what_their_
     assert found.metadata == {"data": "photos"}  # neither the step nor the scores are those of the average
     with pytest.raises(UserError, match="model 1 is a2f-4x1 ×3, but model 0 is a2f-16x2 ×3"):
         average([first, Model.from_params(random_params(A2F(scale=3, features=4, blocks=1)))])
+
+
+def test_models_to_average_may_come_from_a_generator(model, random_params):
+    other = Model(model.network, random_params(model.network, 1))
+    found, want = average(each for each in (model, other)), average([model, other])
+    jax.tree.map(np.testing.assert_array_equal, found.params, want.params)
+
+
+def test_what_a_file_cannot_hold_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="must be valid Unicode"):
+        a2f_jax.save(model, tmp_path / "model.safetensors", {"source": os.fsdecode(b"\xff")})
+    with pytest.raises(ValueError, match="the weights are folded"):
+        a2f_jax.save(Model(model.inference_network, model.folded), tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_weights_are_not_averaged_with_themselves(model, random_params):

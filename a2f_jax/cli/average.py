@@ -1,6 +1,7 @@
 """`a2f average`: the average of several weights of the same network."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,5 +37,5 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.model import average_labeled, load_labeled, save
 
     model = average_labeled(load_labeled(args.weights, args.scale))
-    save(model, output, {"average_of": ", ".join(args.weights)})
+    save(model, output, {"average_of": os.fsencode(", ".join(args.weights)).decode(errors="replace")})
     print(f"{output}: {model.variant} ×{model.scale}, the average of {len(args.weights)}")

@@ -69,12 +69,12 @@ def offered_models(weights: Sequence[str]) -> dict[str, Mapping[int, Sequence[st
     Raises:
       UserError: the same weights are given twice, or cannot be loaded.
     """
-    from a2f_jax.model import load_labeled
+    from a2f_jax.model import load_labeled_of_any_scale
 
     shipped = shipped_models()
     own = {
         f"{label} ({path})" if label in shipped else label: {model.scale: [path]}
-        for (label, model), path in zip(load_labeled(weights).items(), weights, strict=True)
+        for (label, model), path in zip(load_labeled_of_any_scale(weights).items(), weights, strict=True)
     }
     return {**own, **shipped}
 

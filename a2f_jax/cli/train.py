@@ -189,8 +189,12 @@ def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: path
     from a2f_jax.hardware import OutOfMemory, parse_target
     from a2f_jax.training import step_costs
 
-    if args.workdir or args.accept_changes or args.profile is not None or args.distributed:
-        raise UserError("--compile-for does not train: leave out --workdir, --accept-changes, --profile, --distributed")
+    processes = args.distributed or (args.coordinator, args.processes, args.process_id) != (None, None, None)
+    if args.workdir or args.accept_changes or args.profile is not None or processes:
+        raise UserError(
+            "--compile-for does not train: leave out --workdir, --accept-changes, --profile, --distributed and what "
+            "belongs to it"
+        )
     target = parse_target(args.compile_for)
     even = step_costs.with_even_batch(config, target.device_count)
     if even.batch_size != config.batch_size:

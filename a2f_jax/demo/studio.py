@@ -21,6 +21,7 @@ from a2f_jax.staging import naming
 from a2f_jax.upscaling.batch import Options, upscale_files
 from a2f_jax.upscaling.choice import Candidate, Choice
 from a2f_jax.upscaling.enlarge import SMALLEST
+from a2f_jax.upscaling.plan import RUNTIME, free_memory
 from a2f_jax.upscaling.worklist import Job, Worklist
 
 SHOWN_SIDE = 2048
@@ -28,6 +29,9 @@ SHOWN_SIDE = 2048
 
 SHOWN_PIXELS = 100_000_000
 """Results with more pixels are not shown, as their middle could only be read with all of it in memory."""
+
+_SHOWN_BYTES = 28
+"""Bytes that it takes to read a pixel of the original or of the result, of four channels with 16 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +122,20 @@ class Studio:
         """
         choice = self._choice(name, scale)
         folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder.name))
-        output = folder / f"{file.stem}-x{scale}.png"
+        try:
+            return self._upscaled(file, folder / f"{file.stem}-x{scale}.png", choice, on_progress, stopped)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _upscaled(
+        self,
+        file: pathlib.Path,
+        output: pathlib.Path,
+        choice: Choice,
+        on_progress: Callable[[float], object],
+        stopped: threading.Event | None,
+    ) -> Upscaled:
         done, lock = 0, threading.Lock()
 
         def advance(count: int, total: int) -> None:
@@ -138,7 +155,9 @@ class Studio:
                 raise result.error
         assert result.width and result.height and result.weights and result.seconds is not None
         before = after = shown = None
-        if result.width * result.height <= SHOWN_PIXELS:
+        scale, pixels = choice.scale, result.width * result.height
+        memory = free_memory() if self._memory is None else self._memory - RUNTIME
+        if pixels <= SHOWN_PIXELS and _SHOWN_BYTES * (pixels + pixels // scale**2) <= memory:
             before, after, shown = _shown_parts(file, output, scale, self._pixel_limit)
         return Upscaled(
             output,

@@ -116,6 +116,10 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
             return nothing, _status(describe_error(error), "error"), nothing, *idle()
         finally:
             stops.pop(request.session_hash, None)
+        if stopped.is_set():  # while the last files were written, after which a page that was left fetches nothing
+            studio.discard(upscaled)
+            nothing = gr.update(value=None, visible=False)
+            return nothing, _status("stopped", "error"), nothing, *idle()
         last[request.session_hash] = upscaled
         slider = (str(upscaled.before), str(upscaled.after)) if upscaled.before else None
         return (
@@ -206,8 +210,8 @@ def application(studio: Studio, host: str, describe_error: Callable[[UserError],
     Args:
       studio: upscales the pictures.
       host: the address that the server listens on. For one of `LOOPBACK`, requests that name another host are refused,
-        so that pages of other sites cannot reach this one by a host name of their own. What other sites send is refused
-        in any case.
+        so that pages of other sites cannot reach this one by a host name of their own. What other sites send under
+        their own names is refused in any case.
       describe_error: what to show of an error.
     """
     import fastapi
@@ -221,9 +225,13 @@ def application(studio: Studio, host: str, describe_error: Callable[[UserError],
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     system = ("system-ui", "sans-serif")
     theme = gr.themes.Default(font=system, font_mono=("ui-monospace", "monospace"), primary_hue="blue")
+    blocks = _blocks(studio, describe_error).queue(default_concurrency_limit=1)
+    # Only for what `launch` has started does Gradio check that files which are named as input were uploaded. Otherwise,
+    # it would hand out every file that the server can read.
+    blocks.has_launched = True
     return gr.mount_gradio_app(
         app,
-        _blocks(studio, describe_error).queue(default_concurrency_limit=1),
+        blocks,
         path="/",
         server_name=host,
         footer_links=[],

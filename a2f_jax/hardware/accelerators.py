@@ -234,6 +234,18 @@ def parse_target(text: str) -> Target:
     return Target(text, accelerator, sides)
 
 
+# XLA divides by some of these without a check, and takes others to be 0.
+_REQUIRED = (
+    "gpu_device_info",
+    "device_memory_size",
+    "memory_bandwidth",
+    "threads_per_warp",
+    "block_dim_limit_x",
+    "shared_memory_per_block_optin",
+    "cuda_compute_capability",
+)
+
+
 def _from_file(name: str) -> Accelerator | None:
     if not name.endswith((".txtpb", ".pbtxt", ".txt")):
         return None
@@ -246,11 +258,12 @@ def _from_file(name: str) -> Accelerator | None:
         match = re.search(rf"\b{pattern}", text)
         return match[1] if match else None
 
+    missing = [key for key in _REQUIRED if not field(rf"({key})\s*[:{{]")]
     memory, bandwidth = (field(rf"{key}:\s*(\d+)") for key in ("device_memory_size", "memory_bandwidth"))
-    if not memory or not bandwidth or "gpu_device_info" not in text:
+    if missing or not memory or not bandwidth:
         raise UserError(
-            f"{name} is not the target configuration of a GPU: it needs gpu_device_info with device_memory_size and "
-            f"memory_bandwidth, as in {_XLA_SPECS}"
+            f"{name} is not the target configuration of an NVIDIA GPU: it lacks "
+            f"{', '.join(missing) or 'numbers for device_memory_size and memory_bandwidth'}; see those in {_XLA_SPECS}"
         )
     kind = field(r'device_description_str:\s*"([^"]*)"') or name
     # The peak of the arithmetic is not part of the file.

@@ -14,7 +14,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.evaluation.paper import SETS
 from a2f_jax.evaluation.tables import json_text, write_files
 from a2f_jax.files import as_path, check_writable
-from a2f_jax.model import load_labeled
+from a2f_jax.model import load_labeled_of_any_scale
 from a2f_jax.report import measure
 from a2f_jax.report.page import PageFigure, Section, markdown, page
 from a2f_jax.staging import local_copy
@@ -68,13 +68,7 @@ def report(
             raise UserError(f"{data_dir} is not a folder: pass the folder that contains the benchmark sets")
     output = as_path(output)
     check_writable(output)
-    try:
-        models = load_labeled(weights)
-    except UserError as error:
-        if error.parameter != "scale":
-            raise
-        remedy = "with a2f convert FILE FILE.safetensors --scale SCALE, and use the result"
-        raise UserError(f"{error}, {remedy}") from error
+    models = load_labeled_of_any_scale(weights)
     examples: dict[int, list[Any]] = {}
     for scale in sorted({model.scale for model in models.values()}):
         if comparisons:

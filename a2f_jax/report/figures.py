@@ -228,6 +228,10 @@ def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
         return _png(figure, colors=64)
 
 
+_NARROWEST = 0.7
+"""Inches; if panels beside the image were narrower, they are placed below it."""
+
+
 class Panel(NamedTuple):
     """One result in a visual comparison.
 
@@ -264,9 +268,16 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
 
         between = (rows - 1) * (caption + gap)
         panel_width = (_WIDTH - columns * gap - aspect * between) / (columns + aspect * rows / panel_aspect)
+        beside = panel_width >= _NARROWEST
+        if not beside:  # the image is so wide that the panels are below it
+            columns = min(len(panels), 5)
+            rows = -(-len(panels) // columns)
+            panel_width = (_WIDTH - (columns - 1) * gap) / columns
         panel_height = panel_width / panel_aspect
-        whole_height = rows * panel_height + between
-        page_height = whole_height + caption
+        panels_height = rows * (panel_height + caption + gap) - caption - gap
+        whole_height = panels_height if beside else _WIDTH / aspect
+        right, down = (whole_height * aspect + gap, 0.0) if beside else (0.0, whole_height + caption + gap)
+        page_height = down + panels_height + caption
         figure = Figure(figsize=(_WIDTH, page_height))
 
         def place(corner: _Inches, size: _Inches, pixels: np.ndarray, name: str, details: str) -> Axes:
@@ -287,8 +298,8 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
         frame.set_path_effects([withStroke(linewidth=3.6, foreground="white")])
         whole.add_patch(frame)
         for i, panel in enumerate(panels):
-            x = whole_height * aspect + gap + (i % columns) * (panel_width + gap)
-            y = (i // columns) * (panel_height + caption + gap)
+            x = right + (i % columns) * (panel_width + gap)
+            y = down + (i // columns) * (panel_height + caption + gap)
             pixels = panel.image[top : top + height, left : left + width]
             place((x, y), (panel_width, panel_height), pixels, panel.name, panel.details)
         return _png(figure)

@@ -69,7 +69,11 @@ class Section(NamedTuple):
 
 def _markdown_table(table: Table) -> str:
     rule = ["---"] * table.text_columns + ["---:"] * (len(table.heading) - table.text_columns)
-    rows = [[f"**{cell}**" if row.measured and cell else cell for cell in row.cells] for row in table.rows]
+    cells = [[cell.replace("|", "\\|") for cell in row.cells] for row in table.rows]  # labels are names of files
+    rows = [
+        [f"**{cell}**" if row.measured and cell else cell for cell in line]
+        for row, line in zip(table.rows, cells, strict=True)
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in [table.heading, rule, *rows])
 
 

@@ -108,12 +108,13 @@ class Upscaler:
           verbose: whether to print to standard error how each image is computed.
 
         Raises:
-          ValueError: `edge` has another value, or `tile` is less than 1.
+          ValueError: `edge` has another value, or `tile` or `concurrent` is not a whole number of at least 1.
         """
         if edge not in get_args(Edge):
             raise ValueError(f"edge is {edge!r}, but must be one of {', '.join(get_args(Edge))}")
-        if tile is not None and tile < 1:
-            raise ValueError(f"tile is {tile}, but must be at least 1")
+        for name, value in (("tile", tile), ("concurrent", concurrent)):
+            if value is not None and (value != int(value) or value < 1):
+                raise ValueError(f"{name} is {value}, but must be a whole number of at least 1")
         self.network = network
         self.device = device or jax.local_devices()[0]
         self.memory = memory

@@ -1,5 +1,8 @@
 """`a2f average`."""
 
+import os
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -30,6 +33,14 @@ def test_the_written_weights_are_the_means_of_the_given_ones(files, tmp_path, ca
     )
     assert found.metadata["average_of"] == ", ".join(files)
     assert "step" not in found.metadata
+
+
+def test_names_that_are_no_text_are_averaged(files, tmp_path):
+    path = str(tmp_path / os.fsdecode(b"t\xff.safetensors"))
+    shutil.copy(files[0], path)
+    assert cli.main(["average", path, files[1], "-o", str(tmp_path / "average.safetensors")]) == 0
+    about = load(tmp_path / "average.safetensors").metadata["average_of"]
+    assert about == f"{tmp_path}/t\N{REPLACEMENT CHARACTER}.safetensors, {files[1]}"
 
 
 def test_an_existing_file_is_replaced_only_on_request(files, tmp_path, fails):

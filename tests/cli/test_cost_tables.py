@@ -103,6 +103,7 @@ def test_the_tiles_of_a_device_are_described_without_an_image(capsys, tmp_path):
         (["upscale", "a.png", "--compile-for", "v5e"], "leave out images"),
         (["upscale", "--compile-for", "v5e", "--ensemble"], "leave out images"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--compile-for", "h100", "--workdir", "w"], "does not train"),
+        (["train", "--config", "configs/a2f.py:sd_x4", "--compile-for", "h100", "--processes", "3"], "does not train"),
         (["train", "--config", "configs/a2f.py:sd_x4", "--compile-for", "v5e:1000x1000"], "is too large"),
         (["upscale", "--compile-for", "v5e", "--json", "-"], "choose a name"),
         (["upscale", "--compile-for", "v5e", "--json", "/dev/null/x.json"], "/dev/null"),

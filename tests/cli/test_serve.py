@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from a2f_jax import model
 from a2f_jax.cli.serve import offered_models, shipped_models
+from a2f_jax.errors import UserError
 from a2f_jax.weights import shipped_weights
 
 
@@ -26,6 +28,15 @@ def test_what_cannot_be_served_is_said_in_one_line(fails, monkeypatch):
     assert "1 byte of memory is too little for 8×8 pixels: at least " in line
     assert line.endswith(" is needed (--memory)")
     assert "no weights at missing" in fails("serve", "--port", "0", "--weights", "missing")
+
+
+def test_weights_that_do_not_tell_their_scale_come_with_a_remedy(fails, monkeypatch):
+    def load(*_):
+        raise UserError("its weights of SRCNN do not tell their scale: pass one of 2, 3, 4", parameter="scale")
+
+    monkeypatch.setattr(model, "load", load)
+    line = fails("serve", "--port", "0", "--weights", "srcnn.npz")
+    assert "with a2f convert FILE FILE.safetensors --scale SCALE, and use the result" in line
 
 
 def test_the_page_offers_all_shipped_weights_by_kind_and_scale():

@@ -1,5 +1,6 @@
 """What is made of an uploaded picture, against `Model.upscale` and Pillow."""
 
+import pathlib
 import threading
 
 import numpy as np
@@ -70,7 +71,10 @@ def test_of_two_weights_those_for_the_quality_of_the_picture_are_used(photo, wei
         np.testing.assert_array_equal(Image.open(result.file), load(expected).upscale(Image.open(file)))
 
 
-def test_of_a_large_result_the_middle_is_shown_and_of_a_very_large_one_nothing(studio, photo, monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [("pixels", 48 * 40 - 1), ("memory", 1 << 40)])
+def test_of_a_large_result_the_middle_is_shown_and_of_a_very_large_one_nothing(
+    studio, photo, monkeypatch, limit, value
+):
     monkeypatch.setattr(studio_module, "SHOWN_SIDE", 20)
     result = studio.upscale(photo, "tiny", 2)
     assert result.shown_size == (20, 20)
@@ -78,7 +82,7 @@ def test_of_a_large_result_the_middle_is_shown_and_of_a_very_large_one_nothing(s
     np.testing.assert_array_equal(Image.open(result.after), whole[10:30, 14:34])
     middle = Image.fromarray(np.asarray(Image.open(photo))[5:15, 7:17])
     np.testing.assert_array_equal(Image.open(result.before), middle.resize((20, 20), Image.Resampling.BICUBIC))
-    monkeypatch.setattr(studio_module, "SHOWN_PIXELS", 48 * 40 - 1)
+    monkeypatch.setattr(studio_module, {"pixels": "SHOWN_PIXELS", "memory": "_SHOWN_BYTES"}[limit], value)
     result = studio.upscale(photo, "tiny", 2)
     assert (result.before, result.after, result.shown_size) == (None, None, None)
     assert Image.open(result.file).size == (48, 40)
@@ -98,6 +102,7 @@ def test_what_cannot_be_upscaled_is_named_without_its_folder(size, message, stud
         Image.new("RGB", size).save(photo)
     with pytest.raises(UserError, match=message):
         studio.upscale(photo, "tiny", 2)
+    assert not list(pathlib.Path(studio._folder.name).iterdir())
 
 
 def test_a_model_without_weights_of_a_scale_is_refused(studio, photo):

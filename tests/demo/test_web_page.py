@@ -1,5 +1,6 @@
 """The page, in Chromium."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -20,10 +21,8 @@ from a2f_jax.errors import UserError
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="module")
-def server(weights, tmp_path_factory):
-    """The address of a page for tiny weights, and the process."""
-    temporary = tmp_path_factory.mktemp("temporary")
+def start(weights, temporary):
+    """Starts a page for weights in a process of its own."""
     program = "import sys; from a2f_jax import cli; sys.exit(cli.main())"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "serve", "--port", "0", "--weights", weights, "--pixel-limit", "4000"],
@@ -32,7 +31,14 @@ def server(weights, tmp_path_factory):
         text=True,
         env=os.environ | {"TMPDIR": str(temporary)},
     )
-    address = process.stdout.readline().split()[0]
+    return process, process.stdout.readline().split()[0]
+
+
+@pytest.fixture(scope="module")
+def server(weights, tmp_path_factory):
+    """The address of a page for tiny weights."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    process, address = start(weights, temporary)
     yield address
     # A page that is still open in a browser waits for the server.
     with urllib.request.urlopen(f"{address.rstrip('/')}/gradio_api/heartbeat/open"):
@@ -140,6 +146,32 @@ def test_the_browser_may_load_nothing_from_elsewhere_and_other_sites_may_not_rea
     proxied = {"Origin": "https://example.org", "Sec-Fetch-Site": "same-origin"}
     with pytest.raises(urllib.error.HTTPError, match=r"4(?!03)"):
         urllib.request.urlopen(urllib.request.Request(upload, b"a picture", headers=proxied))
+
+
+def test_files_that_were_not_uploaded_are_not_read(weights, tmp_path, request):
+    secret, temporary = tmp_path / "a-secret.png", tmp_path / "temporary"
+    Image.new("RGB", (30, 20)).save(secret)
+    temporary.mkdir()
+    process, server = start(weights, temporary)
+    request.addfinalizer(process.kill)
+    with urllib.request.urlopen(f"{server}/config") as response:
+        events = json.load(response)["dependencies"]
+    assert len(events) > 5
+    stolen = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    for event in events:
+        session = f"session{event['id']}"
+        call = {"fn_index": event["id"], "session_hash": session, "data": [stolen] * len(event["inputs"])}
+        headers = {"Content-Type": "application/json", "Origin": server}
+        join = urllib.request.Request(f"{server}/gradio_api/queue/join", json.dumps(call).encode(), headers=headers)
+        with urllib.request.urlopen(join):
+            pass
+        with urllib.request.urlopen(f"{server}/gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
+            messages = stream.read().decode()
+        assert "process_completed" in messages
+        assert '"success":false' in messages or not event["inputs"]
+    assert not list(temporary.glob("**/a-secret*"))
+    process.terminate()
+    assert secret.name in process.communicate(timeout=60)[1]  # what was refused
 
 
 def test_an_address_that_cannot_be_used_is_refused():

@@ -54,7 +54,26 @@ def test_a_gpu_can_be_given_by_its_target_configuration(tmp_path):
     assert (target.accelerator.memory, target.accelerator.bandwidth) == (24 << 30, 300e9)
     assert target.accelerator.kind == "NVIDIA L4"
     file.write_text("platform_name: 'CUDA'")
-    with pytest.raises(UserError, match="not the target configuration of a GPU"):
+    with pytest.raises(UserError, match="not the target configuration of an NVIDIA GPU: it lacks gpu_device_info, "):
+        parse_target(str(file))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "device_memory_size",
+        "memory_bandwidth",
+        "threads_per_warp",
+        "block_dim_limit_x",
+        "shared_memory_per_block_optin",
+        "cuda_compute_capability",
+    ],
+)
+def test_a_target_configuration_without_a_field_that_the_compiler_needs_is_refused(tmp_path, field):
+    """XLA ends the process without some of them."""
+    file = tmp_path / "a6000.txtpb"
+    file.write_text(ACCELERATORS["l4"].target_config.replace(field, "other"))
+    with pytest.raises(UserError, match=f"it lacks {field}; see those in https"):
         parse_target(str(file))
 
 

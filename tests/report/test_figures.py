@@ -81,8 +81,9 @@ def test_networks_without_multiply_adds_are_omitted_from_that_panel_only(monkeyp
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_visual_figure_shows_the_same_crop_of_every_result(count):
-    truth = np.full((80, 120, 3), 255, np.uint8)
+@pytest.mark.parametrize("shape", [(80, 120), (45, 900), (600, 65)])
+def test_visual_figure_shows_the_same_crop_of_every_result(count, shape):
+    truth = np.full((*shape, 3), 255, np.uint8)
     colors = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20), (20, 250, 250)][:count]
     panels = []
     for i, color in enumerate(colors):
@@ -91,6 +92,9 @@ def test_visual_figure_shows_the_same_crop_of_every_result(count):
         panels.append(Panel(f"panel {i}", "details", image))
     image = read(visual_figure("whole", truth, (30, 20, 30, 20), panels))
     assert abs(image.shape[1] - TWICE_THE_PAGE) <= 1
+    if shape[1] > 10 * shape[0]:  # the panels are below the image
+        first = (abs(image - colors[0]).sum(-1) < 3).any(1).argmax()
+        assert first > 2 * image.shape[1] * shape[0] / shape[1] / 2
     areas = [(abs(image - color).sum(-1) < 3).sum() for color in colors]
     assert min(areas) > 10000
     assert max(areas) < 1.02 * min(areas)

@@ -39,6 +39,8 @@ def test_markdown_has_measured_rows_in_bold_and_links_to_the_figures():
     assert text.startswith("# Title\n\nLead.\n\n## Sizes & more\n\nRun `a2f report` < 5 minutes.\n\n")
     assert "| Model | Source | K |\n| --- | --- | ---: |\n| A | slides | 1 |\n| **B** |  | **2** |\n" in text
     assert "![A curve.](figures/curve.png)" in text
+    named = [Section("Names", [Table(["Model"], [Cells(["a|b.safetensors"], measured=True)], 1)])]
+    assert r"| **a\|b.safetensors** |" in markdown("Title", "Lead.", named)
 
 
 def test_html_is_well_formed_and_self_contained():

@@ -210,10 +210,11 @@ def test_unknown_edges_are_refused(model):
         model.upscaler(edge="wrap")
 
 
-@pytest.mark.parametrize("tile", [0, -8])
-def test_a_tile_without_pixels_is_refused(model, tile):
-    with pytest.raises(ValueError, match=f"tile is {tile}, but must be at least 1"):
-        model.upscaler(tile=tile)
+@pytest.mark.parametrize("name", ["tile", "concurrent"])
+@pytest.mark.parametrize("value", [0, -8, 2.5])
+def test_counts_that_are_no_whole_numbers_above_0_are_refused(model, name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}, but must be a whole number of at least 1"):
+        model.upscaler(**{name: value})
 
 
 def test_networks_computed_whole_are_compiled_once_for_all_their_weights(random_params, compilations):
