@@ -43,11 +43,11 @@ def test_info_describes_published_weights_of_another_network(several_scales, cap
             },
         ),
         (
-            ["a2f-m"],
+            ["a2f-l"],
             {
-                "network": "A2F-M",
+                "network": "A2F-L",
                 "receptive field": "the whole image",
-                "training": "a2f train --config configs/a2f.py:m_x4",
+                "training": "a2f train --config configs/a2f.py:l_x4",
             },
         ),
     ],

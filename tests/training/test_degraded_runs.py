@@ -108,7 +108,7 @@ def test_scores_under_other_degradations_are_not_compared(config, whole, tmp_pat
 
 
 def test_runs_start_from_the_shipped_weights_where_there_are_some():
-    assert [photo.get_config(run).init for run in ("sd_x2", "s_x4", "m_x4")] == ["a2f-sd-x2", "a2f-s-x4", ""]
+    assert [photo.get_config(run).init for run in ("sd_x2", "s_x4", "s_x3")] == ["a2f-sd-x2", "a2f-s-x4", ""]
 
 
 def test_images_without_room_for_a_patch_are_named_with_a_remedy(config, tmp_path):
