@@ -21,6 +21,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import Bicubic, evaluate
 from a2f_jax.evaluation.paper import PUBLISHED
 from a2f_jax.model import Model, load, save
+from a2f_jax.models.a2f import VARIANTS
 from a2f_jax.weights import shipped_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -85,7 +86,7 @@ def main() -> None:
 
     lines = [f"| weights | {' | '.join(SETS.values())} |", "|---|---|---|---|"]
     models = {name: load(file) for name, file in shipped_weights().items()}
-    order = sorted(models, key=lambda name: (models[name].scale, name))
+    order = sorted(models, key=lambda name: (models[name].scale, list(VARIANTS).index(models[name].variant), name))
     last_of_scale = {models[name].scale: name for name in order if name == _plain_name(models[name])}
     for name in order:
         model = models[name]
