@@ -228,8 +228,11 @@ def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
         return _png(figure, colors=64)
 
 
-_NARROWEST = 0.7
-"""Inches; if panels beside the image were narrower, they are placed below it."""
+_NARROWEST = 1.1
+"""Inches; if panels beside the image were narrower, which their captions are not, they are placed below it."""
+
+_TALLEST = 2.4
+"""Height in inches of an image with panels below it."""
 
 
 class Panel(NamedTuple):
@@ -269,13 +272,13 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
         between = (rows - 1) * (caption + gap)
         panel_width = (_WIDTH - columns * gap - aspect * between) / (columns + aspect * rows / panel_aspect)
         beside = panel_width >= _NARROWEST
-        if not beside:  # the image is so wide that the panels are below it
+        if not beside:
             columns = min(len(panels), 5)
             rows = -(-len(panels) // columns)
             panel_width = (_WIDTH - (columns - 1) * gap) / columns
         panel_height = panel_width / panel_aspect
         panels_height = rows * (panel_height + caption + gap) - caption - gap
-        whole_height = panels_height if beside else _WIDTH / aspect
+        whole_height = panels_height if beside else min(_WIDTH / aspect, _TALLEST)
         right, down = (whole_height * aspect + gap, 0.0) if beside else (0.0, whole_height + caption + gap)
         page_height = down + panels_height + caption
         figure = Figure(figsize=(_WIDTH, page_height))
