@@ -10,7 +10,7 @@ ifneq ($(wildcard $(BIN)/python),)
 ifeq ($(filter clean,$(MAKECMDGOALS))$(filter file,$(origin PYTHON)),)
 version_of = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 ifneq ($(call version_of,$(PYTHON)),$(call version_of,$(BIN)/python))
-$(error .venv is of Python $(call version_of,$(BIN)/python), not of $(PYTHON): run make clean first)
+$(error .venv uses Python $(call version_of,$(BIN)/python), not that of PYTHON=$(PYTHON): run make clean first)
 endif
 endif
 endif

@@ -413,10 +413,7 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
     """
     check_model(model)
     if isinstance(model.network, A2F) and not model.network.weight_norm:
-        raise ValueError(
-            "the weights are folded, and files have those of training: save the model that `inference_network` and "
-            "`folded` are from"
-        )
+        raise ValueError("folded weights cannot be saved: save the model that they were made from")
     _check_metadata(metadata or {})
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
     if model.variant in PEERS:

@@ -10,7 +10,8 @@
 # first. PACKAGE is the wheel to install; by default it is built from this repository. It is installed for the Python
 # that PYTHON names (3.12), which uv downloads to workers that do not have it. CONFIG may be a file of your own.
 #
-# Exits with 0 when training is done, and with 2 if the request or the run failed. Ctrl-C deletes the slice.
+# Exits with 0 when training is done, and with 2 if the request or the run failed. Once the
+# request is accepted, Ctrl-C deletes the slice.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -52,7 +53,7 @@ while true; do
         echo "The request for a slice was refused; see above" >&2
         exit 2
     fi
-    trap stop INT TERM # a slice costs money, also when nothing runs on it
+    trap stop INT TERM HUP # a slice costs money, also when nothing runs on it
     state= unanswered=0
     until [ "$state" = ACTIVE ] || [ "$state" = FAILED ] || [[ "$state" = SUSPEND* ]]; do
         if state=$(tpu queued-resources describe "$name" --format 'value(state.state)'); then

@@ -192,8 +192,8 @@ def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: path
     processes = args.distributed or (args.coordinator, args.processes, args.process_id) != (None, None, None)
     if args.workdir or args.accept_changes or args.profile is not None or processes:
         raise UserError(
-            "--compile-for does not train: leave out --workdir, --accept-changes, --profile, --distributed and what "
-            "belongs to it"
+            "--compile-for does not train: leave out --workdir, --accept-changes, --profile, --distributed, "
+            "--coordinator, --processes, --process-id"
         )
     target = parse_target(args.compile_for)
     even = step_costs.with_even_batch(config, target.device_count)

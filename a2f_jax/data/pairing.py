@@ -86,7 +86,8 @@ def pairs_in_one_folder(folder: pathlib.Path, scale: int) -> list[Source]:
       scale: the scale of the pairs.
 
     Returns:
-      The pairs; empty without HR images of this scale. Without LR images of this scale, LR is computed from HR.
+      The pairs; empty without HR images, of which those that are marked may name their scale. Without LR images of
+      this scale, LR is computed from HR.
 
     Raises:
       UserError: some images have no counterpart, or the folder contains LR images only.
@@ -98,7 +99,9 @@ def pairs_in_one_folder(folder: pathlib.Path, scale: int) -> list[Source]:
     if is_marked := bool(names):
         lr = {name: files[name] for name, p in parsed.items() if p.kind == "lr"}
     else:
-        lr = {n: files[n] for n, p in parsed.items() if p.base != stem(n) and p.base.lower() in stems}
+        # Of fox3x4.png, which may belong to fox3.png, not only all that looks like a mark is left out.
+        shorter = {n: {p.base.lower(), _TOKEN.sub("", stem(n)).lower()} - {stem(n).lower()} for n, p in parsed.items()}
+        lr = {name: files[name] for name, bases in shorter.items() if bases & stems}
         names = {name: stem(name) for name in files if name not in lr}
         if only_lr := [name for name in names if parsed[name].kind == "lr"]:
             raise UserError(f"{folder} has no HR image for {shorten(only_lr)}: add or remove the images")

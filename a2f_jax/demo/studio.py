@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -156,7 +157,9 @@ class Studio:
         assert result.width and result.height and result.weights and result.seconds is not None
         before = after = shown = None
         scale, pixels = choice.scale, result.width * result.height
-        memory = free_memory() if self._memory is None else self._memory - RUNTIME
+        # The memory of an accelerator does not limit what is read on the host.
+        on_cpu = jax.local_devices()[0].platform == "cpu"
+        memory = free_memory() if self._memory is None or not on_cpu else self._memory - RUNTIME
         if pixels <= SHOWN_PIXELS and _SHOWN_BYTES * (pixels + pixels // scale**2) <= memory:
             before, after, shown = _shown_parts(file, output, scale, self._pixel_limit)
         return Upscaled(

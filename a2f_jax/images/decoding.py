@@ -287,8 +287,11 @@ def _decode_other(file: BinaryIO, format_name: str, name: str, limit: int) -> _D
     comment = info.get("comment")
     return _Decoded(
         samples=samples,
-        # The decoder of JPEG XL applies the orientation of the codestream, which takes precedence over EXIF.
-        orientation=1 if format_name == "JXL" else orientation_of(exif, info.get("xmp")),
+        # The decoder of JPEG XL applies the orientation of the codestream, which takes precedence over EXIF. Pillow
+        # states that of AVIF as EXIF; the metadata in the file do not count.
+        orientation=1
+        if format_name == "JXL"
+        else orientation_of(exif, info.get("xmp") if format_name == "WEBP" else None),
         icc_profile=info.get("icc_profile"),
         exif=exif,
         xmp=info.get("xmp"),

@@ -81,7 +81,8 @@ def orientation_of(exif: Image.Exif, xmp: Any = None) -> int:
     """
     value = _value(exif, _ORIENTATION)
     if value is None and isinstance(xmp, bytes) and (match := _XMP_ORIENTATION.search(xmp)):
-        value = int(match[0].removeprefix(match[1]))
+        digits = match[0].removeprefix(match[1])
+        value = int(digits) if len(digits) == 1 else None
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

@@ -9,12 +9,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from a2f_jax.errors import UserError
 from a2f_jax.files import check_regular
 from a2f_jax.images.decoding import Picture, decode, open_image
 from a2f_jax.images.limits import PIXEL_LIMIT, check_size
-from a2f_jax.images.metadata import orientation_of
+from a2f_jax.images.metadata import orientation_of, read_exif
 from a2f_jax.images.signatures import HEAD_SIZE, recognize
 
 
@@ -96,6 +97,20 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
     return pathlib.Path(source).open("rb")
 
 
+def _orientation(image: Image.Image, format_name: str) -> int:
+    # That which is not yet applied to `image.size`, as `decode` applies it.
+    if format_name == "JXL":
+        return 1
+    if isinstance(image, TiffImageFile):  # Pillow applies that of the tag
+        return 1 if ExifTags.Base.Orientation in image.tag_v2 else orientation_of(image.getexif())
+    if format_name == "PNG" and "exif" not in image.info:
+        image.load()  # metadata may follow the pixels
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    xmp = xmp.encode() if isinstance(xmp, str) else xmp
+    exif = read_exif(image.info.get("exif") or b"")
+    return orientation_of(exif, xmp if format_name in ("JPEG", "PNG", "WEBP") else None)
+
+
 def read_size(
     source: str | os.PathLike[str] | bytes,
     limit: int = PIXEL_LIMIT,
@@ -130,9 +145,7 @@ def read_size(
                     1 if format_name == "JPEG" else getattr(image, "n_frames", 1),
                 )
                 width, height = image.size
-                # Pillow turns JPEG XL, and the size of a TIFF if the orientation is in a tag of the file.
-                turned = format_name == "JXL" or ExifTags.Base.Orientation in getattr(image, "tag_v2", ())
-                if upright and not turned and orientation_of(image.getexif()) in (5, 6, 7, 8):
+                if upright and _orientation(image, str(format_name)) in (5, 6, 7, 8):
                     width, height = height, width
                 return str(format_name), height, width
     except Exception:  # let `read_picture` report the error, or read the file in another way

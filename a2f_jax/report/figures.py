@@ -250,7 +250,7 @@ class Panel(NamedTuple):
 
 
 def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: Sequence[Panel]) -> bytes:
-    """Draws the whole image with the crop marked, and next to it the enlarged crop of every result.
+    """Draws the whole image with the crop marked, and next to or below it the enlarged crop of every result.
 
     Args:
       name: the caption of the whole image.

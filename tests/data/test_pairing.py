@@ -62,6 +62,14 @@ def test_a_digit_after_an_x_belongs_to_the_name_of_an_hr_image_without_a_mark(fi
         assert sorted(names) == ["box2.png", "cat.png", "fox3.png"]
 
 
+def test_lr_images_beside_hr_images_whose_names_end_like_a_scale_are_found(files):
+    folder = files("a.png", "ax2.png", "ax4.png", "fox3.png", "fox3x2.png", "fox3x4.png")
+    for scale in (2, 4):
+        want = {"a.png": f"ax{scale}.png", "fox3.png": f"fox3x{scale}.png"}
+        assert _matches(pairs_in_one_folder(folder, scale), folder) == want
+    assert _matches(pairs_in_one_folder(folder, 3), folder) == {"a.png": None, "fox3.png": None}
+
+
 def test_equal_names_belong_together_even_if_they_end_like_a_scale(files):
     names = ["box2", "fox3", "cat"]
     folder = files(*(f"{kind}/{name}.png" for kind in ("HR", "LR") for name in names))

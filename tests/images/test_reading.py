@@ -153,6 +153,22 @@ def test_xmp_orientation_is_set_to_upright():
     assert picture.xmp == xmp.replace(b'"6"', b'"1"')
 
 
+@pytest.mark.parametrize("text", ["='6'", ' = "6"', '="%s"' % ("9" * 5000), '="66"'], ids=[*"abcd"])
+def test_sizes_are_those_of_the_pixels_for_any_xmp(pixels, text):
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation{text}/></x:xmpmeta>'.encode()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", xmp=xmp)
+    shape = (9, 13) if "99" in text or "66" in text else (13, 9)
+    assert read_picture(buffer.getvalue()).pixels.shape[:2] == read_size(buffer.getvalue())[1:] == shape
+
+
+def test_of_avif_only_its_own_orientation_counts(pixels):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "AVIF", xmp=xmp)
+    assert read_picture(buffer.getvalue()).pixels.shape[:2] == read_size(buffer.getvalue())[1:] == (9, 13)
+
+
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 9])
 def test_the_orientation_in_xmp_counts_if_exif_has_none(pixels, format_name, orientation):
