@@ -10,8 +10,8 @@
 # first. PACKAGE is the wheel to install; by default it is built from this repository. It is installed for the Python
 # that PYTHON names (3.12), which uv downloads to workers that do not have it. CONFIG may be a file of your own.
 #
-# Exits with 0 when training is done, and with 2 if the request or the run failed. Once the
-# request is accepted, Ctrl-C deletes the slice.
+# Exits with 0 when training is done, and with 2 if the request or the run failed. Once the request is
+# accepted, Ctrl-C deletes the slice.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'

@@ -99,7 +99,7 @@ def pairs_in_one_folder(folder: pathlib.Path, scale: int) -> list[Source]:
     if is_marked := bool(names):
         lr = {name: files[name] for name, p in parsed.items() if p.kind == "lr"}
     else:
-        # Of fox3x4.png, which may belong to fox3.png, not only all that looks like a mark is left out.
+        # fox3x4.png may belong to fo.png or to fox3.png: all that looks like a mark is left out, or only its last part.
         shorter = {n: {p.base.lower(), _TOKEN.sub("", stem(n)).lower()} - {stem(n).lower()} for n, p in parsed.items()}
         lr = {name: files[name] for name, bases in shorter.items() if bases & stems}
         names = {name: stem(name) for name in files if name not in lr}

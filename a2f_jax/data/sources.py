@@ -95,8 +95,7 @@ class Source(NamedTuple):
             hr = matlab_bicubic(hr, self.factor)
         height, width = (side // scale for side in hr.shape[:2])
         if not (height and width):
-            error = UserError if self.factor == 1 else TooSmallError  # of a copy, the photograph is not at fault
-            raise error(f"{self.hr} is too small to be the HR image of a ×{scale} pair: remove it")
+            raise TooSmallError(f"{self.hr} is too small to be the HR image of a ×{scale} pair: remove it")
         if self.lr is None:
             hr = hr[: height * scale, : width * scale]
             return Pair(self.name, matlab_bicubic(hr, 1 / scale), hr)

@@ -46,9 +46,11 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
         if index != 0:
             held_out, cache = _open_splits(config, scale)
         chosen = range(min(len(held_out), config.validation_images))[index::count]
-        images = [center_crop(held_out[i], scale) for i in chosen]
-        for i, (_, hr) in zip(chosen, images, strict=True):
-            check_size(f"{config.data.name}, held-out image {held_out[i].name}", hr, scale)
+        images = []
+        for pair in (held_out[i] for i in chosen):  # decoded one at a time
+            lr, hr = center_crop(pair, scale)
+            check_size(f"{config.data.name}, held-out image {pair.name}", hr, scale)
+            images.append((lr, hr))
         if degradation:
             images = [(_degraded(hr, degradation, scale, i), hr) for i, (_, hr) in zip(chosen, images, strict=True)]
         patches = Patches(

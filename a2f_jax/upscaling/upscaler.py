@@ -46,6 +46,13 @@ def _check(image: np.ndarray) -> None:
         raise ValueError("the image contains NaN or infinity")
 
 
+def _smaller(plan: Plan) -> Plan:
+    # Takes less device memory: tiles instead of a whole image, or smaller ones whose states are elsewhere.
+    if plan.canvas:
+        return Plan(plan.side)
+    return Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
+
+
 class _Meter:
     # Reports the progress of several attempts at one image, with tiles of different sizes, as that of the first.
 
@@ -260,9 +267,11 @@ class Upscaler:
 
     def _describe(self, height: int, width: int, plan: Plan) -> str:
         size = f"{width}×{height}"
-        if self._programs is not None and plan.canvas is None:
+        if plan.canvas:
+            return f"{size} pixels at once"
+        if self._programs is not None:
             return f"{size} pixels in tiles of {plan.side}×{plan.side}, states in {_PLACES[plan.place]}"
-        if plan.canvas is None and plan.side < max(height, width):
+        if plan.side < max(height, width):
             return f"{size} pixels in overlapping tiles of {plan.side}×{plan.side}"
         return f"{size} pixels at once"
 
@@ -280,14 +289,10 @@ class Upscaler:
                     yield strip
                 return
             except jax.errors.JaxRuntimeError as error:
-                if begun or "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                if plan.canvas is None and plan.side // 2 < SMALLEST_TILE:
+                smaller = _smaller(plan)
+                if begun or "RESOURCE_EXHAUSTED" not in str(error) or smaller.side < SMALLEST_TILE:
                     raise
                 if self._programs is None and self._windows.whole_only:
                     raise
-            if plan.canvas:
-                plan = Plan(plan.side)
-            else:
-                plan = Plan(plan.side // 2, "host" if plan.place == "device" else plan.place, plan.folder)
+            plan = smaller
             say(f"the device is out of memory: trying again with tiles of {plan.side}×{plan.side} pixels")
