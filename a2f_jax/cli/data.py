@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         "  a2f data prepare div2k --scale 4 --source archives/    use archives that are already there\n"
         "  a2f data prepare set5 --source benchmark/              layout of SelfExSR, EDSR or BasicSR\n"
         "  a2f data prepare my_photos --source photos/            hold out a tenth of the photographs\n"
-        "  a2f data prepare my_photos --source photos/ --downscale 0.7 0.5\n"
+        "  a2f data prepare my_photos --source photos/ --downscale 0.7 0.5 --collages 70\n"
         "  a2f data prepare my_pairs --source pairs/              LR and HR images in pairs/LR and pairs/HR\n"
         "  a2f data prepare my_pairs --source HR/ --lr-source LR/\n",
     )
@@ -73,6 +73,14 @@ def add(commands: Any) -> None:
         metavar="FACTOR",
         help="also train on copies of the photographs that are downscaled by these factors, such as 0.7 0.5",
     )
+    parser.add_argument(
+        "--collages",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also train on N images of 1024×1024 pixels that are drawn from parts and colors of the training "
+        "photographs",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is already prepared")
 
 
@@ -91,6 +99,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
         min_size=args.min_size,
         skip_bad=args.skip_bad,
         downscale=args.downscale,
+        collages=args.collages,
         overwrite=args.overwrite,
     )
     sizes = split_sizes(folder)

@@ -7,14 +7,17 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from a2f_jax import buckets
 from a2f_jax.catalog import MIN_SIZE
+from a2f_jax.data.collages import COLLAGE_SIDE
 from a2f_jax.data.discovery import check_folders, find, has_own_splits, unreadable_folders, unsupported_images
 from a2f_jax.data.div2k import download_div2k
 from a2f_jax.data.holdout import check_count
 from a2f_jax.data.locations import VERSION, data_root, prepared_folder, split_sizes
-from a2f_jax.data.sources import Source, Splits, check_scale, dataset_name, fingerprint
-from a2f_jax.data.stored_pairs import is_divisible, store_pairs, with_copies
+from a2f_jax.data.sources import Source, Splits, check_scale, dataset_name
+from a2f_jax.data.stored_pairs import is_divisible, origin, store_pairs
 from a2f_jax.errors import UserError, count_of, shorten
 from a2f_jax.files import as_path, check_writable, locked, resolved
 from a2f_jax.progress import say
@@ -32,6 +35,7 @@ def prepare(
     min_size: int = MIN_SIZE,
     skip_bad: bool = False,
     downscale: Iterable[float] = (),
+    collages: int = 0,
     overwrite: bool = False,
     progress: bool = True,
 ) -> pathlib.Path:
@@ -63,6 +67,8 @@ def prepare(
         instead of refusing the dataset.
       downscale: factors below 1. Training also uses a copy of every photograph downscaled by each of them, except
         copies that are smaller than `min_size`. Photographs that are held out have no copies.
+      collages: the number of images of 1024×1024 pixels to train on in addition, which are drawn from parts and colors
+        of the training photographs. They are downscaled by `downscale` as well.
       overwrite: whether to replace a dataset that is already prepared.
       progress: whether to show progress bars.
 
@@ -76,6 +82,8 @@ def prepare(
     name = dataset_name(name)
     check_scale(scale)
     factors = _factors(downscale)
+    if not isinstance(collages, int | np.integer) or collages < 0:
+        raise UserError(f"collages must be a number of images, not {collages!r}", parameter="collages")
     root = data_root(data_dir)
     options: dict[str, Any] = {
         "scale": scale,
@@ -83,6 +91,7 @@ def prepare(
         "min_size": min_size,
         "skip_bad": skip_bad,
         "downscale": factors,
+        "collages": collages,
         "overwrite": overwrite,
         "progress": progress,
     }
@@ -104,7 +113,8 @@ def prepare(
     if buckets.in_bucket(root):
         return _prepare_in_bucket(name, root, source=folder, lr_source=lr_folder, **options)
     published_splits = has_own_splits(name)
-    for parameter, value in (("validation", validation), ("skip_bad", skip_bad), ("downscale", factors)):
+    additions = {"downscale": factors, "collages": collages}
+    for parameter, value in {"validation": validation, "skip_bad": skip_bad, **additions}.items():
         if value and published_splits:
             raise UserError(
                 f"{parameter} applies to folders of photographs only, and {name} has its own splits: omit it",
@@ -114,8 +124,15 @@ def prepare(
         validation = None
     if min_size < 1:
         raise UserError(f"min_size must be at least 1, not {min_size}", parameter="min_size")
-    if factors and folder is None:
-        raise UserError("downscale requires the folder with the photographs", parameter="source")
+    if collages and min_size > COLLAGE_SIDE // scale:
+        raise UserError(
+            f"the LR images of collages have {COLLAGE_SIDE // scale} pixels per side, and min_size is {min_size}: "
+            "omit collages, or pass a smaller min_size",
+            parameter="min_size",
+        )
+    for parameter, value in additions.items():
+        if value and folder is None:
+            raise UserError(f"{parameter} requires the folder with the photographs", parameter="source")
     target = root / name / f"x{scale}" / VERSION
     if folder is None and not overwrite and (ready := prepared_folder(name, scale, root)):
         _refuse_other_validation(ready, validation)
@@ -136,20 +153,23 @@ def prepare(
             raise UserError(f"{folder} already contains a validation split: omit validation", parameter="validation")
         else:
             validation = None
-        if factors and any(source.lr for source in splits["train"]):
-            raise UserError(f"{name} has LR images of its own: omit downscale", parameter="downscale")
+        for parameter, value in additions.items():
+            if value and any(source.lr for source in splits["train"]):
+                raise UserError(f"{name} has LR images of its own: omit {parameter}", parameter=parameter)
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / "prepare.lock"):
             if overwrite or not target.exists():
                 if folder and not published_splits and (unsupported := unsupported_images(folder)):
                     say(f"left out, in unsupported formats: {shorten(unsupported)}")
-                store_pairs(name, scale, splits, target, validation, min_size, skip_bad, factors, progress)
+                store_pairs(
+                    name, scale, splits, target, validation, min_size, skip_bad, factors, int(collages), progress
+                )
                 return target
             record = (target / "source.txt").read_text(errors="replace").split()
-            if record[:1] != [fingerprint(with_copies(splits, factors))]:
+            if record[:1] != [origin(splits, factors, int(collages))]:
                 raise UserError(
-                    f"{target} was prepared from different files or with other factors of downscale: overwrite it, "
-                    "or choose another name",
+                    f"{target} was prepared from different files or with other values of downscale or collages: "
+                    "overwrite it, or choose another name",
                     parameter="overwrite",
                 )
             smallest = int(record[1]) if len(record) > 1 else min_size  # not recorded by earlier versions

@@ -9,8 +9,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
+from a2f_jax.data.collages import COLLAGE_SIDE, PHOTOGRAPHS, draw_collage, random_part
 from a2f_jax.data.discovery import has_own_splits
 from a2f_jax.data.holdout import held_out
 from a2f_jax.data.locations import VERSION, Assignment, recorded_assignment, save_assignment
@@ -87,9 +89,20 @@ def _copies(sources: Iterable[Source], factors: Sequence[float]) -> list[Source]
     return [source.downscaled(factor) for source in sources for factor in factors]
 
 
-def with_copies(splits: Splits, factors: Sequence[float]) -> Splits:
-    """Adds the copies of all photographs that are downscaled by each of the factors, as a split `copies`."""
+def _with_copies(splits: Splits, factors: Sequence[float]) -> Splits:
     return {**splits, "copies": _copies(splits["train"], factors)} if factors else splits
+
+
+def origin(splits: Splits, factors: Sequence[float], collages: int) -> str:
+    """Returns a digest of what a dataset is prepared from.
+
+    Args:
+      splits: the files.
+      factors: the factors of downscaled copies.
+      collages: the number of collages.
+    """
+    files = fingerprint(_with_copies(splits, factors))
+    return f"{files}+{collages}" if collages else files
 
 
 def is_divisible(splits: Splits) -> bool:
@@ -97,7 +110,7 @@ def is_divisible(splits: Splits) -> bool:
     return list(splits) == ["train"]
 
 
-def _check_space(name: str, splits: Splits, target: pathlib.Path, work: pathlib.Path) -> None:
+def _check_space(name: str, splits: Splits, collages: int, target: pathlib.Path, work: pathlib.Path) -> None:
     # A lower bound: PNG files are larger than JPEG files of the same pixels, and every image is stored twice, as a PNG
     # file and in an array_record file. BMP and TIFF files may be uncompressed, three times as large as a PNG file.
     stored = sum(
@@ -106,6 +119,7 @@ def _check_space(name: str, splits: Splits, target: pathlib.Path, work: pathlib.
         for sources in splits.values()
         for source in sources
     )
+    stored += collages * COLLAGE_SIDE**2  # a PNG file of a collage has about two bytes per pixel
     needed = 2 * stored - sum(file.stat().st_size for file in work.glob("*.png"))
     require_space(
         target.parent,
@@ -149,21 +163,43 @@ def _encode_all(
     return examples
 
 
-def _encode_copies(
-    scale: int, copies: Sequence[Source], work: pathlib.Path, min_size: int, progress: bool
+def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path, progress: bool) -> list[Source]:
+    # Collages of an interrupted preparation are reused if they were made of the same photographs.
+    folder = work / f"collages-{fingerprint({'train': list(photographs)})}"
+    folder.mkdir(exist_ok=True)
+    sources = [Source(f"collage-{i:04}", folder / f"{i}.png") for i in range(count)]
+
+    def draw(index: int) -> None:
+        if (folder / f"{index}.png").exists():
+            return
+        rng = np.random.default_rng(index)
+        chosen = rng.choice(len(photographs), min(PHOTOGRAPHS, len(photographs)), replace=False)
+        collage = draw_collage([random_part(photographs[i].read(1).hr, rng) for i in chosen], rng)
+        partial = folder / f"{index}.partial"
+        Image.fromarray(collage).save(partial, "PNG", compress_level=1)
+        os.replace(partial, folder / f"{index}.png")
+
+    with progress_bar(total=count, unit="image", description="drawing collages", visible=progress) as bar:
+        for _ in in_order(draw, range(count)):
+            bar.update()
+    return sources
+
+
+def _encode_additions(
+    scale: int, additions: Sequence[Source], work: pathlib.Path, min_size: int, progress: bool
 ) -> list[Example]:
     encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
-    with progress_bar(total=len(copies), unit="image", description=f"downscaling ×{scale}", visible=progress) as bar:
+    with progress_bar(total=len(additions), unit="image", description=f"downscaling ×{scale}", visible=progress) as bar:
         results = []
-        for result in in_order(encode, copies):
+        for result in in_order(encode, additions):
             results.append(result)
             bar.update()
     for result in results:
         if isinstance(result, UserError) and not isinstance(result, TooSmallError):
             raise result  # its photograph could be read before
     examples = [result for result in results if not isinstance(result, UserError)]
-    if len(examples) < len(copies):
-        say(f"left out, because they are too small: {len(copies) - len(examples)} of {len(copies)} downscaled copies")
+    if missing := len(additions) - len(examples):
+        say(f"left out, because they are too small: {missing} of {len(additions)} downscaled copies")
     return examples
 
 
@@ -187,6 +223,7 @@ def store_pairs(
     min_size: int,
     skip_bad: bool,
     downscale: Sequence[float],
+    collages: int,
     progress: bool,
 ) -> None:
     """Reads the images of a dataset and stores them; what was stored before is replaced at the end.
@@ -200,6 +237,7 @@ def store_pairs(
       min_size: the smallest side of an LR image in pixels, of folders of photographs.
       skip_bad: whether to leave out images that cannot be used.
       downscale: the factors of downscaled copies to train on.
+      collages: the number of collages of the training photographs to train on.
       progress: whether to show progress bars on standard error.
 
     Raises:
@@ -212,7 +250,7 @@ def store_pairs(
     old = work / "old"
     if old.exists() and not target.exists():
         os.replace(old, target)  # the process was killed while it exchanged them
-    _check_space(name, with_copies(splits, downscale), target, work)
+    _check_space(name, _with_copies(splits, downscale), collages, target, work)
     work.mkdir(exist_ok=True)
     shutil.rmtree(old, ignore_errors=True)
     # An interrupted preparation keeps its images, but array_record files cannot be continued.
@@ -231,10 +269,12 @@ def store_pairs(
                 "train": [example for example in images if example["name"] not in chosen],
                 "validation": [example for example in images if example["name"] in chosen],
             }
-        if downscale:
+        if downscale or collages:
             trained = {example["name"] for example in examples["train"]}
-            copies = _copies((source for source in splits["train"] if source.name in trained), downscale)
-            examples["train"] = examples["train"] + _encode_copies(scale, copies, work, min_size, progress)
+            photographs = [source for source in splits["train"] if source.name in trained]
+            drawn = _draw_collages(photographs, collages, work, progress) if collages else []
+            additions = drawn + _copies([*photographs, *drawn], downscale)
+            examples["train"] = examples["train"] + _encode_additions(scale, additions, work, min_size, progress)
         examples = {split: images for split, images in examples.items() if images}
         tfds.disable_progress_bar()
         # tfds prints to standard output what the progress bar shows.
@@ -245,7 +285,7 @@ def store_pairs(
             except RuntimeError as error:  # array_record reports a full disk this way
                 raise OSError(" ".join(str(error).split())) from error
         smallest = min(_smaller_side(example["lr"]) for images in examples.values() for example in images)
-        record = f"{fingerprint(with_copies(splits, downscale))}\n{smallest}"
+        record = f"{origin(splits, downscale, collages)}\n{smallest}"
         (builder.data_path / "source.txt").write_text(record)
         if is_divisible(splits):
             train = frozenset(example["name"] for example in images if example["name"] not in chosen)

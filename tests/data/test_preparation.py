@@ -62,11 +62,61 @@ def test_downscaled_copies_of_photographs_are_only_trained_on(photos, data_dir, 
     before = _files(folder)
     prepare("photos", **arguments, downscale=[0.75, 0.5])
     assert _files(folder) == before
-    with pytest.raises(UserError, match="with other factors of downscale"):
+    with pytest.raises(UserError, match="with other values of downscale or collages"):
         prepare("photos", **arguments, downscale=[0.5])
     # A further preparation holds out the same photographs.
     prepare("photos", **{**arguments, "scale": 3, "validation": None, "min_size": 1}, downscale=[0.5])
     assert {pair.name for pair in open_pairs("photos", scale=3, split="validation", data_dir=data_dir)} == held_out
+
+
+def _gray_and_green(folder, held_out):
+    for i in range(4):
+        color = (0, 255, 0) if f"{i}.png" in held_out else (90 + i,) * 3
+        write_rgb(folder / f"{i}.png", np.full((48, 64, 3), color, np.uint8))
+
+
+def test_collages_are_drawn_from_the_training_photographs_only(tmp_path, data_dir):
+    arguments = {"scale": 4, "data_dir": data_dir, "source": tmp_path, "min_size": 8, "overwrite": True}
+    _gray_and_green(tmp_path, ())
+    prepare("photos", **arguments, validation=1)
+    held_out = {pair.name for pair in open_pairs("photos", scale=4, split="validation", data_dir=data_dir)}
+    _gray_and_green(tmp_path, held_out)
+    prepare("photos", **arguments, collages=2, downscale=[0.5])
+    trained = {pair.name: pair for pair in open_pairs("photos", scale=4, split="train", data_dir=data_dir)}
+    assert split_sizes(data_dir / "photos/x4/1.0.0") == {"train": 3 + 2 + 2, "validation": 1}
+    for name, side in (("collage-0000", 1024), ("collage-0001", 1024), ("collage-0001@0.5", 512)):
+        hr = trained[name].hr
+        assert hr.shape == (side, side, 3)
+        assert np.ptp(hr, axis=-1).max() == 0  # no green
+        np.testing.assert_array_equal(trained[name].lr, matlab_bicubic(hr, 1 / 4))
+    assert (trained["collage-0000"].hr != trained["collage-0001"].hr).any()
+
+
+def test_collages_are_the_same_when_a_dataset_is_prepared_again(photos, data_dir, tmp_path):
+    arguments = {"scale": 2, "source": photos, "validation": 3, "min_size": 8}
+    folder = prepare("photos", data_dir=data_dir, **arguments, collages=1)
+    prepare("photos", data_dir=tmp_path / "other", **arguments, collages=1)
+    first, second = (
+        {pair.name: pair.hr for pair in open_pairs("photos", scale=2, split="train", data_dir=where)}
+        for where in (data_dir, tmp_path / "other")
+    )
+    np.testing.assert_array_equal(first["collage-0000"], second["collage-0000"])
+    before = _files(folder)
+    prepare("photos", data_dir=data_dir, **arguments, collages=np.int64(1))
+    assert _files(folder) == before
+    with pytest.raises(UserError, match="with other values of downscale or collages"):
+        prepare("photos", data_dir=data_dir, **arguments, collages=2)
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, "2", None])
+def test_the_number_of_collages_is_checked(photos, data_dir, number):
+    with pytest.raises(UserError, match=f"collages must be a number of images, not {re.escape(repr(number))}"):
+        prepare("photos", scale=2, data_dir=data_dir, source=photos, collages=number)
+
+
+def test_collages_must_not_be_smaller_than_the_smallest_image(photos, data_dir):
+    with pytest.raises(UserError, match="the LR images of collages have 256 pixels per side, and min_size is 257"):
+        prepare("photos", scale=4, data_dir=data_dir, source=photos, collages=1, min_size=257)
 
 
 def test_copies_that_shrink_to_nothing_are_left_out_like_other_small_ones(photos, data_dir, capfd):
@@ -114,21 +164,28 @@ def test_the_order_and_the_repetition_of_factors_do_not_matter(photos, data_dir)
 
 
 @pytest.mark.parametrize("name", ["sample", "set5", "div2k"])
-def test_datasets_with_splits_of_their_own_are_not_downscaled(name, data_dir, div2k):
+@pytest.mark.parametrize("addition", [{"downscale": [0.5]}, {"collages": 1}])
+def test_nothing_is_added_to_datasets_with_splits_of_their_own(name, addition, data_dir, div2k):
+    (parameter,) = addition
     source = {} if name == "sample" else {"source": div2k(True)}
-    with pytest.raises(UserError, match=f"downscale applies to folders of photographs only, and {name} has") as caught:
-        prepare(name, scale=4, data_dir=data_dir, **source, downscale=[0.5])
-    assert caught.value.parameter == "downscale"
+    expected = f"{parameter} applies to folders of photographs only, and {name} has"
+    with pytest.raises(UserError, match=expected) as caught:
+        prepare(name, scale=4, data_dir=data_dir, **source, **addition)
+    assert caught.value.parameter == parameter
 
 
-def test_pairs_with_lr_images_are_not_downscaled(tmp_path, data_dir, picture):
+def test_nothing_is_added_to_pairs_with_lr_images(tmp_path, data_dir, picture):
     pairs = tmp_path / "pairs"
     write_rgb(pairs / "HR/a.png", picture(0, 24, 36))
     write_rgb(pairs / "LR/a.png", picture(0, 12, 18))
     with pytest.raises(UserError, match="my_pairs has LR images of its own: omit downscale"):
         prepare("my_pairs", scale=2, data_dir=data_dir, source=pairs, downscale=[0.5])
+    with pytest.raises(UserError, match="my_pairs has LR images of its own: omit collages"):
+        prepare("my_pairs", scale=2, data_dir=data_dir, source=pairs, collages=1)
     with pytest.raises(UserError, match="downscale requires the folder with the photographs"):
         prepare("my_pairs", scale=2, data_dir=data_dir, downscale=[0.5])
+    with pytest.raises(UserError, match="collages requires the folder with the photographs"):
+        prepare("my_pairs", scale=2, data_dir=data_dir, collages=1)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -159,7 +216,7 @@ def test_changed_files_are_prepared_again_only_with_overwrite(photos, data_dir, 
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
     before = _files(prepare("photos", **arguments))
     write_rgb(photos / "0.png", picture(100))
-    with pytest.raises(UserError, match=r"from different files or with other factors of downscale: overwrite it"):
+    with pytest.raises(UserError, match="from different files or with other values of downscale or collages"):
         prepare("photos", **arguments)
     assert _files(data_dir / "photos/x2/1.0.0") == before
     prepare("photos", **arguments, overwrite=True)
