@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from a2f_jax import buckets
@@ -66,6 +66,32 @@ def exists(path: pathlib.Path) -> bool:
 def is_folder(path: pathlib.Path) -> bool:
     """Returns whether a path of `as_path` is a folder; not an error if it cannot be found out."""
     return path.is_dir() if buckets.in_bucket(path) else os.path.isdir(path)
+
+
+def walk(
+    folder: pathlib.Path, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[pathlib.Path, list[str], list[str]]]:
+    """Yields a local folder and the folders in it, like `os.walk`, but follows links to folders.
+
+    Every folder is yielded once, however many links lead to it or back to a folder above.
+
+    Args:
+      folder: the folder to begin with.
+      on_error: called with the error of each folder that cannot be listed.
+
+    Yields:
+      A folder, the names of the folders in it, and those of its files. Names that the caller removes from the former
+      are not entered.
+    """
+    entered, links = set(), [folder]
+    for start in links:  # links are appended meanwhile, so folders are entered under their own names if they have one
+        for parent, folders, names in os.walk(start, onerror=on_error):
+            if (real := os.path.realpath(parent)) in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            yield pathlib.Path(parent), folders, names
+            links += [path for name in sorted(folders) if (path := pathlib.Path(parent, name)).is_symlink()]
 
 
 def _path(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -19,6 +19,7 @@ from a2f_jax.files import (
     locked,
     replacing,
     require_space,
+    walk,
 )
 
 
@@ -181,3 +182,28 @@ def test_without_locks_in_the_file_system_the_work_is_done_all_the_same(tmp_path
     monkeypatch.setattr("a2f_jax.files.fcntl.flock", flock)
     with locked(tmp_path / "lock", wait):
         pass
+
+
+def test_a_walk_follows_links_to_folders_and_enters_every_folder_once(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for file in (inside / "own/a", outside / "deep/b"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    (inside / "another").symlink_to("own")  # comes first by name, but is a link to a folder inside
+    (inside / "linked").symlink_to(outside)
+    (outside / "again").symlink_to(outside)
+    (outside / "deep/back").symlink_to(inside)
+    (inside / "broken").symlink_to("missing")
+    files = [(parent / name).relative_to(inside).as_posix() for parent, _, names in walk(inside) for name in names]
+    assert sorted(files) == ["broken", "linked/deep/b", "own/a"]
+
+
+def test_a_walk_does_not_enter_folders_that_are_removed_from_its_list(tmp_path):
+    (tmp_path / "outside/deep").mkdir(parents=True)
+    (tmp_path / "inside/own").mkdir(parents=True)
+    (tmp_path / "inside/linked").symlink_to(tmp_path / "outside")
+    parents = []
+    for parent, folders, _ in walk(tmp_path / "inside"):
+        parents.append(parent)
+        folders.clear()
+    assert parents == [tmp_path / "inside"]

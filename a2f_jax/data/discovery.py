@@ -1,8 +1,8 @@
 """Finds the images of a dataset in the folders and archives in which it is distributed."""
 
 import itertools
-import os
 import pathlib
+from collections.abc import Callable
 
 from a2f_jax.catalog import BENCHMARK_SETS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.data.div2k import find_div2k
@@ -16,6 +16,7 @@ from a2f_jax.data.pairing import (
 )
 from a2f_jax.data.sources import Source, Splits, sample
 from a2f_jax.errors import UserError, shorten
+from a2f_jax.files import walk
 
 
 def has_own_splits(name: str) -> bool:
@@ -116,9 +117,9 @@ def photographs(folder: pathlib.Path, scale: int) -> Splits:
     if pairs := pairs_side_by_side(folder, scale):
         return {"train": pairs}
     sources = []
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.suffix.lower() not in READABLE_SUFFIXES or "/." in f"/{name}" or not file.is_file():
+    for name in _visible_files(folder):
+        file = folder / name
+        if file.suffix.lower() not in READABLE_SUFFIXES or not file.is_file():
             continue
         if any(is_lr_folder(part) for part in name.split("/")[:-1]):
             raise UserError(
@@ -137,17 +138,23 @@ def photographs(folder: pathlib.Path, scale: int) -> Splits:
     return {"train": sources}
 
 
+def _visible_files(folder: pathlib.Path, on_error: Callable[[OSError], object] | None = None) -> list[str]:
+    files = []
+    for parent, subfolders, names in walk(folder, on_error):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        files += [(parent / name).relative_to(folder) for name in names if not name.startswith(".")]
+    return [file.as_posix() for file in sorted(files)]
+
+
 def unsupported_images(folder: pathlib.Path) -> list[str]:
     """Returns the names of the image files in a folder and its subfolders whose format cannot be read."""
-    files = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*"))]
-    return [name for name in files if name.lower().endswith(OTHER_IMAGE_SUFFIXES) and "/." not in f"/{name}"]
+    return [name for name in _visible_files(folder) if name.lower().endswith(OTHER_IMAGE_SUFFIXES)]
 
 
 def unreadable_folders(folder: pathlib.Path) -> list[str]:
     """Returns the names of the subfolders of a folder that cannot be listed, without hidden ones."""
     errors: list[OSError] = []
-    for _, subfolders, _ in os.walk(folder, onerror=errors.append):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    _visible_files(folder, errors.append)
     return sorted(pathlib.Path(error.filename).relative_to(folder).as_posix() for error in errors)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from a2f_jax import buckets
 from a2f_jax.catalog import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import as_path, check_writable, is_folder, resolved
+from a2f_jax.files import as_path, check_writable, is_folder, resolved, walk
 
 WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
@@ -158,9 +158,9 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
         if buckets.in_bucket(folder):
             yield from (folder / name for name in buckets.list_files(folder))
             return
-        for parent, folders, names in os.walk(folder, onerror=leave_out):
-            folders[:] = [name for name in folders if not is_output(pathlib.Path(parent, name))]
-            yield from (pathlib.Path(parent, name) for name in names)
+        for parent, folders, names in walk(folder, leave_out):
+            folders[:] = [name for name in folders if not is_output(parent / name)]
+            yield from (parent / name for name in names)
 
     def is_output(path: pathlib.Path) -> bool:  # it holds the results of an earlier run
         return resolved(path) == resolved(output) != resolved(folder)

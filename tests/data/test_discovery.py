@@ -90,6 +90,15 @@ def test_photographs_are_found_in_subfolders(photos, picture):
     np.testing.assert_array_equal(splits["train"][3].read(4).hr, read_rgb(photos / "3.png")[:24, :36])
 
 
+def test_photographs_are_found_in_linked_folders(photos, tmp_path):
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "linked").symlink_to(photos)
+    (photos / "old.cr2").touch()
+    assert [source.name for source in find("mine", folder, 2)["train"]] == [f"linked/{i}.png" for i in range(10)]
+    assert unsupported_images(folder) == ["linked/old.cr2"]
+
+
 def test_photographs_for_validation_are_not_trained_on(tmp_path, picture):
     write_rgb(tmp_path / "val/HR/0.png", picture(0))
     with pytest.raises(UserError, match=f"no images but those in {tmp_path}/val, which by its name are for validation"):

@@ -30,6 +30,13 @@ def test_images_of_a_format_that_cannot_be_written_become_png(tmp_path):
     assert job.output == tmp_path / "out" / "old.png"
 
 
+def test_images_in_linked_folders_are_found(photo, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "linked").symlink_to(photo.parent)  # which contains the folder
+    assert [job.image for job in list_jobs([folder], tmp_path / "out").jobs] == [folder / "linked" / photo.name]
+
+
 def test_what_is_left_out_of_a_folder_is_listed_with_the_reason(photo, tmp_path):
     names = ["a.JFIF", "b.exr", "c.jp2", "._photo.png", ".hidden/t.jpg", "sub/.d.webp", "notes.txt", ".git/config"]
     for name in names:
