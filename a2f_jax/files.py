@@ -73,7 +73,8 @@ def walk(
 ) -> Iterator[tuple[pathlib.Path, list[str], list[str]]]:
     """Yields a local folder and the folders in it, like `os.walk`, but follows links to folders.
 
-    Every folder is yielded once, however many links lead to it or back to a folder above.
+    Every folder is yielded once, however many links lead to it or back to a folder above: under its own name if it is
+    inside `folder` and not hidden, and otherwise under that of a link which is not hidden, if there is one.
 
     Args:
       folder: the folder to begin with.
@@ -83,14 +84,17 @@ def walk(
       A folder, the names of the folders in it, and those of its files. Names that the caller removes from the former
       are not entered.
     """
-    entered, links = set(), [folder]
-    for start in links:  # links are appended meanwhile, so folders are entered under their own names if they have one
-        for parent, folders, names in os.walk(start, onerror=on_error):
+    entered: set[str] = set()
+    links, hidden = [folder], list[pathlib.Path]()
+    while links or hidden:
+        for parent, folders, names in os.walk((links or hidden).pop(0), onerror=on_error):
             if (real := os.path.realpath(parent)) in entered:
                 folders.clear()
                 continue
             entered.add(real)
             yield pathlib.Path(parent), folders, names
+            hidden += [pathlib.Path(parent, name) for name in sorted(folders) if name.startswith(".")]
+            folders[:] = [name for name in folders if not name.startswith(".")]
             links += [path for name in sorted(folders) if (path := pathlib.Path(parent, name)).is_symlink()]
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable
 
 from a2f_jax.catalog import BENCHMARK_SETS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.data.div2k import find_div2k
@@ -138,12 +137,13 @@ def photographs(folder: pathlib.Path, scale: int) -> Splits:
     return {"train": sources}
 
 
-def _visible_files(folder: pathlib.Path, on_error: Callable[[OSError], object] | None = None) -> list[str]:
-    files = []
-    for parent, subfolders, names in walk(folder, on_error):
+def _visible_files(folder: pathlib.Path) -> list[str]:
+    files: list[tuple[str, ...]] = []
+    for parent, subfolders, names in walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [(parent / name).relative_to(folder) for name in names if not name.startswith(".")]
-    return [file.as_posix() for file in sorted(files)]
+        parts = parent.relative_to(folder).parts
+        files += [(*parts, name) for name in names if not name.startswith(".")]
+    return ["/".join(parts) for parts in sorted(files)]
 
 
 def unsupported_images(folder: pathlib.Path) -> list[str]:
@@ -154,7 +154,8 @@ def unsupported_images(folder: pathlib.Path) -> list[str]:
 def unreadable_folders(folder: pathlib.Path) -> list[str]:
     """Returns the names of the subfolders of a folder that cannot be listed, without hidden ones."""
     errors: list[OSError] = []
-    _visible_files(folder, errors.append)
+    for _, subfolders, _ in walk(folder, errors.append):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
     return sorted(pathlib.Path(error.filename).relative_to(folder).as_posix() for error in errors)
 
 

@@ -20,6 +20,7 @@ from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import Source, Splits, TooSmallError, fingerprint
 from a2f_jax.errors import UserError, count_of
 from a2f_jax.files import require_space
+from a2f_jax.images import read_rgb
 from a2f_jax.progress import progress_bar, say
 
 if TYPE_CHECKING:
@@ -110,17 +111,20 @@ def is_divisible(splits: Splits) -> bool:
     return list(splits) == ["train"]
 
 
-def _check_space(name: str, splits: Splits, collages: int, target: pathlib.Path, work: pathlib.Path) -> None:
+def _check_space(
+    name: str, splits: Splits, downscale: Sequence[float], collages: int, target: pathlib.Path, work: pathlib.Path
+) -> None:
     # A lower bound: PNG files are larger than JPEG files of the same pixels, and every image is stored twice, as a PNG
     # file and in an array_record file. BMP and TIFF files may be uncompressed, three times as large as a PNG file.
     stored = sum(
         int(source.factor**2 * source.stored_bytes())
         // (3 if source.hr.name.lower().endswith((".bmp", ".tif", ".tiff")) else 1)
-        for sources in splits.values()
+        for sources in _with_copies(splits, downscale).values()
         for source in sources
     )
-    stored += collages * COLLAGE_SIDE**2  # a PNG file of a collage has about two bytes per pixel
-    needed = 2 * stored - sum(file.stat().st_size for file in work.glob("*.png"))
+    drawn = 2 * collages * COLLAGE_SIDE**2  # a PNG file of a collage has about two bytes per pixel
+    stored += int(drawn * (1 + sum(factor**2 for factor in downscale)))
+    needed = drawn + 2 * stored - sum(file.stat().st_size for file in work.rglob("*.png"))
     require_space(
         target.parent,
         needed,
@@ -164,6 +168,8 @@ def _encode_all(
 
 
 def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path, progress: bool) -> list[Source]:
+    if not photographs:
+        raise UserError("no photograph is left to draw collages from: omit collages", parameter="collages")
     # Collages of an interrupted preparation are reused if they were made of the same photographs.
     folder = work / f"collages-{fingerprint({'train': list(photographs)})}"
     folder.mkdir(exist_ok=True)
@@ -174,7 +180,7 @@ def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path
             return
         rng = np.random.default_rng(index)
         chosen = rng.choice(len(photographs), min(PHOTOGRAPHS, len(photographs)), replace=False)
-        collage = draw_collage([random_part(photographs[i].read(1).hr, rng) for i in chosen], rng)
+        collage = draw_collage([random_part(read_rgb(photographs[i].hr), rng) for i in chosen], rng)
         partial = folder / f"{index}.partial"
         Image.fromarray(collage).save(partial, "PNG", compress_level=1)
         os.replace(partial, folder / f"{index}.png")
@@ -186,8 +192,9 @@ def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path
 
 
 def _encode_additions(
-    scale: int, additions: Sequence[Source], work: pathlib.Path, min_size: int, progress: bool
+    scale: int, drawn: Sequence[Source], copies: Sequence[Source], work: pathlib.Path, min_size: int, progress: bool
 ) -> list[Example]:
+    additions = [*drawn, *copies]
     encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
     with progress_bar(total=len(additions), unit="image", description=f"downscaling ×{scale}", visible=progress) as bar:
         results = []
@@ -199,7 +206,7 @@ def _encode_additions(
             raise result  # its photograph could be read before
     examples = [result for result in results if not isinstance(result, UserError)]
     if missing := len(additions) - len(examples):
-        say(f"left out, because they are too small: {missing} of {len(additions)} downscaled copies")
+        say(f"left out, because they are too small: {missing} of {len(copies)} downscaled copies")
     return examples
 
 
@@ -250,7 +257,7 @@ def store_pairs(
     old = work / "old"
     if old.exists() and not target.exists():
         os.replace(old, target)  # the process was killed while it exchanged them
-    _check_space(name, _with_copies(splits, downscale), collages, target, work)
+    _check_space(name, splits, downscale, collages, target, work)
     work.mkdir(exist_ok=True)
     shutil.rmtree(old, ignore_errors=True)
     # An interrupted preparation keeps its images, but array_record files cannot be continued.
@@ -273,8 +280,8 @@ def store_pairs(
             trained = {example["name"] for example in examples["train"]}
             photographs = [source for source in splits["train"] if source.name in trained]
             drawn = _draw_collages(photographs, collages, work, progress) if collages else []
-            additions = drawn + _copies([*photographs, *drawn], downscale)
-            examples["train"] = examples["train"] + _encode_additions(scale, additions, work, min_size, progress)
+            copies = _copies([*photographs, *drawn], downscale)
+            examples["train"] = examples["train"] + _encode_additions(scale, drawn, copies, work, min_size, progress)
         examples = {split: images for split, images in examples.items() if images}
         tfds.disable_progress_bar()
         # tfds prints to standard output what the progress bar shows.

@@ -162,8 +162,11 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
             folders[:] = [name for name in folders if not is_output(parent / name)]
             yield from (parent / name for name in names)
 
-    def is_output(path: pathlib.Path) -> bool:  # it holds the results of an earlier run
-        return resolved(path) == resolved(output) != resolved(folder)
+    results, start = resolved(output), resolved(folder)
+
+    def is_output(path: pathlib.Path) -> bool:  # it holds results of an earlier run
+        path = resolved(path)
+        return results in (path, *path.parents) and results not in (start, *start.parents)
 
     for path in files():
         suffix = path.suffix.lower()

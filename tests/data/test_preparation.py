@@ -108,6 +108,37 @@ def test_collages_are_the_same_when_a_dataset_is_prepared_again(photos, data_dir
         prepare("photos", data_dir=data_dir, **arguments, collages=2)
 
 
+def test_a_preparation_that_was_interrupted_keeps_its_collages(photos, data_dir, monkeypatch):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 3, "min_size": 8, "collages": 2}
+    drawn = []
+
+    def draw(photographs, rng):
+        if len(drawn) == 1:
+            raise KeyboardInterrupt
+        drawn.append(len(photographs))
+        return np.full((1024, 1024, 3), len(drawn), np.uint8)
+
+    monkeypatch.setattr(stored_pairs, "draw_collage", draw)
+    monkeypatch.setattr(stored_pairs, "in_order", map)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("photos", **arguments)
+    drawn.append(0)
+    prepare("photos", **arguments)
+    names = {pair.name: pair.hr.max() for pair in open_pairs("photos", scale=2, split="train", data_dir=data_dir)}
+    assert drawn == [7, 0, 7]
+    assert (names["collage-0000"], names["collage-0001"]) == (1, 3)
+
+
+def test_without_a_training_photograph_there_are_no_collages(tmp_path, data_dir, picture):
+    for name, side in (("train/HR/a.png", 8), ("val/HR/b.png", 64)):
+        write_rgb(tmp_path / name, picture(0, side, side))
+    for name, side in (("train/X2/a.png", 4), ("val/X2/b.png", 32)):
+        write_rgb(tmp_path / name, picture(0, side, side))
+    arguments = {"scale": 4, "data_dir": data_dir, "source": tmp_path, "min_size": 8, "skip_bad": True}
+    with pytest.raises(UserError, match="no photograph is left to draw collages from: omit collages"):
+        prepare("photos", **arguments, collages=1)
+
+
 @pytest.mark.parametrize("number", [-1, 1.5, "2", None])
 def test_the_number_of_collages_is_checked(photos, data_dir, number):
     with pytest.raises(UserError, match=f"collages must be a number of images, not {re.escape(repr(number))}"):
@@ -479,6 +510,14 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(photos, data_dir, mon
     monkeypatch.setattr(Source, "read", None)
     with pytest.raises(UserError, match=r"preparing photos takes .*: free some space or choose another folder"):
         prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
+    _assert_cleaned(data_dir)
+
+
+def test_a_disk_that_is_too_small_for_collages_is_found_before_the_work(photos, data_dir, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 50 * 2**20))
+    monkeypatch.setattr(Source, "read", None)
+    with pytest.raises(UserError, match=r"preparing photos takes .*: free some space or choose another folder"):
+        prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1, collages=20)
     _assert_cleaned(data_dir)
 
 

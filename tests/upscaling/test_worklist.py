@@ -37,6 +37,37 @@ def test_images_in_linked_folders_are_found(photo, tmp_path):
     assert [job.image for job in list_jobs([folder], tmp_path / "out").jobs] == [folder / "linked" / photo.name]
 
 
+def test_images_in_linked_folders_are_found_even_if_hidden_names_lead_there_too(photo, tmp_path):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    for place in (folder / ".hidden/photos", outside):
+        place.mkdir(parents=True)
+        (place / "1.png").write_bytes(photo.read_bytes())
+    (folder / ".trash").symlink_to(outside)
+    (folder / "linked").symlink_to(outside)
+    (folder / "photos").symlink_to(".hidden/photos")
+    work = list_jobs([folder], tmp_path / "out")
+    assert [job.image for job in work.jobs] == [folder / "linked/1.png", folder / "photos/1.png"]
+    assert not work.ignored
+
+
+def test_results_that_a_link_leads_to_are_not_searched_for_images(photo, tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub/a.png").write_bytes(photo.read_bytes())
+    (folder / "previous").symlink_to(tmp_path / "out/sub")
+    (tmp_path / "out/sub").mkdir(parents=True)
+    (tmp_path / "out/sub/a.png").write_bytes(photo.read_bytes())
+    for _ in range(2):
+        assert [job.image for job in list_jobs([folder], tmp_path / "out").jobs] == [folder / "sub/a.png"]
+
+
+def test_images_inside_the_output_folder_can_be_upscaled(photo, tmp_path):
+    (tmp_path / "out/in").mkdir(parents=True)
+    (tmp_path / "out/in/a.png").write_bytes(photo.read_bytes())
+    (job,) = list_jobs([tmp_path / "out/in"], tmp_path / "out").jobs
+    assert (job.image, job.output) == (tmp_path / "out/in/a.png", tmp_path / "out/a.png")
+
+
 def test_what_is_left_out_of_a_folder_is_listed_with_the_reason(photo, tmp_path):
     names = ["a.JFIF", "b.exr", "c.jp2", "._photo.png", ".hidden/t.jpg", "sub/.d.webp", "notes.txt", ".git/config"]
     for name in names:
