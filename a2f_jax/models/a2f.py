@@ -165,7 +165,7 @@ class A2F(nn.Module):
       auxiliary: whether blocks have a projection unit; False for the paper's baseline, which has no attention either.
       depthwise: whether a depthwise 3×3 convolution precedes each projection, as in the paper's A2F-L-NOCA-MP.
       weight_norm: whether k×k kernels are weight-normalized; False for the parameters that `fold_weight_norm` returns.
-      dtype: computation dtype; parameters and output are float32.
+      dtype: computation dtype; parameters, skip connection, and output are float32.
       remat: whether the backward pass recomputes the activations inside each block instead of storing them, which
         saves memory in training.
       winograd: whether wide 3×3 convolutions use Winograd's algorithm; `prefers_winograd` tells where it is faster.
@@ -208,13 +208,13 @@ class A2F(nn.Module):
 
         def conv(x: jax.Array, features: int, name: str, kernel_size: int = 3) -> jax.Array:
             halo = kernel_size // 2
-            options = (self.weight_norm, self.dtype, self.winograd, pack + 2 * halo if pack > 1 else 1)
+            options = (self.weight_norm, x.dtype, self.winograd, pack + 2 * halo if pack > 1 else 1)
             layer = Conv(features, kernel_size, *options, name=name)
             return layer(packed.with_neighbors(x, pack, halo) if pack > 1 else x)
 
-        x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
+        x = (lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE
         x = x.reshape(n, height, width // pack, pack * 3)
-        states = [conv(x, self.features, "head", self.head_kernel)]
+        states = [conv(x.astype(self.dtype), self.features, "head", self.head_kernel)]
         block_type = nn.remat(Block) if self.remat else Block
         for i in range(self.blocks):
             block = block_type(
@@ -230,7 +230,11 @@ class A2F(nn.Module):
             states.append(block(states))
         # Pixel shuffle only moves values, so that adding before it gives the same result with one shuffle, not two.
         channels = 3 * self.scale**2
-        sub_pixels = (conv(states[-1], channels, "tail") + conv(x, channels, "skip")).astype(jnp.float32)
+        # Where LR is flat, SR consists of the skip connection only. bfloat16, in which the default precision of TPUs
+        # multiplies float32 as well, would round it to whole levels.
+        with jax.default_matmul_precision("highest"):
+            skip = conv(x, channels, "skip")
+        sub_pixels = conv(states[-1], channels, "tail").astype(jnp.float32) + skip
         sub_pixels = sub_pixels.reshape(n, height, width, channels)
         return pixel_shuffle(sub_pixels, self.scale) * HALF_RANGE + RGB_MEAN
 

@@ -92,9 +92,10 @@ def _total(sums: Sequence[jax.Array]) -> jax.Array:
 
 
 def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, frame: jax.Array, *, halo: int, scale: int, depth: str):
-    x = _crop(_normalized(pixels, frame, halo, padded.dtype), halo - 1)
-    sub_pixels = _direct(_crop(padded, BLOCK_HALO - 1), weights["tail"]) + _direct(x, weights["skip"]) + weights["bias"]
-    sr = pixel_shuffle(sub_pixels.astype(jnp.float32)[None], scale)[0] * HALF_RANGE + RGB_MEAN
+    x = _crop(_normalized(pixels, frame, halo, jnp.float32), halo - 1)  # the skip connection is always float32
+    tail = _direct(_crop(padded, BLOCK_HALO - 1), weights["tail"]).astype(jnp.float32)
+    sub_pixels = tail + _direct(x, weights["skip"]) + weights["bias"]
+    sr = pixel_shuffle(sub_pixels[None], scale)[0] * HALF_RANGE + RGB_MEAN
     finite = jnp.isfinite(sr).all()
     if depth == "float32":
         return sr, finite
@@ -286,13 +287,8 @@ def programs_of(network: A2F, folded: Params, device: jax.Device, *, put: Callab
             }
         )
 
-    tail = cast(
-        {
-            "tail": folded["tail"]["kernel"],
-            "skip": folded["skip"]["kernel"],
-            "bias": folded["tail"]["bias"] + folded["skip"]["bias"],
-        }
-    )
+    skip = {"skip": folded["skip"]["kernel"], "bias": folded["tail"]["bias"] + folded["skip"]["bias"]}
+    tail = {**cast({"tail": folded["tail"]["kernel"]}), **put(skip, device)}
 
     def parts(index: int, count: int) -> Any:
         return put(_mix_parts(network, folded[f"block_{index:02d}"], index, count, np.float32), device)

@@ -126,6 +126,17 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters_and_output(ra
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact - RGB_MEAN).max()
 
 
+@pytest.mark.parametrize("pack", [1, 4])
+def test_the_skip_connection_is_as_precise_in_bfloat16(random_params, pack):
+    network = A2F(scale=2, features=16, blocks=1, pack=pack)
+    params = random_params(network)
+    params["tail"] = jax.tree.map(np.zeros_like, params["tail"])
+    params["tail"]["v"] = np.ones_like(params["tail"]["v"])
+    lr = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3))
+    exact, half = (network.clone(dtype=dtype).apply({"params": params}, lr) for dtype in (jnp.float32, jnp.bfloat16))
+    np.testing.assert_allclose(half, exact, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize(("variant", "scale"), [("a2f-xl", 4), ("a2f-s", 5)])
 def test_unknown_networks_are_refused_by_name(variant, scale):
     with pytest.raises(ValueError, match="choose one of"):

@@ -145,6 +145,15 @@ def test_bfloat16_is_as_precise_in_tiles_as_on_the_whole_image(model):
     assert 0 < error < 2 * np.sqrt(np.mean((_whole(half, image) - _whole(model, image)) ** 2))
 
 
+def test_the_skip_connection_is_as_precise_in_bfloat16_tiles(model):
+    params = dict(model.params)
+    params["tail"] = {**params["tail"], "g": np.zeros_like(params["tail"]["g"])}
+    model, image = Model.from_params(params), _image(20, 37)
+    exact, half = (_tiled(_programs(model.with_dtype(dtype)), image, Plan(16)) for dtype in (jnp.float32, jnp.bfloat16))
+    # The bias of the tail is added in float32 as well.
+    np.testing.assert_allclose(half, exact, rtol=0, atol=1e-3)
+
+
 def test_results_are_rounded_and_clipped(programs):
     image = _image(20, 18)
     exact = _tiled(programs, image, Plan(16))
