@@ -42,7 +42,10 @@ def add(run: str, trained_on: str, suffix: str) -> None:
     about = {"data": trained_on, "license": "Apache-2.0", "commit": commit}
     for key in ("init", "average_of"):  # the names of runs, without the folders of whoever trained them
         if key in model.metadata:
-            about[key] = ", ".join(pathlib.PurePath(path).name for path in model.metadata[key].split(", "))
+            names = [
+                pathlib.PurePath(path).name.removesuffix(".safetensors") for path in model.metadata[key].split(", ")
+            ]
+            about[key] = ", ".join(names)
     name = "-".join([_plain_name(model), *filter(None, [suffix])])
     save(model, WEIGHTS / f"{name}.safetensors", about)
 

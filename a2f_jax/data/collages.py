@@ -60,6 +60,7 @@ def random_part(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
       rng: chooses where the part is.
     """
     top, left = (int(rng.integers(max(side - COLLAGE_SIDE, 0) + 1)) for side in photograph.shape[:2])
+    # A copy, so that the rest of a large photograph can be freed.
     return photograph[top : top + COLLAGE_SIDE, left : left + COLLAGE_SIDE].copy()
 
 
