@@ -38,7 +38,7 @@ def test_bicubic_x3_on_set5_has_its_true_second_decimal(weights, shared, monkeyp
 def test_no_weights_name_folders_of_the_machine_that_trained_them(weights, tmp_path, monkeypatch, random_params):
     for file in shipped_weights().values():
         assert not any("/" in load(file).metadata.get(key, "") for key in ("init", "average_of"))
-    about = {"average_of": "/home/me/runs/a, runs/b", "init": "/home/me/runs/c"}
+    about = {"average_of": "/home/me/runs/a, runs/b.safetensors", "init": "/home/me/runs/c"}
     save(Model.from_params(random_params(build("a2f-s", 4))), tmp_path / "average.safetensors", about)
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
     weights.add(str(tmp_path / "average.safetensors"), "photographs", "")
