@@ -1,6 +1,6 @@
 """Draws a part of a collage of scikit-image's photographs, for the documentation.
 
-    python benchmarks/collage.py docs/images/collage.jpg
+python benchmarks/collage.py docs/images/collage.jpg
 """
 
 import argparse
