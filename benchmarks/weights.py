@@ -40,12 +40,6 @@ def add(run: str, trained_on: str, suffix: str) -> None:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
     about = {"data": trained_on, "license": "Apache-2.0", "commit": commit}
-    for key in ("init", "average_of"):  # the names of runs, without the folders of whoever trained them
-        if key in model.metadata:
-            names = [
-                pathlib.PurePath(path).name.removesuffix(".safetensors") for path in model.metadata[key].split(", ")
-            ]
-            about[key] = ", ".join(names)
     name = "-".join([_plain_name(model), *filter(None, [suffix])])
     save(model, WEIGHTS / f"{name}.safetensors", about)
 

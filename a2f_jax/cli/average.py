@@ -1,7 +1,6 @@
 """`a2f average`: the average of several weights of the same network."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +34,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     output = output_file(args.output, overwrite=args.overwrite, suffix=".safetensors")
 
     from a2f_jax.model import average_labeled, load_labeled, save
+    from a2f_jax.weights import name_without_folders
 
     model = average_labeled(load_labeled(args.weights, args.scale))
-    save(model, output, {"average_of": os.fsencode(", ".join(args.weights)).decode(errors="replace")})
+    save(model, output, {"average_of": ", ".join(name_without_folders(path) for path in args.weights)})
     print(f"{output}: {model.variant} ×{model.scale}, the average of {len(args.weights)}")

@@ -9,10 +9,10 @@ from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import Params
 from a2f_jax.models.registry import params_from_source, recognize
 from a2f_jax.weights.published import params_from_published
-from a2f_jax.weights.safetensors_file import read_metadata, read_safetensors, write_safetensors
+from a2f_jax.weights.safetensors_file import name_without_folders, read_metadata, read_safetensors, write_safetensors
 from a2f_jax.weights.torch_file import read_state_dict
 
-__all__ = ["read_metadata", "read_weights", "shipped_weights", "write_safetensors"]
+__all__ = ["name_without_folders", "read_metadata", "read_weights", "shipped_weights", "write_safetensors"]
 
 
 def shipped_weights() -> dict[str, pathlib.Path]:

@@ -17,6 +17,19 @@ from a2f_jax.models.a2f import Params
 _T = TypeVar("_T")
 
 
+def name_without_folders(path: str) -> str:
+    """Returns how metadata name the weights that others were made from: without the user's folders.
+
+    Args:
+      path: a file, a run, a checkpoint, or a name, such as `"/home/me/runs/a/checkpoints/500"`.
+
+    Returns:
+      The last part of it, without `.safetensors`; of a checkpoint, the run and the step, as in `"a/checkpoints/500"`.
+    """
+    parts = pathlib.PurePath(os.fsencode(path).decode(errors="replace")).parts or (path,)
+    return "/".join(parts[-3:] if parts[-2:-1] == ("checkpoints",) else parts[-1:]).removesuffix(".safetensors")
+
+
 def _open_safetensors(path: pathlib.Path, read: Callable[[Any], _T]) -> _T:
     try:
         with safetensors.safe_open(path, "np") as file:

@@ -20,6 +20,7 @@ from a2f_jax.buckets import check_checkpoints
 from a2f_jax.errors import UserError
 from a2f_jax.files import resolved
 from a2f_jax.models.a2f import Params
+from a2f_jax.weights.safetensors_file import name_without_folders
 
 FOLDER = "checkpoints"
 SCORES = "scores.json"
@@ -170,7 +171,7 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     if (kind := about["config"]["data"].get("degradation", "bicubic")) != "bicubic":
         metadata["degradation"] = kind
     if about["config"].get("init"):
-        metadata["init"] = about["config"]["init"]
+        metadata["init"] = name_without_folders(about["config"]["init"])
     if "psnr" in about:
         metadata["validation_psnr"] = f"{about['psnr']:.3f}"
     return params, metadata

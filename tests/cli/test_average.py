@@ -31,7 +31,7 @@ def test_the_written_weights_are_the_means_of_the_given_ones(files, tmp_path, ca
         found.params,
         *given,
     )
-    assert found.metadata["average_of"] == ", ".join(files)
+    assert found.metadata["average_of"] == "0, 1, 2"  # without the folders of whoever made it
     assert "step" not in found.metadata
 
 
@@ -40,7 +40,7 @@ def test_names_that_are_no_text_are_averaged(files, tmp_path):
     shutil.copy(files[0], path)
     assert cli.main(["average", path, files[1], "-o", str(tmp_path / "average.safetensors")]) == 0
     about = load(tmp_path / "average.safetensors").metadata["average_of"]
-    assert about == f"{tmp_path}/t\N{REPLACEMENT CHARACTER}.safetensors, {files[1]}"
+    assert about == "t\N{REPLACEMENT CHARACTER}, 1"
 
 
 def test_an_existing_file_is_replaced_only_on_request(files, tmp_path, fails):

@@ -356,6 +356,7 @@ def test_paths_may_start_with_the_home_folder(config, data_dir, whole, tmp_path,
     config.steps, config.data.dir, config.init = 1, "~/data", "~/whole"
     train(config, "~/run")
     assert steps_in(tmp_path / "run") == [1]
+    assert a2f_jax.load(tmp_path / "run").metadata["init"] == "whole"  # without the folders of whoever trained it
 
 
 def test_entries_of_a_config_that_are_not_settings_do_not_block_resuming(config, whole, capfd):

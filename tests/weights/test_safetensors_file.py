@@ -11,7 +11,7 @@ import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model, save
 from a2f_jax.models.a2f import A2F
-from a2f_jax.weights import shipped_weights
+from a2f_jax.weights import name_without_folders, shipped_weights
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,18 @@ def test_a_parameter_inside_another_one_is_damage(tmp_path):
         safetensors.numpy.save_file({name: np.zeros(1, np.float32) for name in names}, path)
         with pytest.raises(UserError, match=r"is damaged: parameter k\.x(\.y)? cannot be inside parameter k$"):
             a2f_jax.load(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a2f-sd-x4", "a2f-sd-x4"),
+        ("/home/me/runs/a/", "a"),
+        ("runs/b.safetensors", "b"),
+        ("gs://mine/runs/c/checkpoints/500", "c/checkpoints/500"),
+        ("checkpoints/500", "checkpoints/500"),
+        ("d\udcff.pt", "d\N{REPLACEMENT CHARACTER}.pt"),
+    ],
+)
+def test_metadata_name_the_weights_that_others_were_made_from_without_folders(path, name):
+    assert name_without_folders(path) == name
