@@ -48,6 +48,8 @@ setuptools.setup(
         "tqdm>=4.66,<5",
         "platformdirs>=4",
         "psutil>=6",
+        # Processes that draw collages.
+        "loky>=3.4,<4",
         # Writes TIFF files strip by strip, and reads those that Pillow cannot.
         "tifffile>=2024.8.10",
     ],

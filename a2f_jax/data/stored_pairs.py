@@ -16,7 +16,7 @@ from a2f_jax.data.collages import COLLAGE_SIDE, PHOTOGRAPHS, draw_collage, rando
 from a2f_jax.data.discovery import has_own_splits
 from a2f_jax.data.holdout import held_out
 from a2f_jax.data.locations import VERSION, Assignment, recorded_assignment, save_assignment
-from a2f_jax.data.parallel import in_order
+from a2f_jax.data.parallel import in_order, usable_cores
 from a2f_jax.data.sources import Source, Splits, TooSmallError, fingerprint
 from a2f_jax.errors import UserError, count_of
 from a2f_jax.files import require_space
@@ -167,6 +167,15 @@ def _encode_all(
     return examples
 
 
+def _draw(index: int, photographs: Sequence[Source], folder: pathlib.Path) -> None:
+    rng = np.random.default_rng(index)
+    chosen = rng.choice(len(photographs), min(PHOTOGRAPHS, len(photographs)), replace=False)
+    collage = draw_collage([random_part(read_rgb(photographs[i].hr), rng) for i in chosen], rng)
+    partial = folder / f"{index}.partial"
+    Image.fromarray(collage).save(partial, "PNG", compress_level=1)
+    os.replace(partial, folder / f"{index}.png")
+
+
 def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path, progress: bool) -> list[Source]:
     if not photographs:
         raise UserError("no photograph is left to draw collages from: omit collages", parameter="collages")
@@ -175,18 +184,12 @@ def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path
     folder.mkdir(exist_ok=True)
     sources = [Source(f"collage-{i:04}", folder / f"{i}.png") for i in range(count)]
 
-    def draw(index: int) -> None:
-        if (folder / f"{index}.png").exists():
-            return
-        rng = np.random.default_rng(index)
-        chosen = rng.choice(len(photographs), min(PHOTOGRAPHS, len(photographs)), replace=False)
-        collage = draw_collage([random_part(read_rgb(photographs[i].hr), rng) for i in chosen], rng)
-        partial = folder / f"{index}.partial"
-        Image.fromarray(collage).save(partial, "PNG", compress_level=1)
-        os.replace(partial, folder / f"{index}.png")
-
+    missing = [i for i, source in enumerate(sources) if not source.hr.exists()]
+    draw = functools.partial(_draw, photographs=photographs, folder=folder)
     with progress_bar(total=count, unit="image", description="drawing collages", visible=progress) as bar:
-        for _ in in_order(draw, range(count)):
+        bar.update(count - len(missing))
+        # Drawing holds Python's lock: with threads, it is not faster on many cores.
+        for _ in in_order(draw, missing, min(len(missing), usable_cores()), processes=True):
             bar.update()
     return sources
 

@@ -1,5 +1,7 @@
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -19,12 +21,12 @@ def test_results_keep_the_order_of_the_items():
 
 def test_several_items_are_processed_at_once():
     meeting = threading.Barrier(2)  # neither call returns until both have started
-    assert list(in_order(lambda i: meeting.wait(timeout=10) >= 0 and i, range(4), threads=2)) == [0, 1, 2, 3]
+    assert list(in_order(lambda i: meeting.wait(timeout=10) >= 0 and i, range(4), workers=2)) == [0, 1, 2, 3]
 
 
 def test_only_a_few_items_are_computed_ahead():
     begun = []
-    results = in_order(lambda i: begun.append(i) or i, itertools.count(), threads=3)
+    results = in_order(lambda i: begun.append(i) or i, itertools.count(), workers=3)
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     results.close()
     assert max(begun) < 5 + 2 * 3
@@ -57,3 +59,20 @@ def test_as_many_items_are_processed_at_once_as_the_process_may_use_cores(monkey
     threads = set()
     assert list(in_order(lambda i: threads.add(threading.get_ident()) or i, range(9))) == [*range(9)]
     assert len(threads) == 1
+
+
+def test_processes_leave_the_process_and_its_script_alone(tmp_path):
+    # Without `if __name__ == "__main__"`, as many people write scripts.
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from a2f_jax.data.parallel import in_order\n"
+        "print('started')\n"
+        "def square(i):\n"
+        "    return i * i, os.getpid()\n"
+        "results = list(in_order(square, range(5), 2, processes=True))\n"
+        "print([result for result, _ in results], os.getpid() in {process for _, process in results})\n"
+    )
+    done = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "started\n[0, 1, 4, 9, 16] False\n"
+    assert done.stderr == ""

@@ -119,7 +119,7 @@ def test_a_preparation_that_was_interrupted_keeps_its_collages(photos, data_dir,
         return np.full((1024, 1024, 3), len(drawn), np.uint8)
 
     monkeypatch.setattr(stored_pairs, "draw_collage", draw)
-    monkeypatch.setattr(stored_pairs, "in_order", map)
+    monkeypatch.setattr(stored_pairs, "in_order", lambda function, items, *_, **__: map(function, items))
     with pytest.raises(KeyboardInterrupt):
         prepare("photos", **arguments)
     drawn.append(0)
