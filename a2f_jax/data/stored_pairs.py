@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,14 +184,19 @@ def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path
     folder = work / f"collages-{fingerprint({'train': list(photographs)})}"
     folder.mkdir(exist_ok=True)
     sources = [Source(f"collage-{i:04}", folder / f"{i}.png") for i in range(count)]
-
     missing = [i for i, source in enumerate(sources) if not source.hr.exists()]
     draw = functools.partial(_draw, photographs=photographs, folder=folder)
     with progress_bar(total=count, unit="image", description="drawing collages", visible=progress) as bar:
         bar.update(count - len(missing))
         # Drawing holds Python's lock: with threads, it is not faster on many cores.
-        for _ in in_order(draw, missing, min(len(missing), usable_cores()), processes=True):
-            bar.update()
+        try:
+            for _ in in_order(draw, missing, min(len(missing), usable_cores()), processes=True):
+                bar.update()
+        except BrokenExecutor as error:
+            raise UserError(
+                "a process that draws collages was killed, perhaps for lack of memory: stop other programs and run the "
+                "same command again, which keeps the collages that are drawn"
+            ) from error
     return sources
 
 

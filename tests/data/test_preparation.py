@@ -129,6 +129,13 @@ def test_a_preparation_that_was_interrupted_keeps_its_collages(photos, data_dir,
     assert (names["collage-0000"], names["collage-0001"]) == (1, 3)
 
 
+def test_a_process_that_is_killed_is_reported(photos, data_dir, monkeypatch):
+    monkeypatch.setattr(stored_pairs, "usable_cores", lambda: 2)
+    monkeypatch.setattr(stored_pairs, "_draw", lambda index, **_: os._exit(1))
+    with pytest.raises(UserError, match="was killed, perhaps for lack of memory: stop other programs and run the same"):
+        prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=8, collages=2)
+
+
 def test_without_a_training_photograph_there_are_no_collages(tmp_path, data_dir, picture):
     for name, side in (("train/HR/a.png", 8), ("val/HR/b.png", 64)):
         write_rgb(tmp_path / name, picture(0, side, side))
