@@ -1,14 +1,11 @@
 """Stores the pairs of a dataset with tensorflow-datasets, without TensorFlow."""
 
-import contextlib
 import functools
-import io
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -24,8 +21,7 @@ from a2f_jax.files import require_space
 from a2f_jax.images import read_rgb
 from a2f_jax.progress import progress_bar, say
 
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+MAX_EXAMPLES_PER_FILE = 256  # 1.2 GB of DIV2K
 
 Example = dict[str, str]
 
@@ -58,33 +54,38 @@ def _smaller_side(file: str) -> int:
         return min(image.size)
 
 
-def _builder(
-    name: str, scale: int, examples: dict[str, list[Example]], work: pathlib.Path
-) -> "tfds.core.DatasetBuilder":
+def _write(
+    name: str, scale: int, examples: dict[str, list[Example]], work: pathlib.Path, progress: bool
+) -> pathlib.Path:
     import tensorflow_datasets as tfds
 
-    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-        """LR–HR pairs."""
-
-        VERSION = tfds.core.Version(VERSION)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f"x{scale}", description=f"Pairs ×{scale}.")]  # noqa: RUF012
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            image = functools.partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict({"name": tfds.features.Text(), "lr": image(), "hr": image()}),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            return {split: self._generate_examples(split) for split in examples}
-
-        def _generate_examples(self, split: str) -> Iterator[tuple[int, Example]]:
-            yield from enumerate(examples[split])
-
-    Pairs.name = name
-    return Pairs(data_dir=str(work), config=f"x{scale}", file_format="array_record")
+    folder = work / name / f"x{scale}" / VERSION
+    folder.mkdir(parents=True)
+    image = functools.partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=name,
+            version=tfds.core.Version(VERSION),
+            data_dir=str(folder),
+            module_name=__name__,
+            config_name=f"x{scale}",
+            config_description=f"Pairs ×{scale}.",
+        ),
+        features=tfds.features.FeaturesDict({"name": tfds.features.Text(), "lr": image(), "hr": image()}),
+        disable_shuffling=True,
+    )
+    # The builders of tfds sort a split before they write it, and need TensorFlow if it has more than 1 GB.
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=MAX_EXAMPLES_PER_FILE, file_format="array_record")
+    writer.initialize_splits(list(examples))
+    total = sum(map(len, examples.values()))
+    with progress_bar(total=total, unit="image", description=f"storing {name} ×{scale}", visible=progress) as bar:
+        for split, images in examples.items():
+            for first in range(0, len(images), MAX_EXAMPLES_PER_FILE):
+                part = images[first : first + MAX_EXAMPLES_PER_FILE]
+                writer.add_examples({split: part})
+                bar.update(len(part))
+    writer.close_all()
+    return folder
 
 
 def _copies(sources: Iterable[Source], factors: Sequence[float]) -> list[Source]:
@@ -260,8 +261,6 @@ def store_pairs(
       UserError: there is not enough disk space, or images cannot be used.
       OSError: the dataset cannot be written; nothing is left but what was there before.
     """
-    import tensorflow_datasets as tfds
-
     work = target.with_name(f".{VERSION}.partial")  # hidden: it may be inside the folder of the photographs
     old = work / "old"
     if old.exists() and not target.exists():
@@ -292,21 +291,17 @@ def store_pairs(
             copies = _copies([*photographs, *drawn], downscale)
             examples["train"] = examples["train"] + _encode_additions(scale, drawn, copies, work, min_size, progress)
         examples = {split: images for split, images in examples.items() if images}
-        tfds.disable_progress_bar()
-        # tfds prints to standard output what the progress bar shows.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder = _builder(name, scale, examples, work)
-            try:
-                builder.download_and_prepare()
-            except RuntimeError as error:  # array_record reports a full disk this way
-                raise OSError(" ".join(str(error).split())) from error
+        try:
+            written = _write(name, scale, examples, work, progress)
+        except RuntimeError as error:  # array_record reports a full disk this way
+            raise OSError(" ".join(str(error).split())) from error
         smallest = min(_smaller_side(example["lr"]) for images in examples.values() for example in images)
         record = f"{origin(splits, downscale, collages)}\n{smallest}"
-        (builder.data_path / "source.txt").write_text(record)
+        (written / "source.txt").write_text(record)
         if is_divisible(splits):
             train = frozenset(example["name"] for example in images if example["name"] not in chosen)
-            save_assignment(builder.data_path, Assignment(train, frozenset(chosen)))
-        _exchange(builder.data_path, target, old)
+            save_assignment(written, Assignment(train, frozenset(chosen)))
+        _exchange(written, target, old)
     except OSError:
         shutil.rmtree(work, ignore_errors=True)  # the disk is full or fails: what is left would only fill it
         raise

@@ -127,9 +127,9 @@ def _flip(file: pathlib.Path, at: int):
     "damage",
     [
         lambda folder: (folder / "dataset_info.json").write_text("{"),
-        lambda folder: (folder / "photos-train.array_record-00000-of-00001").unlink(),
-        lambda folder: os.truncate(folder / "photos-train.array_record-00000-of-00001", 20_000),
-        lambda folder: _flip(folder / "photos-train.array_record-00000-of-00001", 300),
+        lambda folder: (folder / "photos-train.array_record-00000").unlink(),
+        lambda folder: os.truncate(folder / "photos-train.array_record-00000", 20_000),
+        lambda folder: _flip(folder / "photos-train.array_record-00000", 300),
     ],
     ids=["info", "missing", "truncated", "flipped"],
 )

@@ -38,6 +38,19 @@ def test_photographs_are_stored_with_lr_computed_from_them(photos, data_dir, sca
         assert_same(pairs, [sources.pop(pair.name) for pair in pairs], scale)
 
 
+def test_large_datasets_are_spread_over_files_without_tensorflow(photos, data_dir, monkeypatch, assert_same):
+    # The builders of tfds import TensorFlow, which is not installed, for splits larger than this.
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 0)
+    monkeypatch.setattr(stored_pairs, "MAX_EXAMPLES_PER_FILE", 3)
+    folder = prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=3, min_size=1)
+    assert len(list(folder.glob("photos-train.array_record-*"))) == 3
+    sources = find("photos", photos, 2)["train"]
+    pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+    assert len(pairs) == 7
+    names = [pair.name for pair in pairs]
+    assert_same(pairs, [source for source in sources if source.name in names], 2)
+
+
 def test_downscaled_copies_of_photographs_are_only_trained_on(photos, data_dir, capfd):
     arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 3, "min_size": 8}
     folder = prepare("photos", **arguments, downscale=[0.75, 0.5])
