@@ -18,6 +18,7 @@ from a2f_jax.cli.process import (
     reuse_freed_memory,
     set_up_streams,
     skip_missing_accelerators,
+    undisturbed,
 )
 from a2f_jax.errors import UserError, escape
 
@@ -164,9 +165,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     if sys.stdout is None:
         return _fail("standard output is closed: redirect it to /dev/null to discard it")
+    set_up_streams()
+    with undisturbed():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         with interruptible():
-            set_up_streams()
             return _run_and_flush(argv)
     except UserError as error:
         return _fail(message_of(error), error.exit_code)

@@ -13,7 +13,9 @@ import threading
 import types
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO, cast
+
+from a2f_jax.signals import termination_signals
 
 _PLAIN = {"×": "x", "·": "*", "–": "-", "—": "-", "−": "-", "±": "+/-", "→": "->", "…": "...", "≥": ">=", "≤": "<="}
 _RESEND_DELAY = 0.05
@@ -42,6 +44,47 @@ def set_up_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="a2f_plain_text")
+
+
+class _Undisturbed:
+    """A stream that discards what it is given once it can no longer be written to."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._discard()
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Lets the work in the block go on when nobody can read standard error any more.
+
+    That is so when the terminal is closed, or the reader of a pipe has ended, such as `head` or a logger.
+    """
+    stream = sys.stderr
+    sys.stderr = cast(TextIO, _Undisturbed(stream))
+    try:
+        yield
+    finally:
+        sys.stderr = stream
 
 
 def _has_accelerator() -> bool:
@@ -143,20 +186,23 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Makes SIGTERM end the block as Ctrl-C does, so that no incomplete or temporary files are left behind."""
+    """Makes SIGTERM, and the end of the terminal, end the block as Ctrl-C does.
+
+    So no incomplete or temporary files are left behind.
+    """
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # only the main thread can set handlers
+    if threading.current_thread() is not threading.main_thread():  # only this one can set handlers
         yield
         return
+    before = {number: signal.signal(number, stop) for number in termination_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def missing_device() -> str | None:

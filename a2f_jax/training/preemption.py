@@ -1,5 +1,10 @@
-"""Stopping on request: SIGTERM, which clouds and schedulers send before they take a machine away, and Ctrl-C."""
+"""Stopping on request.
 
+The requests are SIGTERM, which clouds and schedulers send before they take a machine away, SIGHUP, which a terminal
+sends when it is closed, and Ctrl-C.
+"""
+
+import contextlib
 import os
 import signal
 import threading
@@ -9,9 +14,11 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from a2f_jax.signals import termination_signals
+
 
 class Preemption:
-    """A context manager that records SIGTERM and the first Ctrl-C instead of letting them end the process.
+    """A context manager that records SIGTERM, SIGHUP, and the first Ctrl-C instead of letting them end the process.
 
     A second Ctrl-C does what Ctrl-C did before.
 
@@ -30,9 +37,10 @@ class Preemption:
             # A process that was started in the background of a script ignores Ctrl-C, and must go on doing so.
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                 self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
-            # With several processes, JAX's own service handles SIGTERM and makes all processes agree on a step.
-            if jax.process_count() == 1:
-                self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
+            for number in termination_signals():
+                # With several processes, JAX's own service handles SIGTERM and makes all processes agree on a step.
+                if number != signal.SIGTERM or jax.process_count() == 1:
+                    self._before[number] = signal.signal(number, self._terminate)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,15 +48,20 @@ class Preemption:
             signal.signal(number, handler)
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        self._request()
+
+    def _request(self) -> None:
         self._requested = True
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, self._before[signal.SIGINT])
-        self.interrupted = self._requested = True
+        self.interrupted = True
         # Not `print`, because the signal may interrupt a print to the same stream.
-        os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once\n")
-        if jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+        with contextlib.suppress(OSError):  # the terminal is gone
+            os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once\n")
+        self._request()
 
     def requested(self) -> bool:
         """Returns whether to save and stop now.

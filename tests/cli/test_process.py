@@ -1,8 +1,9 @@
-"""The set-up of the process: text that a stream cannot encode, and Ctrl-C."""
+"""The set-up of the process: text that a stream cannot encode, streams that nobody reads, and Ctrl-C."""
 
 import io
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,13 @@ import pytest
 from PIL import Image
 
 from a2f_jax.cli import process
-from a2f_jax.cli.process import interruptible, quiet_libraries, set_up_streams, skip_missing_accelerators
+from a2f_jax.cli.process import (
+    interruptible,
+    quiet_libraries,
+    set_up_streams,
+    skip_missing_accelerators,
+    undisturbed,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +41,33 @@ def test_characters_that_a_stream_cannot_encode_become_plain_text(encoding, expe
             getattr(sys, name).write("×4 – façade Δ" + os.fsdecode(b"\xff"))  # a file name that is not valid text
             getattr(sys, name).flush()
             assert buffer.getvalue() == expected
+
+
+def test_messages_that_nobody_can_read_are_discarded(monkeypatch):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        with undisturbed():
+            print("read", file=sys.stderr, flush=True)
+            assert os.read(reader, 99) == b"read\n"
+            os.close(reader)
+            print("lost", file=sys.stderr, flush=True)
+            print("x" * 10**6, file=sys.stderr)
+        assert sys.stderr is stream
+
+
+def test_a_command_goes_on_when_the_reader_of_its_messages_has_ended(photo, weights, tmp_path):
+    # One after the other, and the second after the message about the first.
+    run = "import sys; from a2f_jax.cli import main; sys.exit(main())"
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = ["upscale", photo, str(shutil.copy(photo, tmp_path / "b.png")), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", run, *arguments, "--verbose", "--weights", weights], stderr=writer, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
 def test_ctrl_c_raises_keyboard_interrupt():

@@ -1,4 +1,4 @@
-"""Stopping on SIGTERM and Ctrl-C."""
+"""Stopping on SIGTERM, SIGHUP, and Ctrl-C."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 from a2f_jax.training.preemption import Preemption
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_first_signal_is_only_recorded(number):
     before = signal.getsignal(number)
     with Preemption() as preemption:
@@ -31,3 +31,13 @@ def test_ctrl_c_stays_ignored_where_it_was():
     with Preemption() as preemption:
         os.kill(os.getpid(), signal.SIGINT)
         assert not preemption.requested()
+
+
+def test_the_end_of_the_terminal_stays_ignored_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not preemption.requested()
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,12 @@
+"""The signals that ask a process to end."""
+
+import signal
+
+
+def termination_signals() -> list[signal.Signals]:
+    """Returns SIGTERM and, where it exists and is not ignored, SIGHUP, which a terminal sends when it is closed."""
+    numbers = [signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:  # `nohup` ignores it
+        numbers.append(hang_up)
+    return numbers
