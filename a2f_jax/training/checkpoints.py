@@ -74,6 +74,12 @@ class Checkpoints:
         self._folder = resolved(workdir) / layout.FOLDER
         self._scores: dict[int, dict[str, float]] = {}
         keep = [managers.LatestN(config.keep_checkpoints), _BestScore(self._scores)]
+        # Orbax treats the path as a pattern, does not find what it has written, and leaves the checkpoints incomplete.
+        if unsuitable := sorted({*"[]\\"} & {*self._folder.as_posix()}):
+            raise UserError(
+                f"checkpoints cannot be stored in {self._folder}: choose a work folder whose full path does not "
+                f"contain {' or '.join(unsuitable)}"
+            )
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(

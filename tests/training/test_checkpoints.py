@@ -95,6 +95,14 @@ def test_room_for_all_checkpoints_of_the_run_is_checked_at_the_start(config, che
     checkpoints.check_space(state_at(0))
 
 
+@pytest.mark.parametrize("name", ["run[lr=1e-3]", "a]b", "a\\b"])
+def test_folders_that_orbax_takes_for_patterns_are_refused(config, tmp_path, name):
+    # It would write checkpoints that cannot be read, without an error.
+    with pytest.raises(UserError, match="choose a work folder whose full path does not contain"):
+        Checkpoints(tmp_path / name / "x", config, print)
+    assert not (tmp_path / name).exists()
+
+
 def files_of(folder):
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
