@@ -26,17 +26,18 @@ class StorageError(UserError):
     """Storage failed for a reason that may pass, such as a network that does not answer."""
 
 
-def shorten(names: Sequence[str], most: int = 10) -> str:
+def shorten(names: Sequence[str], most: int = 10, separator: str = ", ") -> str:
     """Formats a list of names for a message.
 
     Args:
       names: the names.
       most: how many of them to include.
+      separator: what to write between them.
 
     Returns:
-      The first names, separated by commas, and the number of the others, such as `"a, b and 3 more"`.
+      The first names and the number of the others, such as `"a, b and 3 more"`.
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return separator.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def count_of(number: int, noun: str) -> str:

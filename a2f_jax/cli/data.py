@@ -6,6 +6,7 @@ from typing import Any
 
 from a2f_jax.catalog import BENCHMARK_SETS, DEFAULT_SCALE, MIN_SIZE, SCALES
 from a2f_jax.cli.commands import add_command
+from a2f_jax.cli.process import terminable
 from a2f_jax.errors import count_of
 
 
@@ -89,19 +90,20 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.data import prepare
     from a2f_jax.data.locations import split_sizes
 
-    folder = prepare(
-        args.name,
-        scale=args.scale,
-        data_dir=args.data_dir,
-        source=args.source,
-        lr_source=args.lr_source,
-        validation=args.validation,
-        min_size=args.min_size,
-        skip_bad=args.skip_bad,
-        downscale=args.downscale,
-        collages=args.collages,
-        overwrite=args.overwrite,
-    )
+    with terminable():
+        folder = prepare(
+            args.name,
+            scale=args.scale,
+            data_dir=args.data_dir,
+            source=args.source,
+            lr_source=args.lr_source,
+            validation=args.validation,
+            min_size=args.min_size,
+            skip_bad=args.skip_bad,
+            downscale=args.downscale,
+            collages=args.collages,
+            overwrite=args.overwrite,
+        )
     sizes = split_sizes(folder)
     purposes = {"train": " for training", "validation": " for validation"}
     counts = ", ".join(count_of(count, "image") + purposes.get(split, "") for split, count in sizes.items())

@@ -85,6 +85,8 @@ class StoredPairs(Sequence[Pair]):
     def _reporting_damage(self, index: int) -> Iterator[None]:
         try:
             yield
+        except MemoryError:
+            raise
         except Exception as error:  # each library that meets the damage raises its own
             raise UserError(
                 f"image {index} in {self._folder} is damaged ({error}): prepare the dataset again and overwrite it"

@@ -1,19 +1,27 @@
 """Mapping a function over items with several threads or processes."""
 
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from a2f_jax.machine import usable_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def usable_cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
-    # Schedulers and containers may restrict a process to some of the cores of the machine.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _exit_with(parent: int) -> None:
+    # A process that is killed cannot stop those that it has started: they would wait for work forever.
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _pool(workers: int, processes: bool) -> Executor:
@@ -23,7 +31,7 @@ def _pool(workers: int, processes: bool) -> Executor:
     # script again if it has no `if __name__ == "__main__"`.
     import loky
 
-    return loky.ProcessPoolExecutor(workers)
+    return loky.ProcessPoolExecutor(workers, initializer=_exit_with, initargs=(os.getpid(),))
 
 
 def in_order(

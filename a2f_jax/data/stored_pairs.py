@@ -14,11 +14,12 @@ from a2f_jax.data.collages import COLLAGE_SIDE, PHOTOGRAPHS, draw_collage, rando
 from a2f_jax.data.discovery import has_own_splits
 from a2f_jax.data.holdout import held_out
 from a2f_jax.data.locations import VERSION, Assignment, recorded_assignment, save_assignment
-from a2f_jax.data.parallel import in_order, usable_cores
+from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import Source, Splits, TooSmallError, fingerprint
-from a2f_jax.errors import UserError, count_of
+from a2f_jax.errors import UserError, count_of, shorten
 from a2f_jax.files import require_space
 from a2f_jax.images import read_rgb
+from a2f_jax.machine import usable_cores
 from a2f_jax.progress import progress_bar, say
 
 MAX_EXAMPLES_PER_FILE = 256  # 1.2 GB of DIV2K
@@ -153,7 +154,7 @@ def _encode_all(
                 bar.update()
     if not bad:
         return examples
-    reasons = "; ".join(map(str, bad))
+    reasons = shorten(list(map(str, bad)), separator="; ")
     if has_own_splits(name):
         raise UserError(f"{len(bad)} of {count_of(total, 'image')} of {name} cannot be used: {reasons}")
     if len(bad) == total:

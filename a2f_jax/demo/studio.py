@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import shutil
 import tempfile
@@ -17,12 +18,13 @@ from a2f_jax.images import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import write_picture
+from a2f_jax.machine import free_memory
 from a2f_jax.model import load
 from a2f_jax.staging import naming
 from a2f_jax.upscaling.batch import Options, upscale_files
 from a2f_jax.upscaling.choice import Candidate, Choice
 from a2f_jax.upscaling.enlarge import SMALLEST
-from a2f_jax.upscaling.plan import RUNTIME, free_memory
+from a2f_jax.upscaling.plan import RUNTIME
 from a2f_jax.upscaling.worklist import Job, Worklist
 
 SHOWN_SIDE = 2048
@@ -122,6 +124,7 @@ class Studio:
           UserError: the picture cannot be read or upscaled; the message is that of `a2f upscale`. Or `stopped` is set.
         """
         choice = self._choice(name, scale)
+        os.makedirs(self._folder.name, mode=0o700, exist_ok=True)  # the system may delete old folders in /tmp
         folder = pathlib.Path(tempfile.mkdtemp(dir=self._folder.name))
         try:
             return self._upscaled(file, folder / f"{file.stem}-x{scale}.png", choice, on_progress, stopped)

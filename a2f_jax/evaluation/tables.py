@@ -138,7 +138,8 @@ def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike[str]
     """
     for name, content in files.items():
         with replacing(as_path(folder) / name) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            # File names need not be valid text.
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_results(results: Sequence[dict[str, Any]], folder: str | os.PathLike[str]) -> None:

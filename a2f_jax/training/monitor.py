@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import sys
 import time
@@ -32,6 +33,15 @@ def _duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     return f"{days} d {hours:02d}:{minutes:02d}" if days else f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _end_last_line(file: pathlib.Path) -> None:
+    # A machine that failed may have left half a line, which would spoil the next one.
+    with file.open("r+b") as content:
+        if content.seek(0, os.SEEK_END):
+            content.seek(-1, os.SEEK_END)
+            if content.read() != b"\n":
+                content.write(b"\n")
 
 
 class Monitor:
@@ -71,6 +81,7 @@ class Monitor:
                 self._log, self._metrics = (
                     opened.enter_context((self.folder / name).open("a", encoding="utf-8")) for name in appended
                 )
+                _end_last_line(self.folder / history.FILE)
             except OSError as error:
                 raise UserError(f"cannot write to the work folder {workdir}: {error.strerror or error}") from error
             self._writer = _tensorboard_writer(self.folder)

@@ -23,11 +23,12 @@ from a2f_jax.images.decoding import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture, read_size
 from a2f_jax.images.writing import check_format, format_of, write_picture
+from a2f_jax.machine import free_memory
 from a2f_jax.progress import progress_bar, say
 from a2f_jax.staging import local_copy
 from a2f_jax.upscaling.choice import Candidate, Choice, describe_source
 from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps
-from a2f_jax.upscaling.plan import RUNTIME, free_memory
+from a2f_jax.upscaling.plan import RUNTIME
 from a2f_jax.upscaling.upscaler import Upscaler
 from a2f_jax.upscaling.worklist import STDIO, Job, Worklist
 

@@ -6,7 +6,6 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from typing import Literal
 
 import jax
@@ -15,6 +14,7 @@ import psutil
 
 from a2f_jax.errors import UserError
 from a2f_jax.files import format_bytes, require_space
+from a2f_jax.machine import free_memory, usable_cores
 from a2f_jax.models.a2f import A2F, HIDDEN
 
 RUNTIME = 400 << 20
@@ -25,8 +25,6 @@ DISK_LIMIT = 16 << 30
 
 A photograph of 24 megapixels takes 13 GB with a2f-sd. A file of 400 bytes can declare an image that takes more.
 """
-
-_OWN_GROUPS, _GROUPS = pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/cgroup")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -79,37 +77,6 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def free_memory() -> int:
-    """Returns the number of bytes of host memory that this process can use without swapping or being killed.
-
-    Containers and batch systems limit the memory of a process to less than that of the machine.
-    """
-    return min([psutil.virtual_memory().available, *_free_in_control_groups()])
-
-
-def _free_in_control_groups() -> Iterator[int]:
-    try:
-        lines = _OWN_GROUPS.read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, names = _GROUPS, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            root, names = _GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        group = root / path.lstrip("/")  # in a container, this may be a folder that only the host can see
-        for folder in (folder for folder in (group, *group.parents) if folder.is_relative_to(root)):
-            try:
-                limit, used = (int((folder / name).read_text()) for name in names[:2])
-                cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())[names[2]]
-            except (OSError, ValueError, KeyError):  # no such folder, or "max": no limit
-                continue
-            yield max(0, limit - used + int(cached))  # the kernel frees cached files on demand
-
-
 def default_memory(device: jax.Device) -> int:
     """Returns the default memory budget in bytes: three quarters of the device's free memory (on a CPU, the host's)."""
     stats = device.memory_stats() if device.platform != "cpu" else None
@@ -121,8 +88,7 @@ def workers(platform: str) -> int:
     """Returns the number of tiles computed concurrently: one per CPU core, or enough to keep an accelerator busy."""
     if platform != "cpu":
         return 2
-    # Where the operating system supports it, count only the cores this process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def working_bytes(network: A2F, width: int, side: int, platform: str) -> int:

@@ -7,7 +7,7 @@ those at the border are moved inward instead of being cut off.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,9 +45,21 @@ def quantize(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.clip(np.rint(pixels * (levels / 255)), 0, levels).astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(network: Any, params: Params, lr: jax.Array) -> jax.Array:
-    return network.apply({"params": params}, lr)
+@functools.lru_cache(_PROGRAMS)
+def _compiled(network: Any, device: jax.Device, height: int, width: int) -> Any:
+    # Models with equal networks, such as successive checkpoints of one training run, share the programs. Each program
+    # is compiled from a function of its own: JAX frees none of the programs of a function that still exists.
+    program = jax.jit(lambda params, lr: network.apply({"params": params}, lr))
+
+    def on_device(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.float32, sharding=jax.sharding.SingleDeviceSharding(device))
+
+    params = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))["params"]
+    # The default on accelerators multiplies float32 with fewer bits.
+    with jax.default_matmul_precision("highest"):
+        return program.lower(
+            jax.tree.map(lambda x: on_device(x.shape), params), on_device((1, height, width, 3))
+        ).compile()
 
 
 def _spans(size: int, side: int, overlap: int) -> list[_Span]:
@@ -73,7 +85,6 @@ class Windows:
           device: the device to compute on.
         """
         self._network, self._params, self._device = network, folded, device
-        self._compiled = functools.lru_cache(_PROGRAMS)(self._compile)
         self._bytes_per_pixel = 0.0
 
     @functools.cached_property
@@ -84,14 +95,6 @@ class Windows:
     def whole_only(self) -> bool:
         """Whether the network cannot be computed in windows, because it looks at the whole image."""
         return reach(self._network) is None
-
-    def _compile(self, height: int, width: int) -> Any:
-        # JAX keeps what it compiled, for other weights of the network too.
-        place = jax.sharding.SingleDeviceSharding(self._device)
-        lr = jax.ShapeDtypeStruct((1, height, width, 3), np.float32, sharding=place)
-        # The default on accelerators multiplies float32 with fewer bits.
-        with jax.default_matmul_precision("highest"):
-            return _apply.lower(self._network, self._folded, lr).compile()
 
     def _overlap(self, height: int, width: int, side: int) -> int:
         # Not computed for what is a single window anyway.
@@ -161,7 +164,7 @@ class Windows:
         estimate = int(self._bytes_per_pixel * rows * columns)
         if estimate > 2 * memory:
             return estimate
-        if (analysis := self._compiled(rows, columns).memory_analysis()) is None:
+        if (analysis := _compiled(self._network, self._device, rows, columns).memory_analysis()) is None:
             return 0  # not every backend tells
         total = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
         self._bytes_per_pixel = (total - analysis.argument_size_in_bytes) / (rows * columns)
@@ -195,7 +198,7 @@ class Windows:
         height, width = (size + 2 * margin for size in image.shape[:2])
         scale, overlap = self._network.scale, self._overlap(height, width, plan.side)
         window = [min(size, plan.side + 2 * overlap) for size in (height, width)]
-        program = self._compiled(*window)
+        program = _compiled(self._network, self._device, *window)
         columns = _spans(width, plan.side, overlap)
         for start, top, bottom in _spans(height, plan.side, overlap):
             parts = []

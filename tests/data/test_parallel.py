@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from a2f_jax.data.parallel import in_order
@@ -76,3 +77,21 @@ def test_processes_leave_the_process_and_its_script_alone(tmp_path):
     done = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True, timeout=120)
     assert done.stdout == "started\n[0, 1, 4, 9, 16] False\n"
     assert done.stderr == ""
+
+
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from a2f_jax.data.parallel import in_order\n"
+        "for process in in_order(lambda _: time.sleep(0.5) or os.getpid(), range(4), 2, processes=True):\n"
+        "    print(process, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    worker = int(done.stdout)
+    for _ in range(100):
+        if not psutil.pid_exists(worker):
+            break
+        time.sleep(0.1)
+    assert not psutil.pid_exists(worker)

@@ -1,6 +1,7 @@
 """What is made of an uploaded picture, against `Model.upscale` and Pillow."""
 
 import pathlib
+import shutil
 import threading
 
 import numpy as np
@@ -115,6 +116,11 @@ def test_work_can_be_stopped(studio, photo):
     stopped.set()
     with pytest.raises(UserError, match="stopped"):
         studio.upscale(photo, "tiny", 2, stopped=stopped)
+
+
+def test_a_folder_that_the_system_has_cleaned_up_is_made_again(studio, photo):
+    shutil.rmtree(studio._folder.name)
+    assert studio.upscale(photo, "tiny", 2).file.exists()
 
 
 def test_the_files_of_a_result_can_be_deleted(studio, photo):

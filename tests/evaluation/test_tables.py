@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import runpy
 
 import pytest
@@ -131,3 +132,13 @@ def test_error_names_the_file_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/results\.json: File exists"):
         write_results([result(set5={"psnr": 30.0, "ssim": 0.9})], tmp_path / "file")
+
+
+def test_results_of_files_whose_names_are_not_valid_text_are_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    scores = {"psnr": 30.0, "ssim": 0.9}
+    found = result(photos=scores)
+    found["datasets"]["photos"]["images"] = {name: scores}
+    write_results([found], tmp_path)
+    (written,) = json.loads((tmp_path / "results.json").read_text())
+    assert written["datasets"]["photos"]["images"] == {name: scores}

@@ -10,6 +10,7 @@ import pytest
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path
 from a2f_jax.images import read_rgb
+from a2f_jax.training.history import read_history
 from a2f_jax.training.monitor import Monitor
 
 METRICS = {"loss": 7.25, "grad_norm": 1.0, "learning_rate": 1e-3}
@@ -21,6 +22,15 @@ def ticks(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("a2f_jax.training.monitor.time.perf_counter", lambda: now[0])
     return now
+
+
+def test_half_a_line_that_a_failed_machine_left_does_not_spoil_the_next_one(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "kind": "train", "loss": 7.0}\n{"step": 6, "ki')
+    with Monitor(tmp_path) as monitor:
+        monitor.start(step=3, steps=100, images_per_step=16)
+        monitor.advance(5)
+        monitor.report(METRICS)
+    assert [row["step"] for row in read_history(tmp_path)] == [3, 5]
 
 
 def test_speed_excludes_pauses_and_includes_waiting(tmp_path, ticks, capsys):

@@ -130,39 +130,6 @@ def test_concurrent_upscalers_share_the_memory_of_the_host(monkeypatch):
     assert make_plan(NETWORK, 600, 800, **device, concurrent=3).place == "disk"
 
 
-def _control_group(folder, limit, used, cached, names):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / names[0]).write_text(f"{limit}\n")
-    (folder / names[1]).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {cached}\n")
-
-
-V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-V2 = ("memory.max", "memory.current", "inactive_file")
-
-
-@pytest.mark.parametrize(
-    ("own", "folder", "names"),
-    [
-        ("0::/", "", V2),
-        ("0::/slice/job/step", "slice/job", V2),
-        ("0::/only/on/the/host", "", V2),
-        ("5:cpu,memory:/docker/12\n1:cpu:/\n0::/", "memory/docker/12", V1),
-    ],
-)
-def test_the_limit_of_a_container_counts(own, folder, names, tmp_path, monkeypatch):
-    (tmp_path / "own").write_text(own)
-    monkeypatch.setattr(plan, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(plan, "_GROUPS", tmp_path / "groups")
-    assert plan.free_memory() > 1000
-    _control_group(tmp_path / "groups" / folder, "max", 300, 100, names)
-    assert plan.free_memory() > 1000
-    _control_group(tmp_path / "groups" / folder, 1000, 300, 100, names)
-    assert plan.free_memory() == 800
-    _control_group(tmp_path / "groups" / folder, 1000, 1300, 100, names)
-    assert plan.free_memory() == 0
-
-
 @pytest.mark.parametrize(
     ("mounts", "chosen", "expected"),
     [

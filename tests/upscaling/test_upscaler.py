@@ -1,5 +1,9 @@
 """The upscaler: ensembles, devices that run out of memory, accepted images."""
 
+import gc
+import pathlib
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model
 from a2f_jax.models.a2f import A2F
+from a2f_jax.models.registry import PEERS
 from a2f_jax.upscaling import plan, tiles, upscaler
 from a2f_jax.weights import shipped_weights
 
@@ -97,6 +102,10 @@ class _Recorder:
 
     def __init__(self):
         self.precisions = []
+
+    def init(self, key, lr):
+        """Returns its parameter."""
+        return {"params": {"bias": jax.numpy.float32(1)}}
 
     def apply(self, variables, lr):
         """Records the precision of matrix products."""
@@ -225,6 +234,24 @@ def test_unknown_edges_are_refused(model):
 def test_counts_that_are_no_whole_numbers_above_0_are_refused(model, name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}, but must be a whole number of at least 1"):
         model.upscaler(**{name: value})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the memory mappings of a process in a file")
+def test_programs_for_sizes_that_are_no_longer_needed_are_freed(random_params):
+    # Linux ends a process with 65,530 memory mappings.
+    network = PEERS["srcnn"].make(2)
+    model = Model(network, random_params(network))
+
+    def mappings():
+        gc.collect()
+        return len(pathlib.Path("/proc/self/maps").read_text().splitlines())
+
+    for width in range(32, 44):
+        model.upscale(_image(32, width))
+    before = mappings()
+    for width in range(44, 56):
+        model.upscale(_image(32, width))
+    assert mappings() < before + 100
 
 
 def test_networks_computed_whole_are_compiled_once_for_all_their_weights(random_params, compilations):
