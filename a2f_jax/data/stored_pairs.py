@@ -154,7 +154,7 @@ def _encode_all(
                 bar.update()
     if not bad:
         return examples
-    reasons = shorten(list(map(str, bad)), separator="; ")
+    reasons = shorten(list(map(str, bad)), most=20, separator="; ")
     if has_own_splits(name):
         raise UserError(f"{len(bad)} of {count_of(total, 'image')} of {name} cannot be used: {reasons}")
     if len(bad) == total:

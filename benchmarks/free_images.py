@@ -1,0 +1,125 @@
+"""Collects the photographs and drawings with free licenses that some of the weights were trained on.
+
+    (mkdir debs && cd debs && apt download gcompris-qt-data gnome-backgrounds ...)
+    pip install pillow-jxl-plugin
+    python benchmarks/free_images.py debs/ -o free-images/
+
+They come from packages of Debian, which are unpacked with dpkg-deb. Packages that are missing are listed; Debian's
+archive of snapshots has versions that are no longer distributed. Each image is reduced by a factor of at least 2, which
+also reduces the artifacts of its compression. Images that resemble an earlier one, and almost empty ones, are left out.
+"""
+
+import argparse
+import io
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import pillow_jxl  # noqa: F401  # for JPEG XL
+import tqdm
+from PIL import Image
+
+Image.MAX_IMAGE_PIXELS = None  # wallpapers are large
+
+# Package → the images to take, of at least `SMALLEST_FILE` bytes. License: CC0, CC BY, or CC BY-SA; the last: Expat.
+WALLPAPERS = {
+    "gnome-backgrounds_43.1-1_all.deb": "*.webp",
+    "lomiri-wallpapers-16.04_20.04.0-2_all.deb": "*.jpg",
+    "lomiri-wallpapers-20.04_20.04.0-2_all.deb": "*.jpg",
+    "ukui-wallpapers_20.04.3-1.1_all.deb": "*.[jp][pn]g",
+    "budgie-backgrounds_4.2-1_all.deb": "*.jxl",
+    "gnome-backgrounds_51.0.1-1_all.deb": "*-l.jxl",
+    "ukui-wallpapers_20.04.4-1_all.deb": "*.[jp][pn]g",
+    "libjs-jquery-backstretch_2.1.17-4_all.deb": "*.jpg",
+}
+SMALLEST_FILE = 60_000
+SMALLEST_WALLPAPER = 480  # pixels
+
+# GCompris, an educational program. Package → the smallest image to take in pixels, and the resources with photographs.
+# License: mostly CC BY, CC BY-SA, CC0, or public domain; a few are under the GPL or the GFDL.
+EDUCATION = {
+    "gcompris-qt-data_3.1-2_all.deb": (
+        400,
+        ["clickgame", "details", "erase", "explore_farm_animals", "explore_monuments", "explore_world_*"],
+    ),
+    "gcompris-qt-data_26.2-1_all.deb": (
+        300,
+        ["categorization", "details", "erase", "explore_farm_animals", "explore_monuments", "explore_world_*"],
+    ),
+}
+STARTS = re.compile(rb"\xff\xd8\xff[\xe0\xe1\xdb]|RIFF....WEBP|\x89PNG\r\n\x1a\n", re.DOTALL)
+LARGEST_FILE = 8_000_000
+
+THUMBNAIL = 24
+SIMILAR = 0.93
+"""Correlation of the thumbnails of two images of which one is left out."""
+
+
+def wallpapers(folder: pathlib.Path, pattern: str) -> Iterator[Image.Image]:
+    """Yields the reduced images of an unpacked package."""
+    for file in sorted(folder.rglob(pattern)):
+        if file.is_symlink() or file.stat().st_size < SMALLEST_FILE:
+            continue
+        image = Image.open(file)
+        if min(image.size) < SMALLEST_WALLPAPER:
+            continue
+        if image.mode in ("RGBA", "LA", "P"):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image, side = image.convert("RGB"), max(image.size)
+        if file.suffix == ".jxl":
+            yield image.reduce(max(1, side // 2048)).reduce(2)
+        else:
+            image = image.reduce(2 if side <= 3000 else 3)
+            yield image.crop((0, 0, min(1400, image.width), min(1400, image.height)))
+
+
+def photographs(folder: pathlib.Path, smallest: int, resources: list[str]) -> Iterator[Image.Image]:
+    """Yields the reduced images in Qt's resource files of an unpacked package, which are not compressed again."""
+    for file in sorted(file for name in resources for file in folder.rglob(f"{name}.rcc")):
+        content = file.read_bytes()
+        for match in STARTS.finditer(content):
+            try:
+                image = Image.open(io.BytesIO(content[match.start() : match.start() + LARGEST_FILE]))
+                image.load()
+            except (OSError, SyntaxError):  # only bytes that look like the start of a file
+                continue
+            if min(image.size) >= smallest:
+                yield image.convert("RGB").reduce(2)
+
+
+def thumbnail(image: Image.Image) -> np.ndarray | None:
+    """Returns a small grayscale copy with mean 0 and variance 1, or None if the image is almost empty."""
+    small = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).convert("L"), np.float32)
+    return None if small.std() < 4 else (small - small.mean()) / small.std()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", type=pathlib.Path, help="folder with the packages")
+    parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="folder to write, as PNG files")
+    args = parser.parse_args()
+    missing = [name for name in (*WALLPAPERS, *EDUCATION) if not (args.packages / name).exists()]
+    if missing:
+        sys.exit(f"{args.packages} lacks {', '.join(missing)}")
+    args.output.mkdir(parents=True)
+    seen: list[np.ndarray] = []
+    for name in tqdm.tqdm((*WALLPAPERS, *EDUCATION), unit="package"):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["dpkg-deb", "-x", args.packages / name, folder], check=True)
+            unpacked = pathlib.Path(folder)
+            kind = wallpapers(unpacked, WALLPAPERS[name]) if name in WALLPAPERS else None
+            for image in kind or photographs(unpacked, *EDUCATION[name]):
+                small = thumbnail(image)
+                if small is None or any((small * other).mean() > SIMILAR for other in seen):
+                    continue
+                seen.append(small)
+                image.save(args.output / f"{name.partition('_')[0]}-{len(seen):03}.png")
+    print(f"{len(seen)} images in {args.output}")
+
+
+if __name__ == "__main__":
+    main()
