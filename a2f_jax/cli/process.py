@@ -69,8 +69,8 @@ class _Undisturbed:
             self._discard()
 
     def _discard(self) -> None:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 @contextlib.contextmanager

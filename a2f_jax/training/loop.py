@@ -51,7 +51,7 @@ class TrainResult(NamedTuple):
         run averages its weights. Its metadata include the `"step"` and the `"validation_psnr"`.
       history: a dictionary for each step at which metrics were logged, in ascending order: `"step"`, and the metrics by
         name, such as `"train/loss"` and `"validation/psnr"`. `pandas.DataFrame(history)` makes a table of it.
-      finished: whether the run has reached its last step. It has not if SIGTERM or a callback stopped it; then its
+      finished: whether the run has reached its last step. It has not if a signal or a callback stopped it; then its
         state is saved.
     """
 
@@ -71,7 +71,7 @@ def train(
 ) -> TrainResult:
     """Trains a network. If the work folder contains checkpoints, resumes from the newest one.
 
-    SIGTERM and Ctrl-C save a checkpoint after the current step and stop the run. A second Ctrl-C stops it at once.
+    SIGTERM, SIGHUP, and Ctrl-C save a checkpoint after the current step and stop the run. A second Ctrl-C stops it at once.
 
     Args:
       config: the settings, with the structure of `configs/a2f.py`.
