@@ -1,9 +1,12 @@
 """JAX's persistent cache of compiled programs."""
 
+import contextlib
 import os
 
 import jax
-import platformdirs
+
+from a2f_jax.errors import UserError
+from a2f_jax.files import user_cache_folder
 
 # So low that small networks are cached too: JAX's own thresholds are made for programs that compile for seconds.
 _THRESHOLDS = {"jax_persistent_cache_min_compile_time_secs": 0.1, "jax_persistent_cache_min_entry_size_bytes": 0}
@@ -18,8 +21,8 @@ def enable_compilation_cache() -> None:
     This changes the configuration of JAX for the whole process, so the commands call it, and library functions do not.
     """
     if not jax.config.values["jax_compilation_cache_dir"]:
-        folder = platformdirs.user_cache_path("a2f_jax", appauthor=False) / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        with contextlib.suppress(UserError):  # without a home folder, there is no cache
+            jax.config.update("jax_compilation_cache_dir", str(user_cache_folder() / "compiled"))
     for name, value in _THRESHOLDS.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)

@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+import platformdirs
+
 from a2f_jax import buckets
 from a2f_jax.errors import UserError, count_of
 
@@ -33,6 +35,18 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"{text}: the user after ~ does not exist, or has no home folder") from error
+
+
+def user_cache_folder() -> pathlib.Path:
+    """Returns the folder of this package in the user's cache folder (`~/.cache` on Linux); it need not exist.
+
+    Raises:
+      UserError: the user has no home folder, as in containers that run as a user without an account.
+    """
+    try:
+        return platformdirs.user_cache_path("a2f_jax", appauthor=False)
+    except RuntimeError as error:
+        raise UserError("this user has no home folder: set HOME to a folder that can be written") from error
 
 
 def as_path(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -9,11 +9,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-import platformdirs
-
 from a2f_jax import buckets
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked, require_space
+from a2f_jax.files import locked, require_space, user_cache_folder
 from a2f_jax.progress import progress_bar
 
 _UPLOAD_INTERVAL = 60.0  # seconds
@@ -77,7 +75,7 @@ def _download(path: pathlib.Path, target: pathlib.Path, keep: Callable[[str], bo
 def cache_folder(path: pathlib.Path, purpose: str) -> pathlib.Path:
     """Returns a folder in the user's cache for files that belong to a folder in a bucket; it need not exist."""
     digest = hashlib.sha256(f"{path}\n{purpose}".encode()).hexdigest()[:16]
-    return platformdirs.user_cache_path("a2f_jax", appauthor=False) / "buckets" / f"{path.name}-{digest}"
+    return user_cache_folder() / "buckets" / f"{path.name}-{digest}"
 
 
 def cached_folder(path: pathlib.Path, part: str = "", keep: Callable[[str], bool] = lambda name: True) -> pathlib.Path:

@@ -32,3 +32,13 @@ def test_settings_of_the_user_are_kept(tmp_path, monkeypatch):
     enable_compilation_cache()
     assert jax.config.values[FOLDER] == str(tmp_path)
     assert jax.config.values[SECONDS] == 7
+
+
+def test_without_a_home_folder_there_is_no_cache(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("platformdirs.user_cache_path", fail)
+    jax.config.update(FOLDER, None)
+    enable_compilation_cache()
+    assert jax.config.values[FOLDER] is None

@@ -19,6 +19,7 @@ from a2f_jax.files import (
     locked,
     replacing,
     require_space,
+    user_cache_folder,
     walk,
 )
 
@@ -207,3 +208,15 @@ def test_a_walk_does_not_enter_folders_that_are_removed_from_its_list(tmp_path):
         parents.append(parent)
         folders.clear()
     assert parents == [tmp_path / "inside"]
+
+
+def test_a_missing_home_folder_is_named(monkeypatch):
+    # As in containers that run as a user without an account.
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in [name for name in os.environ if name == "HOME" or name.startswith("XDG_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(UserError, match="this user has no home folder: set HOME to a folder that can be written"):
+        user_cache_folder()

@@ -5,10 +5,8 @@ import os
 import pathlib
 from typing import NamedTuple
 
-import platformdirs
-
 from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, resolved
+from a2f_jax.files import as_path, resolved, user_cache_folder
 
 VERSION = "1.0.0"
 """The version of prepared datasets, which names their folder."""
@@ -27,10 +25,14 @@ class Assignment(NamedTuple):
 
 
 def default_data_dir() -> pathlib.Path:
-    """Returns the default folder of prepared datasets: `$A2F_DATA_DIR`, or one in the user's cache folder."""
+    """Returns the default folder of prepared datasets: `$A2F_DATA_DIR`, or one in the user's cache folder.
+
+    Raises:
+      UserError: neither exists, because the user has no home folder.
+    """
     if folder := os.environ.get("A2F_DATA_DIR"):
         return as_path(folder)
-    return platformdirs.user_cache_path("a2f_jax", appauthor=False) / "data"
+    return user_cache_folder() / "data"
 
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:

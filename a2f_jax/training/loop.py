@@ -71,7 +71,8 @@ def train(
 ) -> TrainResult:
     """Trains a network. If the work folder contains checkpoints, resumes from the newest one.
 
-    SIGTERM, SIGHUP, and Ctrl-C save a checkpoint after the current step and stop the run. A second Ctrl-C stops it at once.
+    SIGTERM, SIGHUP, and Ctrl-C save a checkpoint after the current step and stop the run. A second Ctrl-C stops it at
+    once.
 
     Args:
       config: the settings, with the structure of `configs/a2f.py`.
