@@ -32,6 +32,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture
+def without_nohup():
+    """Lets SIGHUP have its effect, also if the tests were started with `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="session")
 def storage():
     """Starts an emulator of Google Cloud Storage with the bucket `bucket`, to which `gs://` refers from then on."""

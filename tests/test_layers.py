@@ -30,10 +30,12 @@ LAYERS = [
     "images",
     "hardware",
     "staging",
+    "compilation_cache",
     "files",
     "buckets",
     "progress",
-    "compilation_cache",
+    "machine",
+    "signals",
     "catalog",
     "errors",
 ]

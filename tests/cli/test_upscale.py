@@ -232,6 +232,7 @@ def test_a_tilde_in_the_value_of_a_flag_is_the_home_folder(weights, photo, tmp_p
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_command_and_leaves_no_incomplete_file(number, weights, photo, tmp_path, monkeypatch, capsys):
     def enlarge(*args, **options):

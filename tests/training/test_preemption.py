@@ -8,6 +8,7 @@ import pytest
 from a2f_jax.training.preemption import Preemption
 
 
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_first_signal_is_only_recorded(number):
     before = signal.getsignal(number)
