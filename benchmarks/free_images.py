@@ -105,6 +105,8 @@ def main() -> None:
     missing = [name for name in (*WALLPAPERS, *EDUCATION) if not (args.packages / name).exists()]
     if missing:
         sys.exit(f"{args.packages} lacks {', '.join(missing)}")
+    if args.output.exists():
+        sys.exit(f"{args.output} exists already: choose another folder")
     args.output.mkdir(parents=True)
     seen: list[np.ndarray] = []
     for name in tqdm.tqdm((*WALLPAPERS, *EDUCATION), unit="package"):

@@ -48,20 +48,17 @@ class Preemption:
             signal.signal(number, handler)
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
-        self._request()
-
-    def _request(self) -> None:
         self._requested = True
         if jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, self._before[signal.SIGINT])
         self.interrupted = True
         # Not `print`, because the signal may interrupt a print to the same stream.
         with contextlib.suppress(OSError):  # the terminal is gone
             os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once\n")
-        self._request()
+        self._terminate(number, frame)
 
     def requested(self) -> bool:
         """Returns whether to save and stop now.

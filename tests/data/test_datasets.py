@@ -151,3 +151,15 @@ def test_pairs_are_indexed_by_integers_only(set5, data_dir):
         for index in (slice(0, 2), 0.0, "0"):
             with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
                 pairs[index]
+
+
+def test_a_lack_of_memory_is_not_told_as_damage(photos, data_dir, monkeypatch):
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1)
+    pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("a2f_jax.data.datasets.Image.open", fail)
+    with pytest.raises(MemoryError):
+        pairs[0]
