@@ -4,19 +4,22 @@
     pip install pillow-jxl-plugin
     python benchmarks/free_images.py debs/ -o free-images/
 
-They come from packages of Debian, which are unpacked with dpkg-deb. Packages that are missing are listed; Debian's
-archive of snapshots has versions that are no longer distributed. Each image is reduced by a factor of at least 2, which
-also reduces the artifacts of its compression. Images that resemble an earlier one, and almost empty ones, are left out.
+They come from packages of Debian and of Ubuntu, which are unpacked with dpkg-deb. Packages that are missing are listed;
+Debian's archive of snapshots has versions that are no longer distributed. Each image is reduced by a factor of at least
+2, which also reduces the artifacts of its compression. Images that resemble an earlier one, and almost empty ones, are
+left out.
 """
 
 import argparse
+import fnmatch
+import functools
 import io
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pillow_jxl  # noqa: F401  # for JPEG XL
@@ -25,7 +28,7 @@ from PIL import Image
 
 Image.MAX_IMAGE_PIXELS = None  # wallpapers are large
 
-# Package → the images to take, of at least `SMALLEST_FILE` bytes. License: CC0, CC BY, or CC BY-SA; the last: Expat.
+# Packages → the images to take, of at least `SMALLEST_FILE` bytes. License: CC0, CC BY, or CC BY-SA; jquery: Expat.
 WALLPAPERS = {
     "gnome-backgrounds_43.1-1_all.deb": "*.webp",
     "lomiri-wallpapers-16.04_20.04.0-2_all.deb": "*.jpg",
@@ -36,8 +39,26 @@ WALLPAPERS = {
     "ukui-wallpapers_20.04.4-1_all.deb": "*.[jp][pn]g",
     "libjs-jquery-backstretch_2.1.17-4_all.deb": "*.jpg",
 }
+# The same for Ubuntu, for all releases that have wallpapers. License: mostly CC0, CC BY, or CC BY-SA; some have
+# Unsplash's.
+UBUNTU = {
+    "ubuntu-wallpapers-*_25.10.2_all.deb": "*.[jpw][pne]*",
+    "ubuntu-gnome-wallpapers-*_16.10.4_all.deb": "*.[jpw][pne]*",
+    "ubuntu-mate-wallpapers-*_24.10.0_all.deb": "*.[jpw][pne]*",
+    "ubuntucinnamon-wallpapers-*_25.10_all.deb": "*.[jpw][pne]*",
+    "ubuntukylin-wallpapers-*_25.04_all.deb": "*.[jpw][pne]*",
+    "ubuntustudio-wallpapers-*_25.10.3_all.deb": "*.[jpw][pne]*",
+    "xubuntu-community-wallpapers-*_22.04.0_all.deb": "*.[jpw][pne]*",
+    "budgie-wallpapers-*_25.04_all.deb": "*.[jpw][pne]*",
+    "edubuntu-wallpapers*_25.10.5_all.deb": "*.[jpw][pne]*",
+}
 SMALLEST_FILE = 60_000
 SMALLEST_WALLPAPER = 480  # pixels
+
+# Much of the wallpapers of Ubuntu is sky, or plain.
+LARGEST_WINDOW = 900
+LEAST_DETAIL = 3.0
+"""Mean difference between adjacent pixels of the luma, in gray levels."""
 
 # GCompris, an educational program. Package → the smallest image to take in pixels, and the resources with photographs.
 # License: mostly CC BY, CC BY-SA, CC0, or public domain; a few are under the GPL or the GFDL.
@@ -53,6 +74,10 @@ EDUCATION = {
 }
 STARTS = re.compile(rb"\xff\xd8\xff[\xe0\xe1\xdb]|RIFF....WEBP|\x89PNG\r\n\x1a\n", re.DOTALL)
 LARGEST_FILE = 8_000_000
+
+HELD_OUT = "held-out"
+HELD_OUT_EVERY = 24
+"""One in so many images of Ubuntu is written to a folder of its own, and not trained on."""
 
 THUMBNAIL = 24
 SIMILAR = 0.93
@@ -97,30 +122,58 @@ def thumbnail(image: Image.Image) -> np.ndarray | None:
     return None if small.std() < 4 else (small - small.mean()) / small.std()
 
 
+def most_detailed(image: Image.Image) -> Image.Image | None:
+    """Returns the window of at most 900x900 pixels with the most detail, or None if it has little."""
+    luma = np.asarray(image.convert("L"), np.float32)
+    detail = np.zeros((image.height + 1, image.width + 1))
+    detail[1:-1, 1:-1] = (np.abs(np.diff(luma, axis=0))[:, 1:] + np.abs(np.diff(luma, axis=1))[1:]) / 2
+    sums = detail.cumsum(0).cumsum(1)
+    height, width = min(image.height, LARGEST_WINDOW), min(image.width, LARGEST_WINDOW)
+    windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = np.unravel_index(windows.argmax(), windows.shape)
+    if windows[top, left] < LEAST_DETAIL * height * width:
+        return None
+    return image.crop((left, top, left + width, top + height))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=pathlib.Path, help="folder with the packages")
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="folder to write, as PNG files")
     args = parser.parse_args()
-    missing = [name for name in (*WALLPAPERS, *EDUCATION) if not (args.packages / name).exists()]
+    collectors: dict[str, Callable[[pathlib.Path], Iterator[Image.Image]]] = {}
+    missing = []
+    for pattern, images in (WALLPAPERS | EDUCATION | UBUNTU).items():
+        packages = sorted(file.name for file in args.packages.glob(pattern))
+        if not packages:
+            missing.append(pattern)
+        for name in packages:
+            if isinstance(images, str):
+                collectors[name] = functools.partial(wallpapers, pattern=images)
+            else:
+                collectors[name] = functools.partial(photographs, smallest=images[0], resources=images[1])
     if missing:
         sys.exit(f"{args.packages} lacks {', '.join(missing)}")
+    held_out = args.output / HELD_OUT
     if args.output.exists():
         sys.exit(f"{args.output} exists already: choose another folder")
-    args.output.mkdir(parents=True)
+    held_out.mkdir(parents=True)
     seen: list[np.ndarray] = []
-    for name in tqdm.tqdm((*WALLPAPERS, *EDUCATION), unit="package"):
+    for name, collect in tqdm.tqdm(collectors.items(), unit="package"):
+        ubuntu = any(fnmatch.fnmatch(name, pattern) for pattern in UBUNTU)
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(["dpkg-deb", "-x", args.packages / name, folder], check=True)
-            unpacked = pathlib.Path(folder)
-            kind = wallpapers(unpacked, WALLPAPERS[name]) if name in WALLPAPERS else None
-            for image in kind or photographs(unpacked, *EDUCATION[name]):
+            for image in collect(pathlib.Path(folder)):
+                window = most_detailed(image) if ubuntu else image
                 small = thumbnail(image)
-                if small is None or any((small * other).mean() > SIMILAR for other in seen):
+                if window is None or small is None or any((small * other).mean() > SIMILAR for other in seen):
                     continue
                 seen.append(small)
-                image.save(args.output / f"{name.partition('_')[0]}-{len(seen):03}.png")
-    print(f"{len(seen)} images in {args.output}")
+                output = held_out if ubuntu and len(seen) % HELD_OUT_EVERY == 0 else args.output
+                window.save(output / f"{name.partition('_')[0]}-{len(seen):03}.png")
+    print(
+        f"{len(list(args.output.glob('*.png')))} images in {args.output}, {len(list(held_out.iterdir()))} in {held_out}"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A dataset is prepared once per scale: its images are stored, losslessly compress
 too.
 """
 
+import abc
 import contextlib
 import io
 import operator
@@ -27,7 +28,22 @@ from a2f_jax.progress import say
 from a2f_jax.staging import cached_folder, naming
 
 
-class StoredPairs(Sequence[Pair]):
+class Pairs(Sequence[Pair]):
+    """The pairs of a dataset, decoded on access."""
+
+    @abc.abstractmethod
+    def hr_size(self, index: int) -> tuple[int, int]:
+        """Returns the HR height and width of a pair in pixels, which takes less time than reading the pair.
+
+        Args:
+          index: the index of the pair.
+
+        Raises:
+          UserError: the pair cannot be read.
+        """
+
+
+class StoredPairs(Pairs):
     """The pairs of a prepared dataset, decoded on access.
 
     Args:
@@ -81,6 +97,11 @@ class StoredPairs(Sequence[Pair]):
         ):
             return image.height, image.width
 
+    def hr_size(self, index: int) -> tuple[int, int]:
+        """Returns the HR height and width of a pair in pixels, without decoding it."""
+        height, width = self.lr_size(index)
+        return self._scale * height, self._scale * width
+
     @contextlib.contextmanager
     def _reporting_damage(self, index: int) -> Iterator[None]:
         try:
@@ -103,7 +124,7 @@ class StoredPairs(Sequence[Pair]):
         return Pair(name, lr, hr[:height, :width])
 
 
-class _Files(Sequence[Pair]):
+class _Files(Pairs):
     """Pairs read directly from image files."""
 
     def __init__(self, sources: Sequence[Source], scale: int):
@@ -114,6 +135,9 @@ class _Files(Sequence[Pair]):
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
         return self._sources[operator.index(index)].read(self._scale)
+
+    def hr_size(self, index: int) -> tuple[int, int]:
+        return self._sources[index].hr_size(self._scale)
 
 
 def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -162,7 +186,7 @@ def _find_benchmark(name: str, root: pathlib.Path, scale: int) -> Sequence[Sourc
         return find(name, folder, scale)["test"]
 
 
-def _open_folder(path: str | os.PathLike[str], scale: int) -> Sequence[Pair]:
+def _open_folder(path: str | os.PathLike[str], scale: int) -> Pairs:
     root = resolved(as_path(path))
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: pass a folder with images, or the name of a dataset")
@@ -182,7 +206,7 @@ def open_pairs(
     scale: int,
     split: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
-) -> Sequence[Pair]:
+) -> Pairs:
     """Opens a dataset as a sequence of LR–HR pairs in a fixed order.
 
     Args:

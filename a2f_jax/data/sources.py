@@ -88,6 +88,19 @@ class Source(NamedTuple):
         Raises:
           UserError: a file cannot be read, HR is smaller than the scale, or the sizes of LR and HR do not match.
         """
+        hr, lr = self._read_files(scale)
+        return Pair(self.name, matlab_bicubic(hr, 1 / scale) if lr is None else lr, hr)
+
+    def hr_size(self, scale: int) -> tuple[int, int]:
+        """Returns the height and width of the HR image in pixels, without computing LR.
+
+        Raises:
+          UserError: `read` cannot read the pair.
+        """
+        height, width, _ = self._read_files(scale)[0].shape
+        return height, width
+
+    def _read_files(self, scale: int) -> tuple[np.ndarray, np.ndarray | None]:
         hr = read_rgb(self.hr)
         left, right = (round(fraction * hr.shape[1]) for fraction in self.columns)
         hr = hr[:, left:right]
@@ -97,8 +110,7 @@ class Source(NamedTuple):
         if not (height and width):
             raise TooSmallError(f"{self.hr} is too small to be the HR image of a ×{scale} pair: remove it")
         if self.lr is None:
-            hr = hr[: height * scale, : width * scale]
-            return Pair(self.name, matlab_bicubic(hr, 1 / scale), hr)
+            return hr[: height * scale, : width * scale], None
         lr = read_rgb(self.lr)
         if any(lr_side not in _lr_sides(side, scale) for side, lr_side in zip(hr.shape[:2], lr.shape[:2], strict=True)):
             raise UserError(
@@ -106,7 +118,7 @@ class Source(NamedTuple):
                 f"{width}×{height}: replace or remove one of them"
             )
         height, width = min(height, lr.shape[0]), min(width, lr.shape[1])
-        return Pair(self.name, lr[:height, :width], hr[: height * scale, : width * scale])
+        return hr[: height * scale, : width * scale], lr[:height, :width]
 
     def digest(self) -> str:
         """Returns a digest of the name and of the files: name, size, and modification time (in an archive, the CRC)."""

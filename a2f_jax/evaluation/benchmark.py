@@ -14,6 +14,7 @@ from a2f_jax.data import matlab_bicubic, open_pairs
 from a2f_jax.data.sources import dataset_name, is_folder_path
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation import lpips as lpips_metric
+from a2f_jax.evaluation.measurable import check_measurable
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.evaluation.tables import flat_rows, write_results
 from a2f_jax.files import as_path, check_writable
@@ -216,14 +217,14 @@ def evaluate_models(
     check_jpeg_quality(jpeg)
     if lpips:
         lpips_metric.check_installed()
-    # All datasets are opened before the first image is measured, so that a missing one is found at once.
+    # All datasets are opened and read before the first image is measured, so that what is wrong is found at once.
     opened = [
         {name: open_pairs(place, scale=model.scale, data_dir=data_dir) for name, place in wanted.items()}
         for model, _ in models
     ]
-    for name, pairs in ((name, pairs) for sets in opened for name, pairs in sets.items()):
-        if not len(pairs):
-            raise UserError(f"{name} contains no images")
+    for scale, sets in {model.scale: sets for (model, _), sets in zip(models, opened, strict=True)}.items():
+        for name, pairs in sets.items():
+            check_measurable(name, pairs, scale, progress=progress)
     results: list[dict[str, Any]] = []
     total = sum(len(pairs) for sets in opened for pairs in sets.values())
     with progress_bar(total=total, unit="image", description="evaluate", visible=progress) as bar:

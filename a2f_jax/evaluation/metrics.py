@@ -31,13 +31,27 @@ def _shaved_luma(sr: np.ndarray, hr: np.ndarray, shave: int) -> tuple[np.ndarray
     if shave < 0:
         raise ValueError(f"shave is {shave}, but must be at least 0")
     height, width = hr.shape[:2]
+    check_size(height, width, shave)
+    inside = np.s_[shave : height - shave, shave : width - shave]
+    return luma(sr)[inside], luma(hr)[inside]
+
+
+def check_size(height: int, width: int, shave: int) -> None:
+    """Checks that images can be measured.
+
+    Args:
+      height: height in pixels.
+      width: width in pixels.
+      shave: the number of pixels to ignore at each border.
+
+    Raises:
+      ValueError: fewer than 11×11 pixels remain inside the border.
+    """
     if min(height, width) < 2 * shave + _WINDOW:
         raise ValueError(
             f"the image of {width}×{height} is too small: {_WINDOW}×{_WINDOW} pixels must remain after cropping "
             f"{shave} pixels from each side"
         )
-    inside = np.s_[shave : height - shave, shave : width - shave]
-    return luma(sr)[inside], luma(hr)[inside]
 
 
 def psnr_y(sr: np.ndarray, hr: np.ndarray, shave: int) -> float:

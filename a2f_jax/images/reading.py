@@ -165,7 +165,13 @@ def read_rgb(source: str | os.PathLike[str] | zipfile.Path) -> np.ndarray:
     Raises:
       UserError: the file is not an image that `read_picture` reads, or it has 16 bits per channel.
     """
-    picture = read_picture(source)
+    try:
+        picture = read_picture(source)
+    except UserError as error:
+        if error.parameter != "pixel_limit":
+            raise
+        # Neither training nor evaluation has a parameter for the limit.
+        raise UserError(f"{source} has more than {PIXEL_LIMIT} pixels: crop it, or reduce its size") from error
     if picture.pixels.dtype != np.uint8:
         raise UserError(f"{source} has 16 bits per channel: convert it to 8-bit RGB")
     return np.ascontiguousarray(picture.pixels)

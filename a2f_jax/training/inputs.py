@@ -3,22 +3,24 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from a2f_jax.data import Cache, Pair, Patches, open_cache, open_pairs
+from a2f_jax.data import Cache, Patches, open_cache, open_pairs
+from a2f_jax.data.datasets import Pairs
 from a2f_jax.data.degradations import Degradation, degrade, degrade_batch
 from a2f_jax.data.device_patches import DeviceImages, device_batch, device_images
 from a2f_jax.errors import UserError
+from a2f_jax.evaluation.measurable import check_measurable
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import degradation_of, naming_setting
 from a2f_jax.training.spmd import Resident
 from a2f_jax.training.step import Batch
-from a2f_jax.training.validation import center_crop, check_size
+from a2f_jax.training.validation import center_crop
 
 
 def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tuple[np.ndarray, np.ndarray]]]:
@@ -46,11 +48,10 @@ def open_training_data(config: ConfigDict, scale: int) -> tuple[Patches, list[tu
         if index != 0:
             held_out, cache = _open_splits(config, scale)
         chosen = range(min(len(held_out), config.validation_images))[index::count]
+        check_measurable(f"the validation split of {config.data.name}", held_out, scale, chosen)
         images = []
         for pair in (held_out[i] for i in chosen):  # decoded one at a time
-            lr, hr = center_crop(pair, scale)
-            check_size(f"{config.data.name}, held-out image {pair.name}", hr, scale)
-            images.append((lr, hr))
+            images.append(center_crop(pair, scale))
         if degradation:
             images = [(_degraded(hr, degradation, scale, i), hr) for i, (_, hr) in zip(chosen, images, strict=True)]
         patches = Patches(
@@ -98,7 +99,7 @@ def batch_shapes(config: ConfigDict, scale: int) -> dict[str, tuple[tuple[int, .
     return {"hr": ((side, side, 3), np.uint8), "key": ((2,), np.uint32)}
 
 
-def _open_splits(config: ConfigDict, scale: int) -> tuple[Sequence[Pair], Cache]:
+def _open_splits(config: ConfigDict, scale: int) -> tuple[Pairs, Cache]:
     name, data_dir = config.data.name, config.data.dir or None
     # Before the training images are decoded, because this fails if there are no validation images.
     with naming_setting("data.dir"):

@@ -9,6 +9,7 @@ import numpy as np
 from a2f_jax.data import Pair, open_pairs
 from a2f_jax.data.sources import dataset_name, is_folder_path
 from a2f_jax.errors import UserError
+from a2f_jax.evaluation.measurable import check_measurable
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.files import as_path, resolved
 from a2f_jax.model import Model
@@ -29,23 +30,6 @@ def center_crop(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return lr, pair.hr[top : top + height, left : left + width]
 
 
-def check_size(name: str, hr: np.ndarray, scale: int) -> None:
-    """Checks that an image can be measured.
-
-    Args:
-      name: the name of the image, for the error.
-      hr: uint8 `[H, W, 3]`.
-      scale: the scale of the pairs.
-
-    Raises:
-      UserError: it is too small.
-    """
-    try:
-        psnr_y(hr, hr, scale)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
-
-
 class WholeImages:
     """A dataset to validate on as a whole, such as a benchmark set, without cropping; decoded anew each time.
 
@@ -60,17 +44,14 @@ class WholeImages:
       name: the name under which its scores are logged; that of a folder is the last component of its path.
 
     Raises:
-      UserError: the dataset is not found or has no images, or an image cannot be read or is too small to be measured.
+      UserError: the dataset is not found or has no images, or images cannot be read or are too small to be measured.
     """
 
     def __init__(self, name: str, *, scale: int, data_dir: str | None, process_index: int, process_count: int):
         self.name = (pathlib.PurePath(name).name if is_folder_path(name) else "") or name
         self._pairs = open_pairs(name, scale=scale, data_dir=data_dir)
-        if not len(self._pairs):
-            raise UserError(f"{name} contains no images")
         self._indices = range(len(self._pairs))[process_index::process_count]
-        for pair in (self._pairs[i] for i in self._indices):
-            check_size(f"{name}, image {pair.name}", pair.hr, scale)
+        check_measurable(name, self._pairs, scale, self._indices)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return ((pair.lr, pair.hr) for pair in (self._pairs[i] for i in self._indices))

@@ -140,9 +140,10 @@ def test_progress_in_a_log_names_model_and_dataset(data_dir, monkeypatch, capsys
     monkeypatch.setattr("a2f_jax.progress.LOG_INTERVAL", 0)
     result_of(Bicubic(2), ["set5"], data_dir=data_dir)
     lines = capsys.readouterr().err.splitlines()
-    assert lines
-    assert all(line.startswith("bicubic ×2 on set5: ") for line in lines[1:])
-    assert lines[-1].startswith("bicubic ×2 on set5: 2/2 images")
+    measured = [line for line in lines if not line.startswith(("checking set5: ", "evaluate: "))]
+    assert len(measured) < len(lines)
+    assert all(line.startswith("bicubic ×2 on set5: ") for line in measured)
+    assert measured[-1].startswith("bicubic ×2 on set5: 2/2 images")
 
 
 def test_a_result_that_is_not_finite_is_an_error_that_names_the_image(data_dir, random_params):
@@ -178,6 +179,17 @@ def test_error_names_the_image_that_is_too_small_to_measure(data_dir):
     Image.new("RGB", (7, 7)).save(folder / "img_001_SRF_2_LR.png")
     with pytest.raises(UserError, match=r"set5, image .*001.*14×14 is too small"):
         result_of(Bicubic(2), ["set5"], data_dir=data_dir)
+
+
+def test_images_of_a_folder_that_cannot_be_measured_are_all_named_before_one_is(tmp_path, images):
+    write_rgb(tmp_path / "good.png", images[0])
+    (tmp_path / "torn.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
+    Image.new("I;16", (64, 64)).save(tmp_path / "deep.png")
+    Image.new("RGB", (14, 14)).save(tmp_path / "small.png")
+    with pytest.raises(UserError, match=r"3 of 4 images of .* cannot be measured") as caught:
+        evaluate(Unused(), [tmp_path])
+    for problem in ("deep.png has 16 bits", "image small.png: the image of 14×14", "torn.png is not an image or is"):
+        assert problem in str(caught.value)
 
 
 def test_lr_is_compressed_before_it_is_upscaled(data_dir, images, tmp_path):

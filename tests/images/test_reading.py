@@ -318,6 +318,15 @@ def test_tiff_with_a_tag_of_the_wrong_type_raises_no_other_error(tmp_path, pixel
             read_rgb(tmp_path / "damaged.tif")
 
 
+def test_images_of_a_dataset_beyond_the_pixel_limit_are_to_be_reduced_not_allowed(tmp_path):
+    Image.new("1", (15_000, 14_000)).save(tmp_path / "huge.png")
+    with pytest.raises(
+        UserError, match=r"huge\.png has more than 200000000 pixels: crop it, or reduce its size$"
+    ) as caught:
+        read_rgb(tmp_path / "huge.png")
+    assert caught.value.parameter is None
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".avif"])
 @pytest.mark.filterwarnings("error")
 def test_the_pixel_limit_of_the_reader_holds_whatever_that_of_pillow_is(tmp_path, pixels, suffix, monkeypatch):

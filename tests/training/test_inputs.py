@@ -39,7 +39,7 @@ def test_a_held_out_image_that_is_too_small_to_be_measured_is_refused_before_the
         write_rgb(tmp_path / f"photos/{i}.png", photograph)
     prepare("photos", scale=2, data_dir=str(tmp_path / "data"), source=tmp_path / "photos", validation=2, min_size=4)
     config.data.name, config.data.dir, config.data.patch_size = "photos", str(tmp_path / "data"), 4
-    with pytest.raises(UserError, match=r"photos, held-out image \d.png: the image of 14×14 is too small"):
+    with pytest.raises(UserError, match=r"validation split of photos, image \d.png: the image of 14×14 is too small"):
         open_training_data(config, 2)
 
 
