@@ -5,8 +5,8 @@
 
 Weights that gain on the former only have learned these photographs by heart: more photographs help them, more steps do
 not. The central 128×128 LR pixels are measured, of every eighth photograph of the training set and of the held-out
-ones, which come from the same sources. The photographs of scikit-image come from others. `--table` updates the table in
-a documentation page.
+ones, which come from the same sources, and of the wallpapers that `free_images.py` holds out. The photographs of
+scikit-image come from others. `--table` updates the table in a documentation page.
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="+", required=True, help="weights of one scale, as for `a2f evaluate`")
     parser.add_argument("--photographs", default="open_photos", metavar="NAME", help="prepared dataset")
+    parser.add_argument("--wallpapers", type=pathlib.Path, metavar="DIR", help="the folder held-out/ of free_images.py")
     parser.add_argument("--data-dir", help="folder with the prepared dataset (default: the data cache)")
     parser.add_argument("--data", required=True, help="folder that contains Set5/ and Set14/")
     parser.add_argument("--table", type=pathlib.Path, help="page whose table to update")
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for pair in open_pairs("sample", scale=scale, split=split, data_dir=args.data_dir)
         ],
     }
+    if args.wallpapers:
+        images["held-out wallpapers"] = _central(open_pairs(args.wallpapers, scale=scale), scale)
     for name in ("Set5", "Set14"):
         images[name] = [(pair.lr, pair.hr) for pair in open_pairs(name, scale=scale, data_dir=args.data)]
     results: dict[str, dict[str, float]] = {}
