@@ -303,9 +303,9 @@ class Claim:
     """The exclusive use of a folder in a bucket, as a context manager.
 
     Object storage has no locks that end with their process. A claim is an object that its owner refreshes every few
-    seconds. Whoever finds one takes it over at once if its owner ran on this machine and is dead, or if it has not been
-    refreshed for long; otherwise it first watches the object, for `_EXPIRY` seconds. So a killed process leaves nothing
-    behind that has to be removed by hand.
+    seconds. Whoever finds one takes it over at once if its owner ran on this machine and is dead; otherwise it first
+    watches the object, for `_EXPIRY` seconds. So a killed process leaves nothing behind that has to be removed by hand.
+    The clocks of two machines are never compared.
 
     Args:
       path: the object, such as `gs://bucket/run/lock`.
@@ -355,13 +355,12 @@ class Claim:
     def _is_dead(self, owner: dict[str, Any]) -> bool:
         import psutil
 
-        if owner.get("machine") == self._mine["machine"]:
-            try:
-                return psutil.Process(owner.get("process")).create_time() != owner.get("started")
-            except (psutil.NoSuchProcess, TypeError, ValueError):
-                return True
-        # Clocks of other machines may differ a little.
-        return time.time() - owner.get("refreshed", 0) > 3 * _EXPIRY
+        if owner.get("machine") != self._mine["machine"]:
+            return "machine" not in owner  # damaged
+        try:
+            return psutil.Process(owner.get("process")).create_time() != owner.get("started")
+        except (psutil.NoSuchProcess, TypeError, ValueError):
+            return True
 
     def __enter__(self) -> "Claim":
         from a2f_jax.progress import say  # imports tqdm, which commands without a bucket need not wait for

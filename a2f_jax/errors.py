@@ -1,5 +1,6 @@
 """Exceptions for errors that the user can fix, and functions for messages."""
 
+import errno
 import re
 from collections.abc import Sequence
 
@@ -24,6 +25,14 @@ class UserError(Exception):
 
 class StorageError(UserError):
     """Storage failed for a reason that may pass, such as a network that does not answer."""
+
+
+_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+
+
+def may_pass(error: OSError) -> bool:
+    """Returns whether an error of a file system may be gone soon, such as those of one on a network."""
+    return error.errno in _PASSING
 
 
 def shorten(names: Sequence[str], most: int = 10, separator: str = ", ") -> str:

@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import pathlib
+import secrets
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import BinaryIO
 import platformdirs
 
 from a2f_jax import buckets
-from a2f_jax.errors import UserError, count_of
+from a2f_jax.errors import StorageError, UserError, count_of, may_pass
 
 
 def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -229,7 +230,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
       The temporary file, open for writing.
 
     Raises:
-      UserError: the file cannot be written. Errors of other files that the block uses are raised unchanged.
+      UserError: the file cannot be written; `StorageError` if it may be possible later. Errors of other files that
+        the block uses are raised unchanged.
     """
     path = _path(path)
     if buckets.in_bucket(path):
@@ -240,16 +242,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         return
     # Only the beginning of the name, which may already be as long as the file system allows, and a hash of all of it.
     digest = hashlib.blake2s(os.fsencode(path.name), digest_size=4).hexdigest()
-    partial = path.with_name(f".{path.name[:32]}.{digest}.{os.getpid()}.partial")
+    # The numbers of processes in two containers that share a folder are often equal, hence the random part.
+    partial = path.with_name(f".{path.name[:32]}.{digest}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     opened = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             path.lstat()  # fails now, before anything is written, if the name is too long
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
                 opened = True
                 yield file
+                file.flush()
+                os.fsync(file.fileno())  # otherwise a machine that fails may keep the name without the content
             opened = False
             os.replace(partial, path)
         finally:
@@ -257,7 +262,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         if opened and error.filename is not None:  # not from writing to the open file: the block used another file
             raise
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        kind = StorageError if may_pass(error) else UserError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ with the format and the size that they would get; other existing files are not r
 """
 
 import argparse
-import hashlib
 import io
 import json
 import os
@@ -23,6 +22,7 @@ import pathlib
 import posixpath
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -134,15 +134,15 @@ def _read(path: str) -> bytes:
 
 def _write(target: str, content: bytes) -> None:
     # Written under another name first: a file with the final name is always complete.
-    folder, name = FileSystems.split(target)
+    folder, _ = FileSystems.split(target)
     if not FileSystems.exists(folder):
         try:
             FileSystems.mkdirs(folder)
         except OSError:  # another worker has just created it
             if not FileSystems.exists(folder):
                 raise
-    # A name of its own, because the file's may already be as long as the file system allows.
-    partial = FileSystems.join(folder, f".{hashlib.blake2s(name.encode()).hexdigest()}.partial")
+    # A name of its own, because Beam may run a bundle twice at the same time.
+    partial = FileSystems.join(folder, f".{uuid.uuid4().hex}.partial")
     with FileSystems.create(partial, mime_type="application/octet-stream") as file:
         file.write(content)
     FileSystems.rename([partial], [target])

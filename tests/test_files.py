@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import StorageError, UserError
 from a2f_jax.files import (
     check_file_writable,
     check_regular,
@@ -48,6 +48,24 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/below"), replacing(tmp_path / "file" / "below"):
         pass
+
+
+def test_two_processes_with_the_same_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # as in two containers
+    with replacing(tmp_path / "file") as one:
+        one.write(b"one")
+        with replacing(tmp_path / "file") as other:
+            other.write(b"other")
+        assert (tmp_path / "file").read_bytes() == b"other"
+    assert (tmp_path / "file").read_bytes() == b"one"
+    assert [*tmp_path.iterdir()] == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ESTALE, StorageError), (errno.ENOSPC, UserError)])
+def test_errors_that_may_pass_are_told_from_others(tmp_path, number, kind):
+    with pytest.raises(UserError, match=r"cannot write .*file") as caught, replacing(tmp_path / "file"):
+        raise OSError(number, os.strerror(number))
+    assert type(caught.value) is kind
 
 
 def test_only_errors_of_the_file_itself_are_reported_as_such(tmp_path):

@@ -271,7 +271,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.progress import say
     from a2f_jax.upscaling.batch import Options, upscale_files
     from a2f_jax.upscaling.compilations import count_compilations
-    from a2f_jax.upscaling.worklist import STDIO, list_jobs, summarize
+    from a2f_jax.upscaling.worklist import STDIO, UNREADABLE, list_jobs, summarize
 
     json_path = cost_tables.json_path(args)
     if args.compile_for is not None:
@@ -331,6 +331,11 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     if errors:
         raise UserError(
             f"{len(errors)} of {count_of(len(work.jobs), 'image')} failed, for the reasons above: {shorten([*errors])}"
+        )
+    if unreadable := [str(path) for path, reason in work.ignored if reason == UNREADABLE]:
+        raise UserError(
+            f"the others are upscaled, but {len(unreadable)} could not be read: {shorten(unreadable)}; check "
+            "permissions and links"
         )
     if work.jobs[0].output != STDIO:
         print(work.jobs[0].output if work.single else as_path(output))

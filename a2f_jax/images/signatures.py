@@ -1,5 +1,7 @@
 """Recognizes file formats by the first bytes of their content."""
 
+import os
+import pathlib
 import re
 
 from a2f_jax.catalog import FORMATS, PLUGINS
@@ -84,3 +86,21 @@ def readable_formats() -> tuple[str, ...]:
 def remedy(name: str) -> str:
     """Says what a file of an unsupported format is and what to do about it, to follow "the file is"."""
     return _REMEDIES[name]
+
+
+def is_cut_off(path: pathlib.Path) -> bool:
+    """Returns whether the end of a PNG or JPEG file is missing, by its last bytes; false for other formats.
+
+    Args:
+      path: an existing file.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_SIZE)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 12))
+        end = file.read()
+    match recognize(head):
+        case "PNG":
+            return end[4:8] != b"IEND"
+        case "JPEG":
+            return not end.endswith(b"\xff\xd9")
+    return False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 from ml_collections import ConfigDict
 
-from a2f_jax.errors import StorageError, UserError
+from a2f_jax.errors import StorageError, UserError, may_pass
 
 
 @contextlib.contextmanager
@@ -28,6 +28,14 @@ def explaining_failures(config: ConfigDict, begun: Callable[[], bool]) -> Iterat
         if begun():
             error.exit_code = os.EX_TEMPFAIL
         raise
+    except OSError as error:
+        if not may_pass(error):
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        passing = StorageError(f"storage failed: {error.strerror}{place}")
+        if begun():
+            passing.exit_code = os.EX_TEMPFAIL
+        raise passing from error
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -14,7 +14,7 @@ from clu import parameter_overview
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from a2f_jax import buckets
+from a2f_jax import __version__, buckets
 from a2f_jax.errors import UserError, count_of
 from a2f_jax.files import as_path, exists, locked, resolved
 from a2f_jax.model import Model, Network, load
@@ -29,8 +29,16 @@ from a2f_jax.training.losses import LOSSES, Loss, check_loss, name_of_loss
 from a2f_jax.training.monitor import Monitor
 from a2f_jax.training.optimizer import frozen_parameters, learning_rate, make_optimizer
 from a2f_jax.training.preemption import Preemption
-from a2f_jax.training.processes import check_shared, failing_together
-from a2f_jax.training.settings import check, degradation_of, make_network, unknown_entries
+from a2f_jax.training.processes import check_same, check_shared, failing_together
+from a2f_jax.training.settings import (
+    FOLDERS_OF_DATA,
+    check,
+    degradation_of,
+    flat,
+    make_network,
+    stored,
+    unknown_entries,
+)
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
 from a2f_jax.training.step import make_train_step
@@ -160,10 +168,13 @@ def _run(
     with explaining_failures(config, lambda: begun), contextlib.ExitStack() as stack:
         with failing_together():
             buckets.check_checkpoints(workdir)
-            monitor = stack.enter_context(Monitor(workdir, active=primary))
+            # The lock first: the log files in a bucket are copied before they are continued, and once more at the end.
             claim = stack.enter_context(_locked_workdir(workdir)) if primary else None
+            monitor = stack.enter_context(Monitor(workdir, active=primary))
             if primary:
                 stack.push(lambda kind, *_: None if begun or kind is None else _remove(traces, monitor.folder))
+        same = {f"config.{name}": value for name, value in flat(stored(config)).items() if name not in FOLDERS_OF_DATA}
+        check_same({**same, "a2f_jax": __version__, "jax": jax.__version__})
         if not buckets.in_bucket(workdir):
             check_shared(workdir)
         if unknown := unknown_entries(config):
@@ -381,9 +392,10 @@ def _locked_workdir(workdir: pathlib.Path) -> Iterator[buckets.Claim | None]:
             if buckets.in_bucket(workdir):
                 claim = stack.enter_context(buckets.Claim(workdir / "lock"))
             else:
+                workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(workdir / "lock", wait=False))
         except BlockingIOError:
             raise UserError(f"another run is using {workdir}: wait for it to end, or use another work folder") from None
         except OSError:
-            pass  # the file system does not support locks
+            pass  # the file system does not support locks, or the folder cannot be written, as the monitor will find
         yield claim

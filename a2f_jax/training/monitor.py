@@ -15,6 +15,7 @@ import tqdm
 
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
+from a2f_jax.progress import say
 from a2f_jax.staging import mirrored
 from a2f_jax.training import history
 
@@ -70,6 +71,7 @@ class Monitor:
         self._clock, self._clock_step, self._waited = time.perf_counter(), 0, 0.0
         self._bar: tqdm.tqdm | None = None
         self._writer: Any = None
+        self._failed = False
         with contextlib.ExitStack() as opened:  # closes what is open already if the rest fails
             appended = ("train.log", history.FILE)
             self.folder = opened.enter_context(mirrored(workdir, appended if active else ()))
@@ -116,7 +118,18 @@ class Monitor:
     def log(self, message: str) -> None:
         """Writes a message to `train.log`."""
         if self._active:
-            print(message, file=self._log, flush=True)
+            with self._surviving("train.log"):
+                print(message, file=self._log, flush=True)
+
+    @contextlib.contextmanager
+    def _surviving(self, name: str) -> Iterator[None]:
+        # A line that is lost must not end the run: a disk that stays full or away will end it when it is to be saved.
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                say(f"cannot write {self.folder / name} ({error.strerror or error}): training goes on without it")
+            self._failed = True
 
     def say(self, message: str) -> None:
         """Prints a message and writes it to `train.log`."""
@@ -210,7 +223,8 @@ class Monitor:
         numbers = {name: float(value) for name, value in metrics.items()}
         if kind in history.KINDS:
             self._latest |= {f"{kind}/{name}": value for name, value in numbers.items()}
-        print(json.dumps({"step": self._step, "kind": kind, **numbers}), file=self._metrics, flush=True)
-        if self._writer:
-            self._writer.write_scalars(self._step, {f"{kind}/{k}": v for k, v in numbers.items()})
-            self._writer.flush()
+        with self._surviving(history.FILE):
+            print(json.dumps({"step": self._step, "kind": kind, **numbers}), file=self._metrics, flush=True)
+            if self._writer:
+                self._writer.write_scalars(self._step, {f"{kind}/{k}": v for k, v in numbers.items()})
+                self._writer.flush()

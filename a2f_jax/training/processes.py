@@ -5,13 +5,14 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from a2f_jax.errors import StorageError, UserError
+from a2f_jax.errors import StorageError, UserError, shorten
 
 _LENGTH = 16_384  # bytes per message; the processes have to exchange arrays of the same shape
 _PATIENCE = 10.0  # seconds until a file has to be visible to other machines; some file systems remember what is missing
@@ -56,6 +57,36 @@ def failing_together() -> Iterator[None]:
     if first is not None:
         message, parameter, of_storage = first
         raise (StorageError if of_storage else UserError)(message, parameter=parameter) from failure
+
+
+def check_same(settings: Mapping[str, Any]) -> None:
+    """Checks that all processes train with the same settings.
+
+    Otherwise each would compute an update of its own, without an error, or wait for the others forever.
+
+    Args:
+      settings: the settings of this process by name, with the versions of the packages.
+
+    Raises:
+      UserError: those of another process differ from those of the first one; the message names them.
+    """
+    if jax.process_count() == 1:
+        return
+    text = json.dumps({name: repr(value) for name, value in settings.items()}, sort_keys=True).encode()
+    lengths = np.asarray(multihost_utils.process_allgather(np.array(len(text)))).ravel()
+    padded = np.frombuffer(text.ljust(lengths.max()), np.uint8)
+    first, *others = [json.loads(np.asarray(row).tobytes()) for row in multihost_utils.process_allgather(padded)]
+    for index, other in enumerate(others, 1):
+        different = [
+            f"{name}={other.get(name)} instead of {first.get(name)}"
+            for name in sorted({*first, *other})
+            if first.get(name) != other.get(name)
+        ]
+        if different:
+            raise UserError(
+                f"process {index} has other settings than process 0: {shorten(different)}; start all with the same "
+                "command, config, and packages"
+            )
 
 
 def check_shared(folder: pathlib.Path) -> None:

@@ -180,6 +180,9 @@ _SETTINGS = {
     "keep_checkpoints": _Setting(*_AT_LEAST_1, _FREE),
 }
 
+FOLDERS_OF_DATA = ("data.dir", "validation.dir")
+"""The settings that may differ between the machines of a run, which have copies of the data."""
+
 _ONLY_A2F = {name for name in _SETTINGS if name.startswith("model.")} - {"model.name", "model.scale", "model.dtype"}
 """The settings that describe an A2F, and that the other networks do not have."""
 

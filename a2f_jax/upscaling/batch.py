@@ -22,6 +22,7 @@ from a2f_jax.files import format_bytes, is_folder, replacing
 from a2f_jax.images.decoding import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture, read_size
+from a2f_jax.images.signatures import is_cut_off
 from a2f_jax.images.writing import check_format, format_of, write_picture
 from a2f_jax.machine import free_memory
 from a2f_jax.progress import progress_bar, say
@@ -187,12 +188,15 @@ class _Pipeline:
             return None
         try:
             with local_copy(job.output) as file:
+                if not file.stat().st_size:
+                    return None
+                cut_off = is_cut_off(file)  # such as by a copy of the folder that was interrupted
                 found = read_size(file, sys.maxsize, upright=False)  # results are upright
         except UserError:
             found = None
         expected = format_name, round(height * factor), round(width * factor)
         if found == expected:
-            return "the output file exists with the expected format and size"
+            return None if cut_off else "the output file exists with the expected format and size"
         if self.options.overwrite:
             return None
         described = ["{0} of {2}×{1} pixels".format(*size) if size else "no image" for size in (found, expected)]

@@ -13,6 +13,9 @@ from a2f_jax.files import as_path, check_writable, is_folder, resolved, walk
 WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
 
+UNREADABLE = "unreadable"
+"""The reason to leave out a file or folder without permission, or on a file system that fails."""
+
 STDIO = pathlib.Path("-")
 """Standard input as an image, standard output as the output."""
 
@@ -37,7 +40,7 @@ class Worklist:
     Attributes:
       jobs: one for each image.
       ignored: the files named like images, and the folders, that are left out, each with the reason: `"hidden"`,
-        `"in an unsupported format"` or `"unreadable"`.
+        `"in an unsupported format"` or `UNREADABLE`.
       single: whether one image was named, rather than a folder or several images.
     """
 
@@ -152,7 +155,7 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
     left_out: list[tuple[pathlib.Path, str]] = []
 
     def leave_out(error: OSError) -> None:
-        left_out.append((pathlib.Path(error.filename), "unreadable"))
+        left_out.append((pathlib.Path(error.filename), UNREADABLE))
 
     def files() -> Iterator[pathlib.Path]:
         if buckets.in_bucket(folder):
@@ -176,10 +179,10 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
             elif buckets.in_bucket(path):
                 if not any(map(is_output, path.parents)):
                     found.append(path)
-            elif path.is_file():
+            elif os.path.isfile(path):  # unlike that of a path, it raises no error in a folder without permission
                 found.append(path)
             else:
-                left_out.append((path, "unreadable"))
+                left_out.append((path, UNREADABLE))
         elif suffix in OTHER_IMAGE_SUFFIXES:
             left_out.append((path, "in an unsupported format"))
     return sorted(found), sorted(left_out)

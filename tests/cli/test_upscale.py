@@ -129,6 +129,16 @@ def test_a_model_can_be_named_with_its_scale(tmp_path):
     assert size(tmp_path / "photo-x2.png") == ("PNG", (48, 32))
 
 
+def test_images_that_cannot_be_read_are_left_out_and_fail_the_command(weights, photo, fails, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(photo, folder / "a.png")
+    (folder / "b.png").symlink_to("missing.png")
+    line = fails("upscale", str(folder), "-o", str(tmp_path / "out"), "--weights", weights)
+    assert f"the others are upscaled, but 1 could not be read: {folder / 'b.png'}; check" in line
+    assert (tmp_path / "out/a.png").exists()
+
+
 def test_a_batch_is_summarized_and_reported(weights, photo, fails, tmp_path, capsys):
     folder, out, report = tmp_path / "photos", tmp_path / "out", tmp_path / "report.json"
     folder.mkdir()

@@ -1,5 +1,7 @@
 """Errors of runs that have begun say how to go on."""
 
+import errno
+
 import jax
 import pytest
 
@@ -14,6 +16,18 @@ def test_a_run_can_be_resumed_if_storage_fails_after_it_has_begun(config, begun,
     with pytest.raises(StorageError) as caught, explaining_failures(config, lambda: begun):
         raise StorageError("cannot write gs://runs/lock: service unavailable")
     assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize(("begun", "code"), [(False, 2), (True, 75)])
+def test_a_file_system_on_a_network_that_fails_for_a_while_is_a_storage_error(config, begun, code):
+    with (
+        pytest.raises(StorageError, match="storage failed: Stale file handle /runs/lock") as caught,
+        explaining_failures(config, lambda: begun),
+    ):
+        raise OSError(errno.ESTALE, "Stale file handle", "/runs/lock")
+    assert caught.value.exit_code == code
+    with pytest.raises(IsADirectoryError), explaining_failures(config, lambda: begun):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", "/runs/lock")
 
 
 def test_a_run_that_does_not_fit_into_memory_is_one_line_with_remedies(config, data_dir, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """The progress reports of a run."""
 
+import errno
 import json
 import pathlib
 import sys
@@ -31,6 +32,25 @@ def test_half_a_line_that_a_failed_machine_left_does_not_spoil_the_next_one(tmp_
         monitor.advance(5)
         monitor.report(METRICS)
     assert [row["step"] for row in read_history(tmp_path)] == [3, 5]
+
+
+def test_a_file_system_that_fails_does_not_end_the_run(tmp_path, capsys, monkeypatch):
+    with Monitor(tmp_path) as monitor:
+        monitor.start(step=0, steps=100, images_per_step=16)
+
+        class Stale:
+            def write(self, text):
+                raise OSError(errno.ESTALE, "Stale file handle")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(monitor, "_metrics", Stale())
+            failing.setattr(monitor, "_log", Stale())
+            monitor.advance(5)
+            monitor.report(METRICS)
+        monitor.advance(10)
+        monitor.report(METRICS)
+    assert [row["step"] for row in read_history(tmp_path)] == [10]
+    assert capsys.readouterr().err.count("Stale file handle): training goes on without it") == 1
 
 
 def test_speed_excludes_pauses_and_includes_waiting(tmp_path, ticks, capsys):

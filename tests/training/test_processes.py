@@ -295,3 +295,11 @@ def test_two_processes_that_do_not_share_the_work_folder_are_told_so_before_they
     assert first == second
     assert f"process 1 does not see what process 0 writes to {tmp_path / 'other'}: use a folder" in first
     assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_with_different_settings_are_told_so_before_they_train(data_dir, compiled, tmp_path):
+    each = [("--config.seed=3",), ("--config.seed=4", f"--config.data.dir={data_dir}")]  # folders may differ
+    first, second = failures_of(start_together(data_dir, compiled, tmp_path / "run", each=each))
+    assert first == second
+    assert "process 1 has other settings than process 0: config.seed=4 instead of 3; start all with the same" in first
+    assert not (tmp_path / "run").exists()

@@ -213,6 +213,18 @@ def test_results_of_other_options_do_not_count_as_finished(model, photo, tmp_pat
     assert target.read_bytes() != content
 
 
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+@pytest.mark.parametrize("kept", [0, 0.9])
+def test_a_result_that_was_cut_off_is_upscaled_again(model, photo, tmp_path, ending, kept):
+    output = tmp_path / f"out{ending}"
+    upscale(model, [photo], output)
+    whole = output.read_bytes()
+    output.write_bytes(whole[: int(kept * len(whole))])
+    for status in ("done", "skipped"):
+        (result,) = upscale_all(model, [photo], output, Options(resume=True)).results
+        assert (result.status, output.read_bytes()) == (status, whole)
+
+
 def test_an_unreadable_output_file_does_not_count_as_finished(model, photo, tmp_path):
     (tmp_path / "out.png").write_bytes(b"precious")
     with pytest.raises(UserError, match=r"out\.png exists, but it is no image instead of PNG of 24×18 pixels"):

@@ -1,5 +1,7 @@
 """Which images are upscaled and where their results go, found out before the work begins."""
 
+import errno
+import os
 import pathlib
 
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image
 
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path
-from a2f_jax.upscaling.worklist import Job, list_jobs, summarize
+from a2f_jax.upscaling.worklist import UNREADABLE, Job, list_jobs, summarize
 
 
 @pytest.fixture
@@ -84,6 +86,23 @@ def test_what_is_left_out_of_a_folder_is_listed_with_the_reason(photo, tmp_path)
         "sub/.d.webp": "hidden",
         "broken.png": "unreadable",
     }
+
+
+def test_images_in_a_folder_that_can_be_listed_but_not_entered_are_unreadable(photo, tmp_path, monkeypatch):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (locked / "a.png").write_bytes(photo.read_bytes())
+    real = os.stat
+
+    def refused(path, *args, **kwargs):  # root may enter any folder, so permissions cannot be tested as root
+        if not isinstance(path, int) and pathlib.Path(os.fsdecode(path)).parent == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refused)
+    work = list_jobs([tmp_path], tmp_path / "out")
+    assert [job.image for job in work.jobs] == [tmp_path / "photo.png"]
+    assert work.ignored == [(locked / "a.png", UNREADABLE)]
 
 
 def test_a_hidden_file_that_is_named_is_upscaled(tmp_path):
