@@ -53,7 +53,7 @@ class Model:
     """
 
     network: Network
-    params: Params
+    params: Params = dataclasses.field(repr=False)  # hundreds of lines in a notebook
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,8 @@ a2f train --config configs/a2f.py:sd_x4 --config.data.name=my_photos
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from a2f_jax.models.a2f import VARIANTS
+
 
 def get_config(run: str = "sd_x4") -> ConfigDict:
     """Returns the settings of a run.
@@ -21,9 +23,10 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     """
     name, _, recipe = run.partition(",recipe=")
     size, _, scale = name.partition("_x")
-    if size not in ("s", "sd", "m", "l") or scale not in ("2", "3", "4") or recipe not in ("", "long"):
+    sizes = ",".join(variant.removeprefix("a2f-") for variant in VARIANTS)
+    if f"a2f-{size}" not in VARIANTS or scale not in ("2", "3", "4") or recipe not in ("", "long"):
         raise ValueError(
-            f"run {run!r} does not exist: use {{s,sd,m,l}}_x{{2,3,4}}, for example sd_x4 or sd_x4,recipe=long"
+            f"run {run!r} does not exist: use {{{sizes}}}_x{{2,3,4}}, for example sd_x4 or sd_x4,recipe=long"
         )
 
     config = ConfigDict()

@@ -66,7 +66,7 @@ def _describe_network(name: str, scale: int | None) -> str:
         weights = "; ".join(dict.fromkeys(item.source for item in peer.published)) or "none known"
         run = f"peers.py:{underscored}"
     else:
-        scales, color, weights = SCALES, "RGB", "none ship with the package; PyTorch file of its authors"
+        scales, color, weights = SCALES, "RGB", "`a2f models` lists those of the package"
         run = f"a2f.py:{name.removeprefix('a2f-')}"
     scale = scale or (DEFAULT_SCALE if DEFAULT_SCALE in scales else scales[-1])
     if scale not in scales:

@@ -133,13 +133,21 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
         except Exception as error:  # absl and ml_collections raise many kinds
             rule = settings.rule_of(key) or f"a value of type {type(existing[key]).__name__}"
             raise UserError(f"--config.{key}={value} is invalid: it must be {rule}") from error
-    return _parse(location, *overrides)
+    changed = {override.removeprefix("--config.").partition("=")[0] for override in overrides}
+    config = _parse(location, *overrides)
+    own = {name for name in ("model.features", "model.blocks") if existing.get(name) is not None} - changed
+    if "model.variant" in changed and own:
+        raise UserError(
+            f"--config.model.variant={config.model.variant} has no effect, because {argument} sets "
+            f"{' and '.join(sorted(own))}: override {'them' if len(own) > 1 else 'it'} instead"
+        )
+    return config
 
 
 def _with_tuple(override: str, existing: Mapping[str, Any]) -> str:
     # ml_collections takes a comma-separated list of names, as other commands take it, for one name, or refuses it.
     key, _, value = override.removeprefix("--config.").partition("=")
-    if "," not in value or not isinstance(existing.get(key), tuple):
+    if not isinstance(existing.get(key), tuple):
         return override
     try:
         ast.literal_eval(value)

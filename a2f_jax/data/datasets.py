@@ -11,6 +11,7 @@ import io
 import operator
 import os
 import pathlib
+import shlex
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -170,7 +171,8 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
     missing = "" if exists else ", which does not exist"
     raise UserError(
         f"{name} ×{scale} is not prepared in {root}{missing}: {other}prepare it with "
-        f"a2f_jax.prepare, or in a shell with `a2f data prepare {name} --scale {scale}{source} --data-dir {root}`",
+        f"a2f_jax.prepare, or in a shell with `a2f data prepare {name} --scale {scale}{source} --data-dir "
+        f"{shlex.quote(str(root))}`",
         parameter="data_dir" if other else None,
     )
 

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from a2f_jax.errors import UserError, count_of
 
 
@@ -19,10 +21,10 @@ def check_count(count: int | None, images: int) -> None:
       images: the number of images in the dataset.
 
     Raises:
-      UserError: `count` is negative, or leaves no image to train on.
+      UserError: `count` is negative or not an integer, or leaves no image to train on.
     """
-    if count is not None and count < 0:
-        raise UserError(f"validation must be at least 0, not {count}", parameter="validation")
+    if count is not None and not (isinstance(count, int | np.integer) and count >= 0):
+        raise UserError(f"validation must be an integer of at least 0, not {count!r}", parameter="validation")
     if count is not None and count >= images:
         raise UserError(
             f"holding out {count} of {count_of(images, 'image')} leaves none to train on: hold out fewer",

@@ -123,8 +123,8 @@ def prepare(
             )
     if published_splits:
         validation = None
-    if min_size < 1:
-        raise UserError(f"min_size must be at least 1, not {min_size}", parameter="min_size")
+    if not (isinstance(min_size, int | np.integer) and min_size >= 1):
+        raise UserError(f"min_size must be an integer of at least 1, not {min_size!r}", parameter="min_size")
     if collages and min_size > COLLAGE_SIDE // scale:
         raise UserError(
             f"the LR images of collages have {COLLAGE_SIDE // scale} pixels per side, and min_size is {min_size}: "

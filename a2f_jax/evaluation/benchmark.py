@@ -127,7 +127,7 @@ def evaluate(
     *,
     scale: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
-    weights: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     per_image: bool = False,
     lpips: bool = False,
     jpeg: int | None = None,
@@ -166,7 +166,7 @@ def evaluate(
       ValueError: `scale` is not that of the model.
     """
     results = evaluate_models(
-        [(_evaluable(model, scale), weights)],
+        [(_evaluable(model, scale), None if weights is None else os.fspath(weights))],
         datasets,
         data_dir=data_dir,
         lpips=lpips,

@@ -26,6 +26,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 
 def _shaved_luma(sr: np.ndarray, hr: np.ndarray, shave: int) -> tuple[np.ndarray, np.ndarray]:
+    sr, hr = np.asarray(sr), np.asarray(hr)
     if sr.shape != hr.shape:
         raise ValueError(f"the images have different shapes: {list(sr.shape)} and {list(hr.shape)}")
     if shave < 0:

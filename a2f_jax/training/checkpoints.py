@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 import a2f_jax
 from a2f_jax import buckets
-from a2f_jax.errors import StorageError, UserError
+from a2f_jax.errors import StorageError, UserError, count_of
 from a2f_jax.files import replacing, require_space, resolved
 from a2f_jax.training.processes import failing_together
 from a2f_jax.training.settings import check_resume, stored
@@ -90,12 +90,31 @@ class Checkpoints:
             )
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {self._folder}: {error.strerror or error}") from error
-        self._validation = layout.validation_settings(stored(config))
+        self._validation: dict[str, Any] = {"validation": layout.validation_settings(stored(config))}
+        self._read_scores()
+
+    def _read_scores(self) -> None:
+        self._scores.clear()  # which Orbax looks at as well
         for step in self.steps:
             about = self._about(step)
             # Scores on other images cannot be compared with those that this run will get.
-            if math.isfinite(about.get("psnr", math.nan)) and layout.validation_of(about) == self._validation:
+            if math.isfinite(about.get("psnr", math.nan)) and layout.are_comparable(about, self._validation):
                 self._scores[step] = {name: about[name] for name in ("psnr", "ssim")}
+
+    def identify_images(self, digest: str) -> None:
+        """Says which images the run is validated on. Scores of others no longer count, with a message.
+
+        Args:
+          digest: of the images, as `digest_of` returns it.
+        """
+        self._validation["images"] = digest
+        before = len(self._scores)
+        self._read_scores()
+        if gone := before - len(self._scores):
+            self._say(
+                f"The validation images have changed: the scores of {count_of(gone, 'checkpoint')} on the former "
+                "images no longer count"
+            )
 
     @property
     def steps(self) -> list[int]:
@@ -189,7 +208,7 @@ class Checkpoints:
         with failing_together():
             self.wait()
             if jax.process_index() == 0:
-                content = {**scores, "validation": self._validation}
+                content = {**scores, **self._validation}
                 with replacing(self._folder / str(step) / layout.SCORES) as file:
                     file.write(json.dumps(content).encode())
         self._scores[step] = dict(scores)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
 from a2f_jax.training.step import make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
-from a2f_jax.training.validation import WholeImages, open_whole_images, validate
+from a2f_jax.training.validation import WholeImages, digest_of, open_whole_images, validate
 from a2f_jax.training.warm_start import initialize_from
 from a2f_jax.weights.training_run import FOLDER
 
@@ -138,7 +139,7 @@ def run_training(
     """
     if not isinstance(config, ConfigDict):
         raise TypeError(f"config must be an ml_collections.ConfigDict, not {type(config).__name__}")
-    if callable(callbacks) or not all(map(callable, callbacks)):
+    if callable(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
         raise TypeError(f"callbacks must be a sequence of functions, not {callbacks!r}")
     workdir = as_path(workdir)
     check(config, jax.device_count())
@@ -201,6 +202,7 @@ def _run(
                 "and for validation; those of the dataset are not used"
             )
         patches, images = open_training_data(config, network.scale)
+        checkpoints.identify_images(digest_of(images))
         train_step = make_train_step(
             network,
             optimizer,
@@ -308,9 +310,10 @@ def _run(
                     raise KeyboardInterrupt
                 return False
         checkpoints.wait()
-        monitor.say(
-            f"Done: {count_of(config.steps, 'step')}. To measure the best checkpoint: a2f evaluate --weights {workdir}"
-        )
+        measure = ["a2f", "evaluate", "--weights", str(workdir), "--datasets", config.data.name]
+        if config.data.dir:
+            measure += ["--data", config.data.dir]
+        monitor.say(f"Done: {count_of(config.steps, 'step')}. To measure the best checkpoint: {shlex.join(measure)}")
     return True
 
 

@@ -5,6 +5,7 @@ Gradients are averaged over devices and over the parts of a batch, all of the sa
 the N images: then the average is the loss of the whole batch.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,14 @@ LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "charbonnier": charbonnier, "fft"
 
 
 def name_of_loss(loss: Loss) -> str:
-    """Returns the name under which a run remembers the loss it was given, such as that of the function."""
+    """Returns the name under which a run remembers the loss it was given, such as that of the function.
+
+    Args:
+      loss: the loss. A `functools.partial` is named after its function and its arguments.
+    """
+    if isinstance(loss, functools.partial):
+        arguments = [*map(repr, loss.args), *(f"{name}={value!r}" for name, value in sorted(loss.keywords.items()))]
+        return f"{name_of_loss(loss.func)}({', '.join(arguments)})"[:200]
     return getattr(loss, "__qualname__", type(loss).__qualname__)
 
 

@@ -6,6 +6,8 @@ Every setting has one row in `_SETTINGS`. A config may have further entries of i
 import contextlib
 import difflib
 import enum
+import operator
+import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -40,6 +42,7 @@ class _Setting(NamedTuple):
     used: Callable[[Mapping[str, Any]], bool] = lambda _: True  # whether it has an effect, given the other settings
     default: Any = None  # of a setting that a config may leave out or unset (None); all others are required
     formerly: Any = None  # the value of runs from before the setting existed, if a change from it matters
+    same: Callable[[Any, Any], bool] = operator.eq  # whether two values are not a change
 
 
 def _is_integer(value: Any) -> bool:
@@ -90,7 +93,10 @@ _SETTINGS = {
     ),
     "batch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
     "loss": _Setting(*_choice(*LOSSES), _ACCEPTED, formerly="l1"),
-    "init": _Setting(*_TEXT, _IMPOSSIBLE),
+    # The same weights may be named in several ways, such as from another folder.
+    "init": _Setting(
+        *_TEXT, _IMPOSSIBLE, same=lambda old, new: pathlib.PurePath(old).name == pathlib.PurePath(new).name
+    ),
     "model.name": _Setting(
         lambda x: x == "a2f" or x in PEERS,
         "a2f or a network that `a2f models` lists",
@@ -393,7 +399,7 @@ def check_resume(before: Mapping[str, Any], config: ConfigDict, folder: object, 
     changes: dict[_Change, list[str]] = {change: [] for change in _Change}
     for name, setting in _SETTINGS.items():
         # A checkpoint may lack the settings that were introduced after it was written.
-        if name in old and name in new and setting.used(new) and old[name] != new[name]:
+        if name in old and name in new and setting.used(new) and not setting.same(old[name], new[name]):
             changes[setting.change].append(f"{name}: {old[name]!r} → {new[name]!r}")
     if impossible := changes[_IMPOSSIBLE]:
         remedy = "use another work folder"

@@ -1,10 +1,13 @@
 """Validation during training: PSNR and SSIM on held-out images, and on whole datasets."""
 
+import hashlib
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from a2f_jax.data import Pair, open_pairs
 from a2f_jax.data.sources import dataset_name, is_folder_path
@@ -28,6 +31,21 @@ def center_crop(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     lr = pair.lr[top : top + height, left : left + width]
     top, left, height, width = (scale * value for value in (top, left, height, width))
     return lr, pair.hr[top : top + height, left : left + width]
+
+
+def digest_of(images: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Returns a digest of the validation images of all processes, in which their order and their number do not count.
+
+    Args:
+      images: this process's share, pairs of LR and HR images.
+    """
+    digests = [hashlib.blake2b(lr.tobytes() + hr.tobytes(), digest_size=8).digest() for lr, hr in images]
+    total = sum(int.from_bytes(digest) for digest in digests) % 2**64
+    if jax.process_count() > 1:
+        own = np.frombuffer(total.to_bytes(8), np.uint8)
+        shares = np.asarray(multihost_utils.process_allgather(own))
+        total = sum(int.from_bytes(share.tobytes()) for share in shares) % 2**64
+    return f"{total:016x}"
 
 
 class WholeImages:

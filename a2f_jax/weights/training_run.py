@@ -68,7 +68,8 @@ def read_about(checkpoint: pathlib.Path) -> dict[str, Any]:
     """Reads the metadata of a checkpoint.
 
     Returns:
-      `step`, `version`, `config` and, once validated, `psnr`, `ssim` and `validation` (see `validation_of`).
+      `step`, `version`, `config` and, once validated, `psnr`, `ssim`, `validation` (see `validation_of`), and `images`,
+      a digest of the images.
 
     Raises:
       OSError: the metadata cannot be read.
@@ -89,7 +90,7 @@ def read_about(checkpoint: pathlib.Path) -> dict[str, Any]:
 
 
 def validation_of(about: Mapping[str, Any]) -> list[Any]:
-    """Returns what a checkpoint was validated on. Only scores of checkpoints for which it is the same are comparable.
+    """Returns the settings that a checkpoint was validated with.
 
     Args:
       about: the contents of the checkpoint, as returned by `read_about`.
@@ -110,6 +111,18 @@ def validation_settings(config: Mapping[str, Any]) -> list[Any]:
     return images if kind == "bicubic" else [*images, kind, config.get("degradation")]
 
 
+def are_comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Returns whether the scores of two checkpoints, or of a checkpoint and a run, are of the same images.
+
+    Args:
+      one: the contents of a checkpoint, as returned by `read_about`, or the entries `validation` and `images` alone.
+      other: the same for the other.
+    """
+    # A dataset may have been prepared again. Scores that earlier versions wrote lack the digest of the images.
+    digests = {about["images"] for about in (one, other) if about.get("images")}
+    return validation_of(one) == validation_of(other) and len(digests) <= 1
+
+
 def _find_best(folder: pathlib.Path) -> pathlib.Path | None:
     found: dict[int, dict[str, Any]] = {}
     for checkpoint in folder.glob("*"):
@@ -120,8 +133,8 @@ def _find_best(folder: pathlib.Path) -> pathlib.Path | None:
                 found[int(checkpoint.name)] = read_about(checkpoint)
     scored = [step for step in sorted(found) if math.isfinite(found[step].get("psnr", math.nan))]
     if scored:
-        latest = validation_of(found[scored[-1]])
-        comparable = [step for step in scored if validation_of(found[step]) == latest]
+        latest = found[scored[-1]]
+        comparable = [step for step in scored if are_comparable(found[step], latest)]
         return folder / str(max(comparable, key=lambda step: (found[step]["psnr"], step)))
     return folder / str(max(found)) if found else None
 

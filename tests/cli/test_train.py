@@ -55,6 +55,7 @@ def test_settings_are_overridden_with_a_space_or_an_equals_sign(trained):
     ("text", "expected"),
     [
         ("set5", ("set5",)),
+        ("./my photos/", ("./my photos/",)),
         ("set5,set14", ("set5", "set14")),
         ("set5, ./my photos/", ("set5", "./my photos/")),
         ("('set5', 'photos/')", ("set5", "photos/")),
@@ -83,6 +84,19 @@ def test_width_and_depth_are_those_of_the_variant_unless_they_are_overridden(tra
 def test_a_run_that_was_asked_to_stop_has_an_exit_code_of_its_own(trained):
     trained["finished"] = False
     assert cli.main(["train", "--config", CONFIG, "--workdir", "w"]) == 75
+
+
+def test_a_variant_that_a_config_of_ones_own_would_override_is_refused(fails, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from a2f_jax.configs import a2f\n\ndef get_config():\n    config = a2f.get_config()\n"
+        "    config.model.blocks = 6\n    return config\n"
+    )
+    argv = ["train", "--config", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")]
+    line = fails(*argv, "--config.model.variant=a2f-m")
+    assert "variant=a2f-m has no effect, because" in line
+    assert line.endswith("mine.py sets model.blocks: override it instead")
+    overrides = ["--config.model.variant=a2f-m", "--config.model.blocks=12"]
+    assert load_config(str(tmp_path / "mine.py"), overrides).model.blocks == 12
 
 
 def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):

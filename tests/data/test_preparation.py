@@ -452,7 +452,10 @@ def test_a_tenth_of_the_photographs_is_held_out_by_default(photos, data_dir):
 
 @pytest.mark.parametrize(
     ("validation", "message"),
-    [(10, "holding out 10 of 10 images leaves none to train on"), (-1, "validation must be at least 0, not -1")],
+    [
+        (10, "holding out 10 of 10 images leaves none to train on"),
+        (-1, "validation must be an integer of at least 0, not -1"),
+    ],
 )
 def test_an_impossible_number_of_validation_images_is_refused(photos, data_dir, validation, message):
     with pytest.raises(UserError, match=message):

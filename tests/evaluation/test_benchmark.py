@@ -217,7 +217,7 @@ def test_a_benchmark_set_in_two_spellings_is_measured_once(data_dir):
 
 
 def test_evaluate_returns_a_flat_row_for_each_dataset(data_dir, images):
-    rows = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, weights="none", progress=False)
+    rows = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, weights=pathlib.Path("none"), progress=False)
     nested = result_of(Bicubic(2), ["set5"], data_dir=data_dir)["datasets"]["set5"]
     about = {"dataset": "set5", "model": "bicubic", "scale": 2, "weights": "none"}
     assert rows == [{**about, "images": 2, "psnr": nested["psnr"], "ssim": nested["ssim"]}]

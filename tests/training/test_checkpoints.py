@@ -229,6 +229,30 @@ def test_scores_on_other_validation_images_are_not_compared(config, checkpoints,
     assert read_checkpoint(tmp_path)[1]["step"] == "3"
 
 
+def test_scores_on_images_that_were_prepared_again_are_not_compared(config, state_at, tmp_path):
+    messages = []
+    checkpoints = Checkpoints(tmp_path, config, messages.append)
+    for step, psnr, digest in ((1, 40.0, "old"), (2, 35.0, "old"), (3, 30.0, "new"), (4, 31.0, "new")):
+        checkpoints.identify_images(digest)
+        checkpoints.save(state_at(step))
+        checkpoints.record(step, {"psnr": psnr, "ssim": 0.9})
+    checkpoints.close()
+    (message,) = messages
+    assert "the scores of 2 checkpoints on the former images no longer count" in message
+    assert read_checkpoint(tmp_path)[1]["step"] == "4"
+
+
+def test_scores_of_earlier_versions_without_a_digest_of_the_images_count(config, checkpoints, state_at, tmp_path):
+    checkpoints.save(state_at(1))
+    checkpoints.record(1, {"psnr": 40.0, "ssim": 0.9})
+    checkpoints.identify_images("digest")
+    assert checkpoints.is_scored(1)
+    checkpoints.save(state_at(2))
+    checkpoints.record(2, {"psnr": 30.0, "ssim": 0.9})
+    checkpoints.wait()
+    assert read_checkpoint(tmp_path)[1]["step"] == "1"
+
+
 def test_closing_after_a_failure_to_write_releases_the_resources(config, tmp_path, monkeypatch):
     opened = Checkpoints(tmp_path, config, lambda _: None)
     closed = []

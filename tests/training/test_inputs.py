@@ -11,6 +11,7 @@ from a2f_jax.data import prepare
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
 from a2f_jax.training.inputs import dispatch_inputs, dispatch_sizes, open_training_data, resident_images
+from a2f_jax.training.validation import digest_of
 
 
 def test_a_run_of_any_length_starts_without_listing_its_dispatches(config):
@@ -51,3 +52,13 @@ def test_batches_that_do_not_fit_in_memory_are_refused_with_the_settings_to_redu
     patches = types.SimpleNamespace(rows=range(10**9), prefetch=prefetch)
     with pytest.raises(UserError, match=r"1000000000 patches do not fit in memory: reduce config\.batch_size"):
         next(dispatch_inputs(patches, None, 0, [1]))
+
+
+def test_the_digest_of_validation_images_depends_on_every_pixel_but_not_on_their_order():
+    rng = np.random.default_rng(0)
+    images = [tuple(rng.integers(0, 256, (f * 4, f * 5, 3), dtype=np.uint8) for f in (1, 2)) for _ in range(3)]
+    assert digest_of(images) == digest_of(images[::-1]) != digest_of(images[:2])
+    for changed in range(2):
+        other = [tuple(image.copy() for image in pair) for pair in images]
+        other[1][changed][2, 3, 1] ^= 1
+        assert digest_of(other) != digest_of(images)

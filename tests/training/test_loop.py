@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
 import shutil
 import signal
 
@@ -19,6 +20,7 @@ from ml_collections import FrozenConfigDict
 
 import a2f_jax
 from a2f_jax import buckets
+from a2f_jax.cli.main import parser
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, locked
 from a2f_jax.images import write_rgb
@@ -126,7 +128,8 @@ def test_callbacks_see_the_step_the_metrics_and_a_state_to_keep(config, tmp_path
     config.spmd, config.steps, config.model.blocks = mode, 3, 1
     config.log_every, config.validate_every, config.checkpoint_every, config.keep_checkpoints = 2, 3, 1, 3
     calls, steps = [], []
-    result = train(config, tmp_path, callbacks=[lambda *call: calls.append(call), lambda step, *_: steps.append(step)])
+    callbacks = [lambda *call: calls.append(call), lambda step, *_: steps.append(step)]
+    result = train(config, tmp_path, callbacks=(call for call in callbacks))  # any iterable
     assert steps == [step for step, *_ in calls] == [2, 3]
     assert [{"step": step, **metrics} for step, metrics, _ in calls] == result.history
     assert "validation/psnr" not in calls[0][1]
@@ -209,7 +212,10 @@ def test_the_command_line_does_not_load_the_result(config, tmp_path, monkeypatch
     monkeypatch.setattr(loop, "load", lambda *_: pytest.fail("loaded"))
     config.steps = 1
     assert loop.run_training(config, tmp_path)
-    assert "Done: 1 step. To measure" in capfd.readouterr().err
+    (done,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("Done: 1 step. To measure"))
+    command = shlex.split(done.partition("checkpoint: ")[2])
+    args = parser().parse_args(command[1:])
+    assert (args.weights, args.datasets, args.data) == ([str(tmp_path)], [config.data.name], config.data.dir)
 
 
 def test_a_run_minimizes_the_loss_that_its_config_names(config, tmp_path):
@@ -394,7 +400,7 @@ def test_benchmark_sets_are_measured_whole_and_do_not_choose_the_best_checkpoint
     for metric in ("psnr", "ssim"):
         assert row[f"validation/set5/{metric}"] == row[f"validation/Set5/{metric}"] == expected[metric]
         assert row[f"validation/{metric}"] == held_out[metric] != expected[metric]
-    assert held_out.keys() == {"psnr", "ssim", "validation"}
+    assert held_out.keys() == {"psnr", "ssim", "validation", "images"}
     assert f"step 2: set5 PSNR {expected['psnr']:.3f} dB, SSIM {expected['ssim']:.4f}" in capfd.readouterr().err
 
 

@@ -116,6 +116,11 @@ def test_a_function_that_does_not_return_a_scalar_is_refused(loss, message):
         check_loss(loss, 8, 3)
 
 
+def test_a_partial_function_is_named_after_its_arguments():
+    names = [losses.name_of_loss(functools.partial(losses.l1, *args, weight=2)) for args in ((), (3,))]
+    assert names == ["l1(weight=2)", "l1(3, weight=2)"]
+
+
 def test_a_partial_function_is_a_loss():
     check_loss(functools.partial(lambda sr, hr, weight: weight * losses.l1(sr, hr), weight=2), 8, 3)
 

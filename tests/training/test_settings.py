@@ -227,6 +227,11 @@ def test_settings_that_cannot_change_are_refused_without_offering_to_accept_them
         assert "accept" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["first", "./first/", "/runs/first"])
+def test_the_weights_a_run_began_with_may_be_named_in_another_way(paper, name):
+    resume(changed(paper, init="first"), changed(paper, init=name))
+
+
 def test_settings_that_a_checkpoint_does_not_know_yet_do_not_count_as_changed(paper):
     before = paper.to_dict()
     del before["optimizer"]["clip_norm"]
