@@ -10,8 +10,8 @@
 # first. PACKAGE is the wheel to install; by default it is built from this repository. It is installed for the Python
 # that PYTHON names (3.12), which uv downloads to workers that do not have it. CONFIG may be a file of your own.
 #
-# Exits with 0 when training is done, and with 2 if the request or the run failed. Once the request is
-# accepted, Ctrl-C deletes the slice.
+# Exits with 0 when training is done, with 2 if the request or the run failed, and with 1 if the slice could not be
+# deleted. Once the request is accepted, Ctrl-C deletes the slice.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -41,19 +41,31 @@ fi
 overrides=
 [ $# -eq 0 ] || overrides=$(printf '%q ' "$@")
 
+delete() { # a slice costs money, also when nothing runs on it
+    for _ in {1..10}; do
+        tpu queued-resources delete "$name" --force && return
+        sleep "$poll"
+    done
+    echo "The slice $name could not be deleted and may still cost money; see above. To delete it:" >&2
+    echo "gcloud compute tpus queued-resources delete $name --zone $ZONE --force" >&2
+    exit 1
+}
+
 stop() {
+    trap '' INT TERM HUP # Ctrl-C twice
     echo "Stopped; deleting the slice $name" >&2
-    tpu queued-resources delete "$name" --force || true
+    (delete) || true
     exit 130
 }
 
+failures=0
 while true; do
     if ! tpu queued-resources create "$name" --node-id "$name" --accelerator-type "$TYPE" \
         --runtime-version "$runtime" --spot; then
         echo "The request for a slice was refused; see above" >&2
         exit 2
     fi
-    trap stop INT TERM HUP # a slice costs money, also when nothing runs on it
+    trap stop INT TERM HUP
     state= unanswered=0
     until [ "$state" = ACTIVE ] || [ "$state" = FAILED ] || [[ "$state" = SUSPEND* ]]; do
         if state=$(tpu queued-resources describe "$name" --format 'value(state.state)'); then
@@ -66,7 +78,7 @@ while true; do
     done
     if [ "$state" != ACTIVE ]; then
         tpu queued-resources describe "$name" --format 'yaml(state)' >&2 || true
-        tpu queued-resources delete "$name" --force || true
+        delete
         if [ "$state" = FAILED ]; then
             echo "The request for a slice failed; see its state above" >&2
             exit 2
@@ -92,12 +104,16 @@ while true; do
             state=$(tpu tpu-vm describe "$name" --format 'value(state)' || true)
             ;;
     esac
-    tpu queued-resources delete "$name" --force || true
+    delete
     if [ "$code" = 0 ]; then
         exit 0
-    elif [ "$state" = READY ]; then
+    elif [ "$state" != READY ]; then
+        failures=0
+        echo "The slice was preempted; requesting another one (press Ctrl-C to stop)" >&2
+    elif [ "$code" -ge 128 ] && [ $((failures += 1)) -le 3 ]; then # the connection was lost, or a process was aborted
+        echo "The run ended with $code; trying again on another slice ($failures of 3; press Ctrl-C to stop)" >&2
+    else
         echo "The run failed; see the messages above" >&2
         exit 2
     fi
-    echo "The slice was preempted; requesting another one (press Ctrl-C to stop)" >&2
 done

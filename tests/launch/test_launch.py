@@ -101,12 +101,30 @@ def run_on_a_pod(folder, codes, state, requests=(), config="configs/a2f.py:sd_x4
         ([2], "READY", 2, 1),
         ([PREEMPTED, PREEMPTED, 0], "READY", 0, 3),
         ([255, 0], "PREEMPTED", 0, 2),
-        ([255], "READY", 2, 1),
+        ([255, 134, 0], "READY", 0, 3),
+        ([255, 255, 255, 255], "READY", 2, 4),
+        ([1], "READY", 2, 1),
     ],
-    ids=["done", "failed", "preempted and saved", "preempted at once", "the connection fails"],
+    ids=["done", "failed", "preempted and saved", "preempted at once", "lost", "lost again and again", "a bug"],
 )
 def test_a_pod_requests_another_slice_only_after_a_preemption(tmp_path, codes, state, code, slices):
     assert run_on_a_pod(tmp_path, codes, state) == (code, slices)
+
+
+@pytest.mark.parametrize(("refusals", "code"), [(2, 0), (99, 1)])
+def test_a_slice_that_cannot_be_deleted_is_tried_again_and_then_told(tmp_path, refusals, code):
+    (tmp_path / "gcloud").write_text(
+        f'#!/usr/bin/env bash\ncd "{tmp_path}"\ncase "$*" in\n'
+        "    *describe*) echo ACTIVE ;;\n"
+        f'    *" delete "*) echo try >> tries; [ "$(wc -l < tries)" -gt {refusals} ] ;;\n'
+        "esac\n"
+    )
+    (tmp_path / "gcloud").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ZONE": "z", "TYPE": "t", "PACKAGE": "p"}
+    command = ["bash", LAUNCH / "tpu_pod.sh", "configs/a2f.py:sd_x4", "gs://runs/sd_x4"]
+    done = subprocess.run(command, env={**env, "POLL": "0"}, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert ("a2f could not be deleted and may still cost money" in done.stderr) == (code == 1)
 
 
 def test_a_slice_is_deleted_when_its_user_stops_the_script(tmp_path):
@@ -135,8 +153,11 @@ def test_a_refused_request_ends_with_2(tmp_path):
     assert "was refused" in done.stderr
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (PREEMPTED, True)])
-def test_slurm_requeues_a_run_that_was_stopped_at_the_time_limit(tmp_path, code, requeued):
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (PREEMPTED, 50, True), (134, 0, True), (134, 10, False)],
+)
+def test_slurm_requeues_a_run_that_was_stopped_at_the_time_limit_or_aborted(tmp_path, code, restarts, requeued):
     for name, script in (
         ("srun", f'[ "$1" = --cpus-per-task=8 ] && exit {code}'),
         ("scontrol", f'echo "$*" > "{tmp_path}/requeued"'),
@@ -144,6 +165,7 @@ def test_slurm_requeues_a_run_that_was_stopped_at_the_time_limit(tmp_path, code,
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
         (tmp_path / name).chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "8"}
+    env["SLURM_RESTART_COUNT"] = str(restarts)
     done = subprocess.run(["bash", LAUNCH / "slurm.sbatch", "config", "run"], env=env, check=False)
     assert done.returncode == code
     assert (tmp_path / "requeued").exists() == requeued
