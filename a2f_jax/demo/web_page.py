@@ -14,6 +14,7 @@ import pathlib
 import socket
 import tempfile
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -252,7 +253,31 @@ def _private_uploads() -> Iterator[None]:
             "GRADIO_ANALYTICS_ENABLED": "False",
             "HF_HUB_OFFLINE": "1",
         }
-        yield
+        ended = threading.Event()
+        interval, age = _KEPT
+
+        def clean() -> None:
+            while not ended.wait(interval):
+                delete_old_files(pathlib.Path(folder), age)
+
+        cleaner = threading.Thread(target=clean)
+        cleaner.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            cleaner.join()
+
+
+def delete_old_files(folder: pathlib.Path, age: float) -> None:
+    """Deletes the files in a folder, at any depth, that were last changed more than `age` seconds ago.
+
+    Gradio deletes what it was sent or has shown, but not the uploads that were broken off.
+    """
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it may be deleted at the same time
+            if path.is_file() and time.time() - path.stat().st_mtime > age:
+                path.unlink()
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from a2f_jax import cli
-from a2f_jax.demo.web_page import listening_socket
+from a2f_jax.demo.web_page import delete_old_files, listening_socket
 from a2f_jax.errors import UserError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -172,6 +173,22 @@ def test_files_that_were_not_uploaded_are_not_read(weights, tmp_path, request):
     assert not list(temporary.glob("**/a-secret*"))
     process.terminate()
     assert secret.name in process.communicate(timeout=60)[1]  # what was refused
+
+
+def test_old_files_are_deleted_and_new_ones_kept(tmp_path):
+    for name, age in (("deep/old", 100), ("new", 1)):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        os.utime(file, (time.time() - age,) * 2)
+    delete_old_files(tmp_path, 50)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new"]
+
+
+def test_behind_a_proxy_the_page_loads_from_the_address_of_the_proxy(server):
+    headers = {"X-Forwarded-Host": "demo.example.org", "X-Forwarded-Proto": "https", "Sec-Fetch-Site": "same-origin"}
+    with urllib.request.urlopen(urllib.request.Request(server, headers=headers)) as page:
+        assert '"root":"https://demo.example.org"' in page.read().decode()
 
 
 def test_an_address_that_cannot_be_used_is_refused():
