@@ -215,6 +215,21 @@ def download(path: pathlib.PurePath, file: pathlib.Path) -> None:
         fs.get_file(url, str(file))
 
 
+def read_start(path: pathlib.PurePath, count: int) -> bytes:
+    """Returns the first bytes of an object.
+
+    Args:
+      path: the object.
+      count: how many bytes to return, or fewer if the object has fewer.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    fs, url = _of(path)
+    with _reporting(f"read {url}"):
+        return fs.cat_file(url, end=count)
+
+
 def size(path: pathlib.PurePath) -> int:
     """Returns the size of an object in bytes.
 

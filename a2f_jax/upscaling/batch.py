@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 from tqdm import tqdm
 
+from a2f_jax.buckets import in_bucket, read_start
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import exists as path_exists
@@ -32,6 +33,9 @@ from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_
 from a2f_jax.upscaling.plan import RUNTIME
 from a2f_jax.upscaling.upscaler import Upscaler
 from a2f_jax.upscaling.worklist import STDIO, Job, Worklist
+
+_START = 1 << 16
+"""Bytes of a result in a bucket that are read to find its size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,17 +190,12 @@ class _Pipeline:
             return "the image already has the requested size"
         if not exists or not self.options.resume:
             return None
-        try:
-            with local_copy(job.output) as file:
-                if not file.stat().st_size:
-                    return None
-                cut_off = is_cut_off(file)  # such as by a copy of the folder that was interrupted
-                found = read_size(file, sys.maxsize, upright=False)  # results are upright
-        except UserError:
-            found = None
         expected = format_name, round(height * factor), round(width * factor)
-        if found == expected:
-            return None if cut_off else "the output file exists with the expected format and size"
+        found, complete = _find_result(job.output)
+        if found == expected and complete:
+            return "the output file exists with the expected format and size"
+        if not complete and found in (None, expected):
+            return None
         if self.options.overwrite:
             return None
         described = ["{0} of {2}×{1} pixels".format(*size) if size else "no image" for size in (found, expected)]
@@ -247,6 +246,22 @@ class _Pipeline:
         counted = self.show_tiles or self.options.on_progress
         total = steps(upscaler, picture, to, reserved=reserved) if counted else None
         return progress_bar(total=total, unit="tile", visible=self.show_tiles, delay=2, leave=False)
+
+
+def _find_result(output: pathlib.Path) -> tuple[tuple[str, int, int] | None, bool]:
+    # The format, height, and width of an existing file, None if it is no image; and whether its end is there, which
+    # a copy of the folder that was interrupted may lack.
+    if in_bucket(output):  # objects are always complete
+        with contextlib.suppress(UserError):  # the size comes later, such as after a large color profile
+            return read_size(read_start(output, _START), sys.maxsize, upright=False), True
+    with local_copy(output) as file:
+        if not file.stat().st_size:
+            return None, False
+        try:
+            found = read_size(file, sys.maxsize, upright=False)  # results are upright
+        except UserError:
+            return None, True
+        return found, not is_cut_off(file)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from a2f_jax import buckets
 from a2f_jax.errors import UserError
+from a2f_jax.files import as_path
+from a2f_jax.images import write_rgb
 from a2f_jax.images.reading import read_picture
 from a2f_jax.model import Model
+from a2f_jax.upscaling import batch
 from a2f_jax.upscaling.batch import Options, _Pipeline, upscale_files
 from a2f_jax.upscaling.choice import CLEAN_FROM, Candidate, Choice
 from a2f_jax.upscaling.enlarge import enlarge
@@ -223,6 +227,16 @@ def test_a_result_that_was_cut_off_is_upscaled_again(model, photo, tmp_path, end
     for status in ("done", "skipped"):
         (result,) = upscale_all(model, [photo], output, Options(resume=True)).results
         assert (result.status, output.read_bytes()) == (status, whole)
+
+
+def test_finished_results_in_a_bucket_are_not_downloaded_to_resume(model, bucket, tmp_path, monkeypatch):
+    photo, result = tmp_path / "photo.png", as_path(f"{bucket}/photo.png")
+    write_rgb(photo, np.random.default_rng(0).integers(0, 256, (150, 160, 3), dtype=np.uint8))
+    upscale(model, [photo], result)
+    assert len(result.read_bytes()) > 2 * batch._START
+    monkeypatch.setattr(buckets, "download", lambda *_: pytest.fail("downloaded"))
+    (found,) = upscale_all(model, [photo], result, Options(resume=True)).results
+    assert found.status == "skipped"
 
 
 def test_an_unreadable_output_file_does_not_count_as_finished(model, photo, tmp_path):
