@@ -41,6 +41,10 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
             raise ValueError(f"metadata must be valid Unicode: not {key!r}: {value!r}") from error
 
 
+def _in_float32(params: Params) -> Params:
+    return jax.tree.map(lambda x: x if x.dtype == np.float32 else x.astype(np.float32), params)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)  # compared and hashed by identity, because arrays are not hashable
 class Model:
     """A network with its weights.
@@ -68,8 +72,8 @@ class Model:
         """Creates a model from a parameter tree.
 
         Args:
-          params: the float32 parameters of an `A2F`, weight-normalized, which determine its variant and scale, or of
-            another network that the metadata name.
+          params: the parameters of an `A2F`, weight-normalized, which determine its variant and scale, or of another
+            network that the metadata name. Those of other data types are converted to float32.
           metadata: information about the weights. `"network"` and `"scale"` name another network than A2F.
 
         Raises:
@@ -78,7 +82,7 @@ class Model:
         """
         metadata = dict(metadata or {})
         if "network" not in metadata:
-            return cls(infer_network(params), params, metadata)
+            return cls(infer_network(params), _in_float32(params), metadata)
         if metadata["network"] not in PEERS:
             raise ValueError(f"there is no network {metadata['network']!r}: update a2f_jax, or use other weights")
         peer = PEERS[metadata["network"]]
@@ -89,7 +93,7 @@ class Model:
             )
         network = peer.make(int(metadata["scale"]))
         check_shapes(network, params)
-        return cls(network, params, metadata)
+        return cls(network, _in_float32(params), metadata)
 
     @property
     def variant(self) -> str:

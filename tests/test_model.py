@@ -141,6 +141,20 @@ def test_networks_are_recognized_from_their_parameters(network, name):
     assert variant_of(infer_network(shapes)) == name
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float64])
+def test_parameters_of_other_data_types_are_converted_to_float32(model, dtype):
+    params = jax.tree.map(lambda x: x.astype(dtype), model.params)
+    converted = Model.from_params(params)
+    assert {x.dtype for x in jax.tree.leaves(converted.params)} == {np.dtype(np.float32)}
+    image = np.zeros((6, 5, 3), np.uint8)
+    np.testing.assert_allclose(converted.upscale(image), model.upscale(image), atol=8)  # 8 bits of precision
+
+
+def test_a_model_is_shown_in_one_line(model):
+    assert "array" not in repr(model)
+    assert len(repr(model)) < 400
+
+
 def test_parameters_of_another_architecture_are_refused(model):
     with pytest.raises(ValueError, match="head, blocks and tail of A2F are missing"):
         infer_network({"encoder": {"kernel": np.zeros((3, 3, 3, 8))}})
