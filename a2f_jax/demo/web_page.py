@@ -274,10 +274,11 @@ def delete_old_files(folder: pathlib.Path, age: float) -> None:
 
     Gradio deletes what it was sent or has shown, but not the uploads that were broken off.
     """
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it may be deleted at the same time
-            if path.is_file() and time.time() - path.stat().st_mtime > age:
-                path.unlink()
+    for parent, _, names in os.walk(folder):  # which passes over folders that are deleted at the same time
+        for path in (pathlib.Path(parent, name) for name in names):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > age:
+                    path.unlink()
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
