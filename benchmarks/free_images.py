@@ -2,7 +2,7 @@
 
     (mkdir debs && cd debs && apt download gcompris-qt-data gnome-backgrounds ...)
     pip install pillow-jxl-plugin
-    python benchmarks/free_images.py debs/ -o free-images/
+    python benchmarks/free_images.py debs/ -o free-images/ --held-out wallpapers/
 
 They come from packages of Debian and of Ubuntu, which are unpacked with dpkg-deb. Packages that are missing are listed;
 Debian's archive of snapshots has versions that are no longer distributed. Each image is reduced by a factor of at least
@@ -75,9 +75,8 @@ EDUCATION = {
 STARTS = re.compile(rb"\xff\xd8\xff[\xe0\xe1\xdb]|RIFF....WEBP|\x89PNG\r\n\x1a\n", re.DOTALL)
 LARGEST_FILE = 8_000_000
 
-HELD_OUT = "held-out"
 HELD_OUT_EVERY = 24
-"""One in so many images of Ubuntu is written to a folder of its own, and not trained on."""
+"""One in so many images of Ubuntu is not trained on."""
 
 THUMBNAIL = 24
 SIMILAR = 0.93
@@ -140,6 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=pathlib.Path, help="folder with the packages")
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="folder to write, as PNG files")
+    parser.add_argument(
+        "--held-out", type=pathlib.Path, required=True, metavar="DIR", help="folder for images that are not trained on"
+    )
     args = parser.parse_args()
     collectors: dict[str, Callable[[pathlib.Path], Iterator[Image.Image]]] = {}
     missing = []
@@ -154,26 +156,26 @@ def main() -> None:
                 collectors[name] = functools.partial(photographs, smallest=images[0], resources=images[1])
     if missing:
         sys.exit(f"{args.packages} lacks {', '.join(missing)}")
-    held_out = args.output / HELD_OUT
-    if args.output.exists():
-        sys.exit(f"{args.output} exists already: choose another folder")
-    held_out.mkdir(parents=True)
+    for folder in (args.output, args.held_out):
+        if folder.exists():
+            sys.exit(f"{folder} exists already: choose another folder")
+    for folder in (args.output, args.held_out):
+        folder.mkdir(parents=True)
     seen: list[np.ndarray] = []
     for name, collect in tqdm.tqdm(collectors.items(), unit="package"):
         ubuntu = any(fnmatch.fnmatch(name, pattern) for pattern in UBUNTU)
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["dpkg-deb", "-x", args.packages / name, folder], check=True)
-            for image in collect(pathlib.Path(folder)):
+        with tempfile.TemporaryDirectory() as unpacked:
+            subprocess.run(["dpkg-deb", "-x", args.packages / name, unpacked], check=True)
+            for image in collect(pathlib.Path(unpacked)):
                 window = most_detailed(image) if ubuntu else image
                 small = thumbnail(image)
                 if window is None or small is None or any((small * other).mean() > SIMILAR for other in seen):
                     continue
                 seen.append(small)
-                output = held_out if ubuntu and len(seen) % HELD_OUT_EVERY == 0 else args.output
+                output = args.held_out if ubuntu and len(seen) % HELD_OUT_EVERY == 0 else args.output
                 window.save(output / f"{name.partition('_')[0]}-{len(seen):03}.png")
-    print(
-        f"{len(list(args.output.glob('*.png')))} images in {args.output}, {len(list(held_out.iterdir()))} in {held_out}"
-    )
+    for folder in (args.output, args.held_out):
+        print(f"{len(list(folder.iterdir()))} images in {folder}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="+", required=True, help="weights of one scale, as for `a2f evaluate`")
     parser.add_argument("--photographs", default="open_photos", metavar="NAME", help="prepared dataset")
-    parser.add_argument("--wallpapers", type=pathlib.Path, metavar="DIR", help="the folder held-out/ of free_images.py")
+    parser.add_argument("--wallpapers", type=pathlib.Path, metavar="DIR", help="what free_images.py has held out")
     parser.add_argument("--data-dir", help="folder with the prepared dataset (default: the data cache)")
     parser.add_argument("--data", required=True, help="folder that contains Set5/ and Set14/")
     parser.add_argument("--table", type=pathlib.Path, help="page whose table to update")
