@@ -283,10 +283,10 @@ def test_two_processes_fail_together_when_the_first_one_fails(data_dir, compiled
 
 
 def test_two_processes_fail_together_when_the_second_one_fails(data_dir, compiled, tmp_path):
-    overrides = [(), ("--config.data.patch_size=500",)]
-    first, second = failures_of(start_together(data_dir, compiled, tmp_path, each=overrides))
+    overrides = [(), (f"--config.data.dir={tmp_path}/missing",)]  # only folders of data may differ
+    first, second = failures_of(start_together(data_dir, compiled, tmp_path / "run", each=overrides))
     assert first == second
-    assert "patch_size=500 is larger than the smallest LR image" in first
+    assert f"is not prepared in {tmp_path}/missing, which does not exist" in first
 
 
 def test_two_processes_that_do_not_share_the_work_folder_are_told_so_before_they_train(data_dir, compiled, tmp_path):
