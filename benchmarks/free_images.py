@@ -41,17 +41,17 @@ WALLPAPERS = {
 }
 # The same for Ubuntu, for all releases that have wallpapers. License: mostly CC0, CC BY, or CC BY-SA; some have
 # Unsplash's.
-UBUNTU = {
-    "ubuntu-wallpapers-*_25.10.2_all.deb": "*.[jpw][pne]*",
-    "ubuntu-gnome-wallpapers-*_16.10.4_all.deb": "*.[jpw][pne]*",
-    "ubuntu-mate-wallpapers-*_24.10.0_all.deb": "*.[jpw][pne]*",
-    "ubuntucinnamon-wallpapers-*_25.10_all.deb": "*.[jpw][pne]*",
-    "ubuntukylin-wallpapers-*_25.04_all.deb": "*.[jpw][pne]*",
-    "ubuntustudio-wallpapers-*_25.10.3_all.deb": "*.[jpw][pne]*",
-    "xubuntu-community-wallpapers-*_22.04.0_all.deb": "*.[jpw][pne]*",
-    "budgie-wallpapers-*_25.04_all.deb": "*.[jpw][pne]*",
-    "edubuntu-wallpapers*_25.10.5_all.deb": "*.[jpw][pne]*",
-}
+UBUNTU = (
+    "ubuntu-wallpapers-*_25.10.2_all.deb",
+    "ubuntu-gnome-wallpapers-*_16.10.4_all.deb",
+    "ubuntu-mate-wallpapers-*_24.10.0_all.deb",
+    "ubuntucinnamon-wallpapers-*_25.10_all.deb",
+    "ubuntukylin-wallpapers-*_25.04_all.deb",
+    "ubuntustudio-wallpapers-*_25.10.3_all.deb",
+    "xubuntu-community-wallpapers-*_22.04.0_all.deb",
+    "budgie-wallpapers-*_25.04_all.deb",
+    "edubuntu-wallpapers*_25.10.5_all.deb",
+)
 SMALLEST_FILE = 60_000
 SMALLEST_WALLPAPER = 480  # pixels
 
@@ -145,7 +145,7 @@ def main() -> None:
     args = parser.parse_args()
     collectors: dict[str, Callable[[pathlib.Path], Iterator[Image.Image]]] = {}
     missing = []
-    for pattern, images in (WALLPAPERS | EDUCATION | UBUNTU).items():
+    for pattern, images in (WALLPAPERS | EDUCATION | dict.fromkeys(UBUNTU, "*.[jpw][pne]*")).items():
         packages = sorted(file.name for file in args.packages.glob(pattern))
         if not packages:
             missing.append(pattern)

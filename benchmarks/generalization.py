@@ -6,7 +6,8 @@
 Weights that gain on the former only have learned these photographs by heart: more photographs help them, more steps do
 not. The central 128×128 LR pixels are measured, of every eighth photograph of the training set and of the held-out
 ones, which come from the same sources, and of the wallpapers that `free_images.py` holds out. The photographs of
-scikit-image come from others. `--table` updates the table in a documentation page.
+scikit-image come from others; with the wallpapers, the mean of these three is shown. `--table` updates the table in a
+documentation page.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from a2f_jax.progress import progress_bar
 from a2f_jax.training.validation import center_crop
 
 EVERY = 8
+HELD_OUT, SCIKIT_IMAGE, WALLPAPERS = "held-out photographs", "scikit-image", "held-out wallpapers"
 
 Images = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -59,15 +61,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     images: dict[str, Images] = {
         "training photographs": _central((trained[i] for i in range(0, len(trained), EVERY)), scale),
-        "held-out photographs": _central(held_out, scale),
-        "scikit-image": [
+        HELD_OUT: _central(held_out, scale),
+        SCIKIT_IMAGE: [
             (pair.lr, pair.hr)
             for split in ("train", "validation")
             for pair in open_pairs("sample", scale=scale, split=split, data_dir=args.data_dir)
         ],
     }
     if args.wallpapers:
-        images["held-out wallpapers"] = _central(open_pairs(args.wallpapers, scale=scale), scale)
+        images[WALLPAPERS] = _central(open_pairs(args.wallpapers, scale=scale), scale)
     for name in ("Set5", "Set14"):
         images[name] = [(pair.lr, pair.hr) for pair in open_pairs(name, scale=scale, data_dir=args.data)]
     results: dict[str, dict[str, float]] = {}
@@ -75,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for label, model in models.items():
             for name, pairs in images.items():
                 psnr = np.mean([psnr_y(model.upscale(lr), hr, scale) for lr, hr in pairs])
-                results.setdefault(label, {})[name] = float(psnr)
+                row = results.setdefault(label, {})
+                row[name] = float(psnr)
+                if name == WALLPAPERS:  # by which weights are chosen
+                    row["mean"] = float(np.mean([row[each] for each in (HELD_OUT, SCIKIT_IMAGE, WALLPAPERS)]))
                 bar.update()
     print(table(results))
     if args.table:

@@ -194,9 +194,7 @@ class _Pipeline:
         found, complete = _find_result(job.output)
         if found == expected and complete:
             return "the output file exists with the expected format and size"
-        if not complete and found in (None, expected):
-            return None
-        if self.options.overwrite:
+        if self.options.overwrite or (not complete and found in (None, expected)):
             return None
         described = ["{0} of {2}×{1} pixels".format(*size) if size else "no image" for size in (found, expected)]
         raise UserError(
