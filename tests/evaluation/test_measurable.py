@@ -19,9 +19,7 @@ def pairs(tmp_path):
 
 
 def test_all_images_are_named_and_a_single_one_with_its_own_message(pairs):
-    with pytest.raises(
-        UserError, match=r"^2 of 3 images of mine cannot be measured: mine, image b.png: the"
-    ):
+    with pytest.raises(UserError, match=r"^2 of 3 images of mine cannot be measured: mine, image b.png: the"):
         check_measurable("mine", pairs, 2)
     with pytest.raises(UserError, match=r"c\.png is not an image or is damaged") as caught:
         check_measurable("mine", pairs, 2, [0, 2])
