@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
+from a2f_jax.images.exif import valid_exif
 from a2f_jax.images.jpeg import scan_jpeg
 from a2f_jax.images.jpeg_quality import estimate_quality
 from a2f_jax.images.limits import check_size
@@ -22,12 +23,11 @@ from a2f_jax.images.metadata import (
     read_exif,
     resolution_of,
     valid_dpi,
-    valid_exif,
-    valid_xmp,
 )
 from a2f_jax.images.png import Chunk, scan_png
 from a2f_jax.images.signatures import HEAD_SIZE, readable_formats, recognize, remedy
 from a2f_jax.images.tiff import read_tiff
+from a2f_jax.images.xmp import valid_xmp
 
 _DEEP_RAW_MODE = re.compile("RGB[AX]?;16[BLN]")
 _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
@@ -36,6 +36,9 @@ _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", 
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
 _XMP, _ICC_PROFILE = 700, 34675
 _WHITE_IS_ZERO = 0
+
+_TURNING = (5, 6, 7, 8)
+"""The orientations that swap rows and columns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +76,13 @@ class Picture:
 
 @dataclasses.dataclass
 class _Decoded:
-    """Samples `[H, W, 1..4]` and raw metadata of a file."""
+    """Samples `[H, W, 1..4]` and raw metadata of a file, whose EXIF is a block, or the whole file if it is a TIFF."""
 
     samples: np.ndarray
-    orientation: int
+    orientation: int  # that is still to be applied
+    turned: bool = False  # whether the decoder has swapped rows and columns
     icc_profile: bytes | None = None
-    exif: Image.Exif | None = None
+    exif: bytes | BinaryIO | None = None
     xmp: Any = None
     dpi: tuple[float, float] | None = None
     aspect: tuple[int, int] | None = None
@@ -137,7 +141,7 @@ def _to_srgb(image: Image.Image, name: str) -> np.ndarray:
 
 
 def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNING:
         array = array.swapaxes(0, 1)
     flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return array[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
@@ -163,12 +167,11 @@ def _decode_png(file: BinaryIO, name: str, limit: int) -> _Decoded:
         highest = np.iinfo(samples.dtype).max
         alpha = np.where((samples == key).all(-1, keepdims=True), samples.dtype.type(0), samples.dtype.type(highest))
         samples = np.concatenate([samples, alpha], -1)
-    exif = read_exif(png.exif or b"")
     return _Decoded(
         samples=samples,
-        orientation=orientation_of(exif, png.xmp),
+        orientation=orientation_of(read_exif(png.exif or b""), png.xmp),
         icc_profile=png.icc_profile,
-        exif=exif,
+        exif=png.exif,
         xmp=png.xmp,
         dpi=png.dpi,
         aspect=png.aspect,
@@ -195,12 +198,11 @@ def _decode_jpeg(file: BinaryIO, name: str, limit: int) -> _Decoded:
             samples, profile = _to_srgb(image, name), None
         else:
             samples, profile = samples_8_bit(image), jpeg.icc_profile
-    exif = read_exif(jpeg.exif or b"")
     return _Decoded(
         samples=samples,
-        orientation=orientation_of(exif, jpeg.xmp),
+        orientation=orientation_of(read_exif(jpeg.exif or b""), jpeg.xmp),
         icc_profile=profile,
-        exif=exif,
+        exif=jpeg.exif,
         xmp=jpeg.xmp,
         dpi=jpeg.dpi,
         aspect=jpeg.aspect,
@@ -227,6 +229,7 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
             raise UserError(f"{name} is {remedy('camera raw')}")
         check_size(name, *image.size, limit, image.n_frames)  # type: ignore[attr-defined]
         bits = (tags.get(_BITS_PER_SAMPLE) or (1,))[0]
+        turned = tags.get(ExifTags.Base.Orientation) in _TURNING  # Pillow drops the tag when it decodes the pixels
         raw_modes = [str(tile.args if isinstance(tile.args, str) else (tile.args or [None])[0]) for tile in image.tile]
         profile = image.info.get("icc_profile")
         if image.mode == "CMYK":
@@ -243,12 +246,12 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
             samples = samples_8_bit(image)
         else:
             return _decode_unusual_tiff(file, name, limit)
-        exif = image.getexif()
         return _Decoded(
             samples=samples,
-            orientation=orientation_of(exif),  # Pillow has already applied that of the file
+            orientation=orientation_of(image.getexif()),  # Pillow has already applied that of the file
+            turned=turned,
             icc_profile=profile,
-            exif=exif,
+            exif=file,
             xmp=image.info.get("xmp"),
             dpi=resolution_of(tags),
         )
@@ -258,15 +261,11 @@ def _decode_unusual_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
     file.seek(0)
     samples, tags = read_tiff(file, name, limit)
     tags |= {tag: _number(tags.get(tag)) for tag in RESOLUTION_TAGS}
-    exif = Image.Exif()
-    for tag, value in tags.items():
-        if tag not in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):  # tifffile has parsed them under names of its own
-            exif[tag] = value
     return _Decoded(
         samples=samples,
-        orientation=orientation_of(exif, tags.get(_XMP)),
+        orientation=orientation_of(tags, tags.get(_XMP)),
         icc_profile=tags.get(_ICC_PROFILE),
-        exif=exif,
+        exif=file,
         xmp=tags.get(_XMP),
         dpi=resolution_of(tags),
     )
@@ -283,15 +282,14 @@ def _decode_other(file: BinaryIO, format_name: str, name: str, limit: int) -> _D
         if image.mode not in _8_BIT_MODES:
             raise UserError(f"{name} is an image of mode {image.mode}, which is not supported: convert it to RGB")
         samples, info = samples_8_bit(image), image.info
-    exif = read_exif(info.get("exif") or b"")
-    comment = info.get("comment")
+    exif, comment = info.get("exif"), info.get("comment")
     return _Decoded(
         samples=samples,
         # The decoder of JPEG XL applies the orientation of the codestream, which takes precedence over EXIF. Pillow
         # states that of AVIF as EXIF; the metadata in the file do not count.
         orientation=1
         if format_name == "JXL"
-        else orientation_of(exif, info.get("xmp") if format_name == "WEBP" else None),
+        else orientation_of(read_exif(exif or b""), info.get("xmp") if format_name == "WEBP" else None),
         icc_profile=info.get("icc_profile"),
         exif=exif,
         xmp=info.get("xmp"),
@@ -334,21 +332,22 @@ def decode(file: BinaryIO, name: str, limit: int) -> Picture:
         samples, alpha = samples[..., :-1], samples[..., -1]
         if np.min(alpha) == np.iinfo(alpha.dtype).max:
             alpha = None
+    turned = decoded.turned or decoded.orientation in _TURNING
     return Picture(
         pixels=_turn(np.broadcast_to(samples, (*samples.shape[:2], 3)), decoded.orientation),
         alpha=None if alpha is None else _turn(alpha, decoded.orientation),
         gray=samples.shape[-1] == 1,
         format=format_name,
         icc_profile=decoded.icc_profile or None,
-        exif=valid_exif(decoded.exif) if decoded.exif else None,
-        xmp=valid_xmp(decoded.xmp),
-        dpi=_turned_pair(decoded.dpi, decoded.orientation),
-        aspect=_turned_pair(decoded.aspect, decoded.orientation),
+        exif=valid_exif(decoded.exif, turned=turned),
+        xmp=valid_xmp(decoded.xmp, moved=turned or decoded.orientation != 1),
+        dpi=_swapped(decoded.dpi) if turned else decoded.dpi,
+        aspect=_swapped(decoded.aspect) if turned else decoded.aspect,
         comments=decoded.comments,
         jpeg_quality=decoded.jpeg_quality,
         png_chunks=decoded.png_chunks,
     )
 
 
-def _turned_pair(pair: Any, orientation: int) -> Any:
-    return pair[::-1] if pair and orientation in (5, 6, 7, 8) else pair
+def _swapped(pair: Any) -> Any:
+    return pair and pair[::-1]

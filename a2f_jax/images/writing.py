@@ -13,8 +13,9 @@ from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, replacing
 from a2f_jax.images.decoding import Picture
-from a2f_jax.images.metadata import read_exif, resized_exif, resized_xmp
+from a2f_jax.images.exif import resized_exif, tiff_texts
 from a2f_jax.images.png import write_png
+from a2f_jax.images.xmp import resized_xmp
 
 
 def format_of(path: pathlib.Path) -> str:
@@ -70,9 +71,6 @@ _JPEG_SEGMENT = 65_000
 _TIFF_STRIP = 1 << 20
 """Approximate size of a strip of a TIFF file in bytes, before compression."""
 
-_TEXT_TAGS = (270, 271, 272, 306, 315, 33432)
-"""EXIF tags that are also baseline TIFF tags: ImageDescription, Make, Model, DateTime, Artist, Copyright."""
-
 
 def _comment_segments(comments: Iterable[bytes]) -> bytes:
     short = [comment[: 2**16 - 3] for comment in comments]
@@ -83,8 +81,7 @@ def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> list[tuple[int, str | i
     # Tuples as `tifffile.TiffWriter.write(extratags=...)` takes them.
     tags: list[tuple[int, str | int, int, str | bytes, bool]] = []
     if exif:
-        texts = read_exif(exif)
-        tags += [(tag, "s", 0, texts[tag], True) for tag in _TEXT_TAGS if isinstance(texts.get(tag), str)]
+        tags += [(tag, "s", 0, text, True) for tag, text in tiff_texts(exif).items()]
     if xmp:
         tags.append((700, 1, len(xmp), xmp, True))
     return tags
@@ -169,10 +166,11 @@ def write_picture(
         ignore it.
     """
     height, width, channels = shape
+    factors = width / picture.pixels.shape[1], height / picture.pixels.shape[0]
     metadata: dict[str, Any] = {
         "icc_profile": picture.icc_profile,
         "exif": picture.exif and resized_exif(picture.exif, width, height),
-        "xmp": picture.xmp and resized_xmp(picture.xmp, width, height),
+        "xmp": picture.xmp and resized_xmp(picture.xmp, width, height, factors),
         "dpi": picture.dpi,
     }
     if format_name == "PNG":

@@ -1,15 +1,18 @@
 """Checks which metadata survives, and that malformed metadata never costs an image."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from a2f_jax.images.metadata import orientation_of, read_exif, resized_exif, resized_xmp, valid_exif, valid_xmp
+from a2f_jax.images.exif import resized_exif, valid_exif
+from a2f_jax.images.metadata import orientation_of, read_exif
 from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import write_picture
+from a2f_jax.images.xmp import resized_xmp, valid_xmp
 
 EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -21,6 +24,26 @@ def exif_block(main=None, details=None, gps=None):
         if value is not None:
             exif[tag] = value
     return exif.tobytes()
+
+
+def tiff_structure(entries, details):
+    """Returns an EXIF block, little-endian, of entries `(tag, type, values)` of its two main directories."""
+
+    def directory(entries, start):
+        head, data = len(entries).to_bytes(2, "little"), b""
+        for tag, kind, values in entries:
+            count = len(values) // (4 if kind == 4 else 1)
+            at = start + 2 + 12 * len(entries) + 4 + len(data)
+            head += struct.pack("<HHL", tag, kind, count)
+            head += values.ljust(4, b"\0") if len(values) <= 4 else at.to_bytes(4, "little")
+            data += values if len(values) > 4 else b""
+        return head + bytes(4) + data
+
+    pointer = [(EXIF, 4, bytes(4))] if details else []
+    size = len(directory(entries + pointer, 8))
+    pointer = [(EXIF, 4, (8 + size).to_bytes(4, "little"))] if details else []
+    second = directory(details, 8 + size) if details else b""
+    return struct.pack("<2sHL", b"II", 42, 8) + directory(entries + pointer, 8) + second
 
 
 CAMERA = exif_block(
@@ -68,7 +91,7 @@ def test_pixel_sizes_in_exif_become_those_of_the_result(form):
 
 def test_tags_that_an_upscaled_image_makes_untrue_are_dropped():
     untrue = {0x927C: b"maker note", 0xA20E: 100.0, 0xA20F: 100.0, 0xA210: 2, 0xA214: (3, 4), 0xA420: "an identifier"}
-    kept = read_exif(valid_exif(read_exif(exif_block({0x0100: 32, 0x0111: 8}, {0x829A: 0.01, **untrue}))))
+    kept = read_exif(valid_exif(exif_block({0x0100: 32, 0x0111: 8}, {0x829A: 0.01, **untrue})))
     assert set(kept) == {EXIF}
     assert kept.get_ifd(EXIF) == {0x829A: 0.01}
 
@@ -170,14 +193,123 @@ def test_xmp_sizes_become_those_of_the_result_and_the_orientation_upright():
         b'<rdf:Description tiff:ImageWidth="32" tiff:Orientation = "6" exif:PixelYDimension="24" exif:Other="32">'
         b"<tiff:ImageLength>24</tiff:ImageLength><exif:PixelXDimension>32</exif:PixelXDimension></rdf:Description>"
     )
-    assert resized_xmp(valid_xmp(packet), 48, 64) == (
+    assert resized_xmp(valid_xmp(packet), 48, 64, (1.5, 64 / 24)) == (
         b'<rdf:Description tiff:ImageWidth="48" tiff:Orientation = "1" exif:PixelYDimension="64" exif:Other="32">'
         b"<tiff:ImageLength>64</tiff:ImageLength><exif:PixelXDimension>48</exif:PixelXDimension></rdf:Description>"
     )
 
 
-@pytest.mark.parametrize(
-    "namespace", [b"http://ns.google.com/photos/1.0/container/", b"http://ns.adobe.com/hdr-gain-map/1.0/"]
+DESCRIPTION = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"%s>'
+    b"<dc:rights xmlns:dc='http://purl.org/dc/elements/1.1/'>a &amp; \xc3\xbc</dc:rights>%s"
+    b"</rdf:Description></rdf:RDF></x:xmpmeta>"
 )
-def test_xmp_about_files_appended_to_the_original_is_dropped(namespace):
-    assert valid_xmp(b'<x:xmpmeta xmlns:any="' + namespace + b'"/>') is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "elements"),
+    [
+        (b" xmlns:hdrgm=\"http://ns.adobe.com/hdr-gain-map/1.0/\" hdrgm:Version = '1.0'", b""),
+        (b"", b'<h:Version xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/">1.0</h:Version>'),
+        (b' xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/"', b'<h:Map h:Gain="a>b"/>'),
+        (
+            b' xmlns:C="http://ns.google.com/photos/1.0/container/" xmlns:G="http://ns.google.com/photos/1.0/camera/"'
+            b' G:MotionPhoto="1" xmlns:Item="http://ns.google.com/photos/1.0/container/item/"',
+            b'<C:Directory><rdf:Seq><rdf:li><C:Item Item:Mime="image/jpeg"/></rdf:li></rdf:Seq></C:Directory>',
+        ),
+        (b' xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="0123456789ABCDEF"', b""),
+    ],
+)
+def test_xmp_keeps_all_but_what_describes_files_appended_to_the_original(attributes, elements):
+    assert valid_xmp(DESCRIPTION % (attributes, elements)) == DESCRIPTION % (b"", b"")
+
+
+def test_xmp_loses_regions_only_if_the_image_is_turned():
+    region = b'<m:Regions xmlns:m="http://www.metadataworkinggroup.com/schemas/regions/"><rdf:Bag/></m:Regions>'
+    packet = DESCRIPTION % (b"", region)
+    assert valid_xmp(packet) == packet
+    assert valid_xmp(packet, moved=True) == DESCRIPTION % (b"", b"")
+
+
+def test_the_pixels_of_a_panorama_are_scaled():
+    panorama = b' GPano:FullPanoWidthPixels="%d" GPano:FullPanoHeightPixels="%d" GPano:CroppedAreaTopPixels="%d"'
+    assert resized_xmp(panorama % (220, 110, 7), 330, 440, (1.5, 4.0)) == panorama % (330, 440, 28)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b'<x xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/" h:Version="1.0">',
+        b'<!DOCTYPE x [<!ENTITY e "e">]><x xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/" h:Version="1.0">&e;</x>',
+        b'<x xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/"><h:a><y xmlns:h="other" h:b="1"/></h:a><h:c',
+    ],
+)
+def test_damaged_xmp_about_appended_files_is_dropped(packet):
+    assert valid_xmp(packet) is None
+
+
+def test_exif_is_copied_byte_by_byte():
+    """The types that the standard demands, and text in UTF-8, which Pillow would not write."""
+    texts = {0x010E: "Größe", 0x013B: "Jürgen Müller", 0x8298: "© 2024"}
+    entries = [(tag, 2, text.encode() + b"\0") for tag, text in sorted(texts.items())]
+    details = [
+        (0x8832, 4, b"\x64\0\0\0"),
+        (0x9101, 7, b"\1\2\3\0"),
+        (0x9286, 7, b"ASCII\0\0\0a comment"),
+        (0xA300, 7, b"\3"),
+    ]
+    picture = read_picture(saved("JPEG", b"Exif\0\0" + tiff_structure(entries, details)))
+    for form in ("JPEG", "PNG", "WEBP", "AVIF"):
+        file = io.BytesIO()
+        write_picture(file, form, PIXELS.shape, PIXELS.dtype, [PIXELS], picture)
+        # tifffile is an independent reader of such structures.
+        with Image.open(file) as image:
+            image.load()
+            block = image.info["exif"].removeprefix(b"Exif\0\0")
+        with tifffile.TiffFile(io.BytesIO(block)) as structure:
+            found = {tag: structure.pages.first.tags[tag] for tag in texts}
+            assert {tag: value.dtype for tag, value in found.items()} == dict.fromkeys(texts, 2)
+        for _, _, data in [*entries, *details]:
+            assert data in block
+        exif = Image.Exif()
+        exif.load(block)
+        assert exif.get_ifd(EXIF) == {0x8832: 100, 0x9101: b"\1\2\3\0", 0x9286: b"ASCII\0\0\0a comment", 0xA300: b"\3"}
+        for tag, kind, data in details:
+            count = len(data) // (4 if kind == 4 else 1)
+            assert tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little") in block
+
+
+def test_exif_keeps_its_text_in_a_tiff():
+    entries = [(0x013B, 2, "Jürgen".encode() + b"\0")]
+    picture = read_picture(saved("JPEG", b"Exif\0\0" + tiff_structure(entries, [])))
+    file = io.BytesIO()
+    write_picture(file, "TIFF", PIXELS.shape, PIXELS.dtype, [PIXELS], picture)
+    assert "Jürgen".encode() + b"\0" in file.getvalue()
+    again = io.BytesIO()
+    write_picture(again, "PNG", PIXELS.shape, PIXELS.dtype, [PIXELS], read_picture(file.getvalue()))
+    assert "Jürgen".encode() + b"\0" in again.getvalue()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+@pytest.mark.parametrize(("orientation", "turned"), [(1, False), (3, False), (6, True), (8, True)])
+def test_resolutions_turn_with_the_image(form, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A], exif[0x011B], exif[0x0128] = orientation, 72.0, 144.0, 2
+    picture = read_picture(saved(form, exif.tobytes(), dpi=(72, 144)))
+    expected = (144, 72) if turned else (72, 144)
+    assert picture.dpi == expected
+    tags = read_exif(picture.exif)
+    assert (tags[0x011A], tags[0x011B]) == expected
+
+
+def test_the_entries_of_an_exif_block_cannot_fill_the_memory():
+    """4,000 tags that all refer to the same 48 KB of a block would be 200 MB."""
+    data = bytes([65]) * 48_000
+    count = 4000
+    directory = count.to_bytes(2, "little")
+    for tag in range(count):
+        directory += struct.pack("<HHLL", 0x9300 + tag, 7, len(data), 40 + 12 * count)
+    start = struct.pack("<2sHLHHHLLL", b"II", 42, 8, 1, EXIF, 4, 1, 26, 0)
+    block = (start + directory + bytes(4)).ljust(40 + 12 * count, b"\0") + data
+    assert len(valid_exif(block)) < 1 << 25
