@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
+from a2f_jax.images.color import read_cicp
 from a2f_jax.images.exif import valid_exif
 from a2f_jax.images.jpeg import scan_jpeg
 from a2f_jax.images.jpeg_quality import estimate_quality
@@ -53,11 +54,13 @@ class Picture:
       icc_profile: ICC color profile, or None.
       exif: EXIF block with the tags that stay true when the image is upscaled, but for its pixel sizes, or None.
       xmp: XMP packet, whose orientation is set to upright, or None.
+      iptc: IPTC record of a JPEG file, or None.
       dpi: horizontal and vertical resolution in dots per inch, or None.
       aspect: pixels per unknown unit, horizontally and vertically, or None.
       comments: comments of a JPEG or GIF file.
       jpeg_quality: estimated quality of a JPEG file, 1..100, or None for other formats.
-      png_chunks: color space and text chunks of a PNG file, as pairs of type and data.
+      png_chunks: what PNG has chunks for, as pairs of type and data: the color space and the texts of a PNG file, and
+        the color space of an AVIF or HEIC file without a profile.
     """
 
     pixels: np.ndarray
@@ -67,6 +70,7 @@ class Picture:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     aspect: tuple[int, int] | None = None
     comments: tuple[bytes, ...] = ()
@@ -84,6 +88,7 @@ class _Decoded:
     icc_profile: bytes | None = None
     exif: bytes | BinaryIO | None = None
     xmp: Any = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     aspect: tuple[int, int] | None = None
     comments: tuple[bytes, ...] = ()
@@ -204,6 +209,7 @@ def _decode_jpeg(file: BinaryIO, name: str, limit: int) -> _Decoded:
         icc_profile=profile,
         exif=jpeg.exif,
         xmp=jpeg.xmp,
+        iptc=jpeg.iptc,
         dpi=jpeg.dpi,
         aspect=jpeg.aspect,
         comments=jpeg.comments,
@@ -283,6 +289,7 @@ def _decode_other(file: BinaryIO, format_name: str, name: str, limit: int) -> _D
             raise UserError(f"{name} is an image of mode {image.mode}, which is not supported: convert it to RGB")
         samples, info = samples_8_bit(image), image.info
     exif, comment = info.get("exif"), info.get("comment")
+    cicp = read_cicp(file) if format_name in ("AVIF", "HEIF") and not info.get("icc_profile") else None
     return _Decoded(
         samples=samples,
         # The decoder of JPEG XL applies the orientation of the codestream, which takes precedence over EXIF. Pillow
@@ -295,6 +302,7 @@ def _decode_other(file: BinaryIO, format_name: str, name: str, limit: int) -> _D
         xmp=info.get("xmp"),
         dpi=valid_dpi(*info.get("dpi", (None, None))),
         comments=(comment,) if isinstance(comment, bytes) else (),
+        png_chunks=((b"cICP", cicp),) if cicp else (),
     )
 
 
@@ -341,6 +349,7 @@ def decode(file: BinaryIO, name: str, limit: int) -> Picture:
         icc_profile=decoded.icc_profile or None,
         exif=valid_exif(decoded.exif, turned=turned),
         xmp=valid_xmp(decoded.xmp, moved=turned or decoded.orientation != 1),
+        iptc=decoded.iptc,
         dpi=_swapped(decoded.dpi) if turned else decoded.dpi,
         aspect=_swapped(decoded.aspect) if turned else decoded.aspect,
         comments=decoded.comments,

@@ -13,6 +13,7 @@ _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _JPEG_LS = 0xF7
 _JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 _EXIF, _XMP, _ICC = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+_PHOTOSHOP, _IPTC = b"Photoshop 3.0\0", 0x0404
 _UNITS_PER_INCH = {1: 1, 2: 2.54}  # by the unit in a JFIF header: inches, centimeters
 
 
@@ -26,6 +27,7 @@ class JpegContent:
       icc_profile: ICC color profile, or None.
       exif: EXIF block, or None.
       xmp: XMP packet, or None.
+      iptc: IPTC record (IIM), or None.
       dpi: horizontal and vertical resolution in dots per inch, or None.
       aspect: pixels per unknown unit, horizontally and vertically, if they differ; otherwise None.
       comments: comments, in their order.
@@ -36,6 +38,7 @@ class JpegContent:
     icc_profile: bytes | None
     exif: bytes | None
     xmp: bytes | None
+    iptc: bytes | None
     dpi: tuple[float, float] | None
     aspect: tuple[int, int] | None
     comments: tuple[bytes, ...]
@@ -55,7 +58,7 @@ def scan_jpeg(file: BinaryIO) -> JpegContent:
     """
     stream = io.BytesIO()
     stream.write(file.read(2))
-    kind, density, exif, xmp = None, b"", b"", None
+    kind, density, exif, xmp, resources = None, b"", b"", None, b""
     profile: list[bytes] = []
     comments: list[bytes] = []
     while (marker := _next_marker(file)) != _START_OF_SCAN:
@@ -78,6 +81,8 @@ def scan_jpeg(file: BinaryIO) -> JpegContent:
                 xmp = xmp or data[len(_XMP) :]
             elif data.startswith(_ICC):
                 profile.append(data[len(_ICC) :])
+            elif data.startswith(_PHOTOSHOP):
+                resources += data[len(_PHOTOSHOP) :]
         else:
             if marker in _FRAMES and data:
                 kind = "a JPEG-LS image" if marker == _JPEG_LS else f"a {data[0]}-bit JPEG" if data[0] != 8 else None
@@ -87,7 +92,9 @@ def scan_jpeg(file: BinaryIO) -> JpegContent:
     dpi, aspect = _resolution(density)
     if not dpi and exif:
         dpi = resolution_of(read_exif(exif))
-    return JpegContent(stream, kind, _icc_profile(profile), exif or None, xmp, dpi, aspect, tuple(comments))
+    return JpegContent(
+        stream, kind, _icc_profile(profile), exif or None, xmp, _iptc(resources), dpi, aspect, tuple(comments)
+    )
 
 
 def _next_marker(file: BinaryIO) -> int:
@@ -118,3 +125,24 @@ def _icc_profile(segments: list[bytes]) -> bytes | None:
     if counts != {len(parts)} or sorted(parts) != list(range(1, len(parts) + 1)):
         return None
     return b"".join(parts[number] for number in sorted(parts))
+
+
+def _iptc(resources: bytes) -> bytes | None:
+    # Each of Photoshop's resources has a number, a name, and a size; names and data have an even length.
+    at = 0
+    while resources[at : at + 4] == b"8BIM" and at + 7 < len(resources):
+        number, name = int.from_bytes(resources[at + 4 : at + 6], "big"), resources[at + 6]
+        at += 6 + name // 2 * 2 + 2
+        size = int.from_bytes(resources[at : at + 4], "big")
+        data = resources[at + 4 : at + 4 + size]
+        if number == _IPTC:
+            return data if 0 < len(data) == size else None
+        at += 4 + size + size % 2
+    return None
+
+
+def iptc_segment(record: bytes) -> bytes:
+    """Returns the segment of a JPEG file that holds an IPTC record, or nothing if the record is too large for one."""
+    resource = b"8BIM" + _IPTC.to_bytes(2, "big") + b"\0\0" + len(record).to_bytes(4, "big") + record
+    data = _PHOTOSHOP + resource + bytes(len(record) % 2)
+    return b"\xff\xed" + (len(data) + 2).to_bytes(2, "big") + data if len(data) < 2**16 - 2 else b""

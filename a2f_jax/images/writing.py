@@ -12,8 +12,10 @@ from PIL import Image
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, replacing
+from a2f_jax.images.color import hdr_name, icc_profile_of, is_gray_profile, to_srgb
 from a2f_jax.images.decoding import Picture
 from a2f_jax.images.exif import resized_exif, tiff_texts
+from a2f_jax.images.jpeg import iptc_segment
 from a2f_jax.images.png import write_png
 from a2f_jax.images.xmp import resized_xmp
 
@@ -48,7 +50,8 @@ def check_format(format_name: str, target: str, picture: Picture, height: int, w
       width: width of the result in pixels.
 
     Raises:
-      UserError: the result is too large for the format, or is transparent and the format is not.
+      UserError: the result is too large for the format, or is transparent and the format is not; or its colors have a
+        high dynamic range, which only PNG can state.
     """
     spec = FORMATS[format_name]
     if max(height, width) > spec.max_side:
@@ -63,6 +66,12 @@ def check_format(format_name: str, target: str, picture: Picture, height: int, w
             f"{target}: the image is transparent, and {format_name} does not support transparency: use PNG, WebP, or "
             "TIFF"
         )
+    cicp = dict(picture.png_chunks).get(b"cICP")
+    if format_name != "PNG" and not picture.icc_profile and cicp and (hdr := hdr_name(cicp)):
+        raise UserError(
+            f"{target}: the colors of the image have a high dynamic range ({hdr}), which {format_name} would show "
+            "wrongly: use PNG, or convert the image to SDR"
+        )
 
 
 _JPEG_SEGMENT = 65_000
@@ -72,9 +81,10 @@ _TIFF_STRIP = 1 << 20
 """Approximate size of a strip of a TIFF file in bytes, before compression."""
 
 
-def _comment_segments(comments: Iterable[bytes]) -> bytes:
-    short = [comment[: 2**16 - 3] for comment in comments]
-    return b"".join(b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment for comment in short)
+def _extra_segments(picture: Picture) -> bytes:
+    short = [comment[: 2**16 - 3] for comment in picture.comments]
+    iptc = iptc_segment(picture.iptc) if picture.iptc else b""
+    return iptc + b"".join(b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment for comment in short)
 
 
 def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> list[tuple[int, str | int, int, str | bytes, bool]]:
@@ -141,6 +151,11 @@ def _write_tiff(
         )
 
 
+def _profile_of_chunks(picture: Picture) -> bytes | None:
+    cicp = dict(picture.png_chunks).get(b"cICP")
+    return icc_profile_of(cicp) if cicp and not picture.gray else None
+
+
 def write_picture(
     file: BinaryIO,
     format_name: str,
@@ -177,11 +192,17 @@ def write_picture(
         metadata |= {"aspect": picture.aspect, "comments": picture.comments, "chunks": picture.png_chunks}
         write_png(file, shape, dtype, strips, **metadata)
         return
+    metadata["icc_profile"] = profile = picture.icc_profile or _profile_of_chunks(picture)
     if format_name == "TIFF":
         _write_tiff(file, shape, dtype, strips, picture, metadata)
         return
+    pixels = np.concatenate(list(strips))
+    # BMP has no profiles, and these two store gray images as RGB.
+    if profile and (format_name == "BMP" or (is_gray_profile(profile) and format_name in ("WEBP", "AVIF"))):
+        pixels, profile = to_srgb(pixels, profile), None
+    metadata["icc_profile"] = profile
     options: dict[str, Any] = {
-        "JPEG": {"quality": quality or 95, "subsampling": 0, "extra": _comment_segments(picture.comments)},
+        "JPEG": {"quality": quality or 95, "subsampling": 0, "extra": _extra_segments(picture)},
         "WEBP": {"quality": quality, "method": 4} if quality else {"lossless": True, "exact": True},
         "AVIF": {"quality": quality or 90},
         "BMP": {},
@@ -191,7 +212,6 @@ def write_picture(
     if format_name == "JPEG":  # each must fit into one segment; the image matters more
         metadata |= {key: None for key in ("exif", "xmp") if len(metadata[key] or b"") > _JPEG_SEGMENT}
     options |= {key: value for key, value in metadata.items() if value}
-    pixels = np.concatenate(list(strips))
     Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(file, format_name, **options)
 
 

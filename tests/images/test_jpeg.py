@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, IptcImagePlugin
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.reading import read_picture
@@ -134,3 +134,37 @@ def test_cmyk_with_a_profile_for_other_colors_is_refused_in_one_line():
         read_picture(jpeg("CMYK", icc_profile=srgb))
     with pytest.raises(UserError, match="is a CMYK image whose color profile is damaged: convert it to RGB"):
         read_picture(jpeg("CMYK", icc_profile=srgb[:16] + b"CMYK" + srgb[20:200]))
+
+
+def resource(number, data, name=b""):
+    named = bytes([len(name)]) + name + bytes((len(name) + 1) % 2)
+    return b"8BIM" + number.to_bytes(2, "big") + named + len(data).to_bytes(4, "big") + data + bytes(len(data) % 2)
+
+
+def with_photoshop(content, resources):
+    data = b"Photoshop 3.0\0" + resources
+    return content[:2] + b"\xff\xed" + (len(data) + 2).to_bytes(2, "big") + data + content[2:]
+
+
+CAPTION = b"\x1c\x02\x78\x00\x09a caption" + b"\x1c\x02\x74\x00\x06Agency"
+
+
+@pytest.mark.parametrize("before", [b"", resource(0x040C, b"a thumbnail"), resource(0x03ED, b"four", name=b"odd name")])
+def test_an_iptc_record_is_kept_in_jpeg(before):
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(content, "JPEG")
+    picture = read_picture(with_photoshop(content.getvalue(), before + resource(0x0404, CAPTION) + resource(1, b"")))
+    file = io.BytesIO()
+    write_picture(file, "JPEG", picture.pixels.shape, picture.pixels.dtype, [picture.pixels], picture)
+    with Image.open(file) as image:
+        assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"a caption", (2, 116): b"Agency"}
+    assert b"thumbnail" not in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "resources", [b"", b"8BIM", b"8BIM\4\4", resource(0x0404, CAPTION)[:-20], resource(0x0404, b"")]
+)
+def test_a_damaged_iptc_record_is_dropped(resources):
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(content, "JPEG")
+    assert read_picture(with_photoshop(content.getvalue(), resources)).iptc is None

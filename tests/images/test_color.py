@@ -1,0 +1,158 @@
+"""Checks that colors look the same in every format, against LittleCMS and published matrices."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from a2f_jax.errors import UserError
+from a2f_jax.images.color import icc_profile_of, read_cicp, to_srgb
+from a2f_jax.images.reading import read_picture
+from a2f_jax.images.writing import check_format, write_picture
+
+COLORS = np.random.default_rng(0).integers(40, 216, (16, 24, 3), dtype=np.uint8)
+P3, BT2020 = bytes([12, 13, 0, 1]), bytes([9, 1, 0, 1])
+
+# From linear light in these color spaces to linear light in sRGB: CSS Color 4, and ITU-R BT.2087 inverted.
+P3_TO_SRGB = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+BT2020_TO_SRGB = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
+
+
+def in_srgb(pixels, matrix):
+    v = pixels / 255
+    linear = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) @ matrix.T
+    linear = np.clip(linear, 0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def gray_profile(gamma):
+    """Returns a minimal ICC profile (version 2) for grayscale."""
+    curve = b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big") + bytes(2)
+    white = b"XYZ " + bytes(4) + b"".join(round(65536 * x).to_bytes(4, "big") for x in (0.9642, 1, 0.8249))
+    tags = {b"wtpt": white, b"kTRC": curve}
+    table, data = len(tags).to_bytes(4, "big"), b""
+    for name, content in tags.items():
+        table += name + (132 + 12 * len(tags) + len(data)).to_bytes(4, "big") + len(content).to_bytes(4, "big")
+        data += content
+    size = (128 + len(table) + len(data)).to_bytes(4, "big")
+    header = size + bytes(4) + b"\2\x10\0\0" + b"mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28)
+    return header + white[8:] + bytes(128 - len(header) - 12) + table + data
+
+
+def written(picture, form):
+    file = io.BytesIO()
+    pixels = picture.pixels[..., :1] if picture.gray else picture.pixels
+    if picture.alpha is not None:
+        pixels = np.concatenate([pixels, picture.alpha[..., None]], -1)
+    options = {"quality": 100} if form in ("JPEG", "AVIF") else {}
+    write_picture(file, form, pixels.shape, pixels.dtype, [pixels], picture, **options)
+    return file.getvalue()
+
+
+def shown(content):
+    """Returns the colors of a file in sRGB, as a program that respects its profile shows them."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        opaque = image.convert("L" if image.mode in ("L", "LA") else "RGB")
+    if profile := image.info.get("icc_profile"):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        opaque = ImageCms.profileToProfile(opaque, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return np.asarray(opaque.convert("RGB")).astype(int)
+
+
+def with_nclx(content, primaries, transfer):
+    """Returns an AVIF file with other code points, and without a profile."""
+    at = content.index(b"colrnclx") + 8
+    return content[:at] + bytes([0, primaries, 0, transfer]) + content[at + 4 :]
+
+
+def avif(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "AVIF", quality=100, subsampling="4:4:4")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("cicp", "matrix"), [(P3, P3_TO_SRGB), (BT2020, BT2020_TO_SRGB)])
+def test_profiles_of_wide_color_spaces_agree_with_published_matrices(cicp, matrix):
+    gray = COLORS[..., :1] // 2 + 64
+    colors = np.clip(COLORS.astype(int) // 4 + gray * 3 // 4, 0, 255).astype(np.uint8)  # all of them exist in sRGB
+    assert abs(to_srgb(colors, icc_profile_of(cicp)) - in_srgb(colors, matrix)).max() < 1.6
+
+
+@pytest.mark.parametrize(
+    "cicp", [bytes([1, 13, 0, 1]), bytes([1, 1, 0, 1]), bytes([2, 2, 0, 1]), bytes([77, 13, 0, 1])]
+)
+def test_srgb_and_what_is_unknown_need_no_profile(cicp):
+    assert icc_profile_of(cicp) is None
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"])
+def test_the_colors_of_an_avif_in_display_p3_look_the_same_in_every_format(form):
+    content = with_nclx(avif(np.full((16, 16, 3), (200, 120, 90), np.uint8)), 12, 13)
+    picture = read_picture(content)
+    expected = in_srgb(picture.pixels.reshape(-1, 3).mean(0), P3_TO_SRGB)
+    again = read_picture(written(picture, form))
+    if form == "PNG":
+        assert dict(again.png_chunks)[b"cICP"] == P3
+        assert np.array_equal(again.pixels, picture.pixels)
+    else:
+        assert abs(shown(written(picture, form)).reshape(-1, 3).mean(0) - expected).max() < 2
+
+
+def test_code_points_of_srgb_and_damaged_boxes_count_as_srgb():
+    content = avif(COLORS)
+    assert read_cicp(io.BytesIO(content)) is None
+    wide = with_nclx(content, 12, 13)
+    assert read_cicp(io.BytesIO(wide)) == P3
+    for length in range(0, wide.index(b"colrnclx") + 14):
+        assert read_cicp(io.BytesIO(wide[:length])) in (None, P3)
+    rng = np.random.default_rng(0)
+    end = wide.index(b"mdat")
+    for _ in range(300):
+        damaged = bytearray(wide)
+        for at in rng.integers(0, end, 3):
+            damaged[at] = rng.integers(256)
+        read_cicp(io.BytesIO(bytes(damaged)))  # ends, whatever it finds
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_high_dynamic_range_is_kept_in_png_and_refused_elsewhere(transfer):
+    picture = read_picture(with_nclx(avif(COLORS), 9, transfer))
+    assert dict(read_picture(written(picture, "PNG")).png_chunks)[b"cICP"] == bytes([9, transfer, 0, 1])
+    check_format("PNG", "a.png", picture, 16, 24)
+    for form in ("JPEG", "WEBP", "TIFF", "BMP", "AVIF"):
+        with pytest.raises(UserError, match=r"high dynamic range.*use PNG"):
+            check_format(form, "a", picture, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("form", "transparent"),
+    [
+        *((form, False) for form in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF")),
+        *((form, True) for form in ("PNG", "WEBP", "TIFF", "AVIF")),
+    ],
+)
+def test_grayscale_with_a_profile_looks_the_same_in_every_format(form, transparent):
+    image = Image.fromarray(np.full((16, 16), 100, np.uint8))
+    if transparent:
+        image.putalpha(Image.fromarray(np.full((16, 16), 200, np.uint8)))
+    file = io.BytesIO()
+    image.save(file, "PNG", icc_profile=gray_profile(1.8))
+    content = written(read_picture(file.getvalue()), form)
+    linear = (100 / 255) ** 1.8
+    assert abs(shown(content) - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() < 2
+    if transparent:
+        assert (read_picture(content).alpha == 200).all()
+
+
+def test_bmp_is_converted_to_srgb():
+    file = io.BytesIO()
+    Image.fromarray(COLORS).save(file, "PNG", icc_profile=icc_profile_of(P3))
+    content = written(read_picture(file.getvalue()), "BMP")
+    assert abs(shown(content) - shown(file.getvalue())).max() <= 1
+
+
+def test_a_damaged_profile_leaves_the_colors_as_they_are():
+    for profile in (b"damaged", bytes(200), gray_profile(2.0), icc_profile_of(P3)[:200]):
+        assert np.array_equal(to_srgb(COLORS, profile), COLORS)
