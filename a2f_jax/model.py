@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import functools
 import itertools
+import numbers
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -261,7 +262,7 @@ def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:
       UserError: the weights do not exist, are damaged, have another scale, or belong to another architecture.
       ValueError: `scale` is not 2, 3 or 4.
     """
-    if scale is not None and scale not in SCALES:
+    if scale is not None and not (isinstance(scale, numbers.Integral) and scale in SCALES):
         raise ValueError(f"scale is {scale!r}, but must be one of {', '.join(map(str, SCALES))}")
     name = os.fspath(weights)
     if name in VARIANTS:
@@ -386,7 +387,8 @@ def average_labeled(models: Mapping[str, Model]) -> Model:
         raise UserError(f"{len(models)} given, but it takes at least two weights to average")
     (label, first), *others = models.items()
     for other, model in others:
-        if model.network.clone(dtype=first.network.dtype) != first.network:
+        same = (model.variant, model.scale, jax.tree.map(np.shape, model.params))
+        if same != (first.variant, first.scale, jax.tree.map(np.shape, first.params)):
             raise UserError(
                 f"{other} is {model.variant} ×{model.scale}, but {label} is {first.variant} ×{first.scale}: average "
                 "weights of one network and scale"
@@ -412,12 +414,18 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
 
     Raises:
       TypeError: `model` is not a `Model`, or the metadata are not strings.
-      ValueError: the metadata are not valid Unicode, or the network is an A2F without weight normalization.
+      ValueError: the metadata are not valid Unicode, or the network is an A2F without weight normalization, or neither
+        an A2F nor one of the compared networks.
       UserError: the file has another suffix or cannot be written.
     """
     check_model(model)
     if isinstance(model.network, A2F) and not model.network.weight_norm:
         raise ValueError("folded weights cannot be saved: save the model that they were made from")
+    if not isinstance(model.network, A2F) and name_of(model.network) is None:
+        raise ValueError(
+            f"the network {type(model.network).__name__} could not be loaded again: add it to PEERS first (see "
+            "docs/extending.md), or save its `params` in another way"
+        )
     _check_metadata(metadata or {})
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
     if model.variant in PEERS:

@@ -17,6 +17,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.model import Model, average, fold_weight_norm, infer_network, load, load_labeled, variant_of
 from a2f_jax.models.a2f import A2F, build
 from a2f_jax.models.awsrn import AWSRN
+from a2f_jax.models.edsr import EDSR
 from a2f_jax.models.registry import PEERS
 
 
@@ -190,6 +191,14 @@ def test_the_average_of_models_has_the_means_of_their_parameters_and_what_their_
         average([first, Model.from_params(random_params(A2F(scale=3, features=4, blocks=1)))])
 
 
+def test_models_are_averaged_whatever_attributes_differ_that_parameters_do_not_show(random_params):
+    network = A2F(scale=2, features=4, blocks=1, auxiliary=False)
+    first, second = random_params(network), random_params(network, 1)
+    found = average([Model(network, first), Model.from_params(second), Model(network.clone(remat=True), second)][:3:2])
+    loaded = average([Model(network, first), Model.from_params(second)])
+    jax.tree.map(np.testing.assert_array_equal, found.params, loaded.params)
+
+
 def test_models_to_average_may_come_from_a_generator(model, random_params):
     other = Model(model.network, random_params(model.network, 1))
     found, want = average(each for each in (model, other)), average([model, other])
@@ -201,6 +210,9 @@ def test_what_a_file_cannot_hold_is_refused(model, tmp_path):
         a2f_jax.save(model, tmp_path / "model.safetensors", {"source": os.fsdecode(b"\xff")})
     with pytest.raises(ValueError, match="folded weights cannot be saved"):
         a2f_jax.save(Model(model.inference_network, model.folded), tmp_path / "model.safetensors")
+    own = Model(EDSR(2, features=8, blocks=1), {})
+    with pytest.raises(ValueError, match="the network EDSR could not be loaded again: add it to PEERS first"):
+        a2f_jax.save(own, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -235,7 +247,7 @@ def test_other_data_types_than_those_of_the_computation_are_refused(model, dtype
         model.with_dtype(dtype)
 
 
-@pytest.mark.parametrize("scale", [0, 1, "4", 2.5])
+@pytest.mark.parametrize("scale", [0, 1, "4", 2.5, 2.0])
 def test_a_scale_for_which_no_network_exists_is_refused(scale):
     with pytest.raises(ValueError, match="must be one of 2, 3, 4"):
         load("a2f-sd", scale)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Writes the report and prints the path of its HTML file."""
     from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.evaluation.paper import SETS
-    from a2f_jax.files import as_path, check_writable
+    from a2f_jax.files import as_path, check_writable, is_folder
     from a2f_jax.report.build import REPORT_FILES, is_incomplete, report
 
     if args.datasets and not args.data:
@@ -64,6 +64,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     check_writable(as_path(args.output))  # first, because without permission, a bucket does not tell what there is
     replaceable = args.overwrite or is_incomplete(as_path(args.output))
     output = output_folder(args.output, REPORT_FILES, overwrite=replaceable)
+    if is_folder(output / "figures") and not replaceable:
+        raise UserError(f"{output / 'figures'} exists: choose another --output or pass --overwrite")
     enable_compilation_cache()
     file = report(
         output,

@@ -68,6 +68,6 @@ def compare(
         truth=truth,
         shave=scale,
         crop=(x, y, x + w, y + h),
-        enlarge=max(1, -(-_PANEL // w)),
+        enlarge=max(1, -(-_PANEL // max(w, h))),
     )
     return np.asarray(picture)

@@ -83,18 +83,25 @@ def export(model: Model, path: str | os.PathLike[str], *, input: InputType = "fl
     if input not in get_args(InputType):
         raise ValueError(f"input is {input!r}, but must be one of {', '.join(get_args(InputType))}")
     model = dataclasses.replace(model, network=model.network.clone(dtype=dtype))
+    # Mistakes of a network of one's own are raised here, and not taken for those below.
+    jax.eval_shape(_function(model, input), jax.ShapeDtypeStruct((1, 64, 64, 3), input))
     write = {".onnx": _onnx, ".stablehlo": _stablehlo}[suffix]
     try:
         data = write(model, input)
     except UntranslatableError as error:
         raise UserError(f"cannot export {model.variant} to {path}: {error}. Export it to .stablehlo") from error
-    except TypeError as error:  # of JAX: a symbol is used as a number
+    except (TypeError, ValueError, jax.errors.InconclusiveDimensionOperation) as error:  # a symbol is used as a number
         raise UserError(
-            f"cannot export {model.variant} to {path}: it interpolates with weights that are computed for one image "
-            "size. Upscale with a2f_jax, or export weights of another network"
+            f"cannot export {model.variant} to {path}: part of its program depends on the image size, such as the "
+            f"weights of an interpolation ({_first_sentence(error)}). Upscale with a2f_jax, or export weights of "
+            "another network"
         ) from error
     with replacing(path) as file:
         file.write(data)
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0].rstrip(".:")
 
 
 def _function(model: Model, input: InputType) -> Any:

@@ -316,24 +316,38 @@ def _pixel_shuffles(jaxpr: Any) -> dict[int, tuple[Any, int, str] | None]:
         found = len(after) == 1 and after[0] >= 0 and jaxpr.eqns[after[0]].primitive.name == name
         return after[0] if found else None
 
+    def reshapes(index: int | None) -> list[int]:
+        # Axes may be split and merged one at a time.
+        found: list[int] = []
+        while index is not None:
+            found.append(index)
+            index = follower(index, "reshape")
+        return found
+
+    def shape_after(index: int) -> tuple[Any, ...]:
+        return jaxpr.eqns[index].outvars[0].aval.shape
+
     shuffles: dict[int, tuple[Any, int, str] | None] = {}
     for first, equation in enumerate(jaxpr.eqns):
-        if equation.primitive.name != "reshape" or len(equation.invars[0].aval.shape) != 4:
+        if equation.primitive.name != "reshape" or len(equation.invars[0].aval.shape) != 4 or first in shuffles:
             continue
-        second = follower(first, "transpose")
-        third = None if second is None else follower(second, "reshape")
-        if second is None or third is None:
+        *_, last_split = splits = reshapes(first)
+        transposition = follower(last_split, "transpose")
+        if transposition is None or len(split := shape_after(last_split)) != 6:
             continue
         n, height, width, channels = equation.invars[0].aval.shape
-        split, merged = equation.outvars[0].aval.shape, jaxpr.eqns[third].outvars[0].aval.shape
         for mode, place, permutation in (("CRD", 4, (0, 1, 4, 2, 5, 3)), ("DCR", 3, (0, 1, 3, 2, 4, 5))):
-            if len(split) != 6 or jaxpr.eqns[second].params["permutation"] != permutation:
-                continue
             scale = split[place]
             small = (channels // scale**2,)
             factors = (*small, scale, scale) if mode == "CRD" else (scale, scale, *small)
-            if split == (n, height, width, *factors) and merged == (n, scale * height, scale * width, *small):
-                shuffles |= {first: (jaxpr.eqns[third], scale, mode), second: None, third: None}
+            if jaxpr.eqns[transposition].params["permutation"] != permutation or split[3:] != factors:
+                continue
+            merges = reshapes(follower(transposition, "reshape"))
+            merged = (n, scale * height, scale * width, *small)
+            last = next((i for i, index in enumerate(merges) if shape_after(index) == merged), None)
+            if split[:3] == (n, height, width) and last is not None:
+                shuffles |= dict.fromkeys([*splits, transposition, *merges[: last + 1]])
+                shuffles[first] = (jaxpr.eqns[merges[last]], scale, mode)
     return shuffles
 
 

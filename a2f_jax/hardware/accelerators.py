@@ -208,7 +208,7 @@ def parse_target(text: str) -> Target:
     Raises:
       UserError: the name or the shape is invalid, or the file cannot be read.
     """
-    name, _, shape = text.partition(":")
+    name, colon, shape = text.partition(":")
     accelerator = ACCELERATORS.get(name.lower()) or _from_file(name)
     if accelerator is None:
         raise UserError(
@@ -216,7 +216,7 @@ def parse_target(text: str) -> Target:
             f"the target configuration of a GPU, such as those in {_XLA_SPECS}"
         )
     axes = 3 if name.lower() in ("v4", "v5p") else 2
-    if not shape:
+    if not colon:
         return Target(text, accelerator, (1,) * axes if accelerator.platform == "tpu" else (1,))
     example = {"tpu": f"{name}:{'x'.join('221'[:axes])}", "gpu": f"{name}:8", "cpu": "cpu:8"}[accelerator.platform]
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", shape):

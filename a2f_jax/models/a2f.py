@@ -109,7 +109,7 @@ class Block(nn.Module):
         n = s.shape[-1] // self.pack
 
         def weight(name: str) -> jax.Array:
-            return self.param(name, nn.initializers.ones, ()).astype(self.dtype)
+            return self.param(name, nn.initializers.ones, (), jnp.float32).astype(self.dtype)
 
         def conv(features: int, name: str, pixels: int = 1) -> Conv:
             return Conv(features, 3, self.weight_norm, self.dtype, self.winograd, pixels, name=name)
@@ -198,8 +198,9 @@ class A2F(nn.Module):
           float32 `[N, scale · H, scale · W, 3]` in the same range, neither clipped nor rounded.
 
         Raises:
-          ValueError: the batch has another shape.
+          ValueError: the batch has another shape, or `head_kernel` is even.
         """
+        _check_head(self.head_kernel)
         if lr.ndim != 4 or lr.shape[-1] != 3:
             raise ValueError(f"expected a batch [N, H, W, 3], got {list(lr.shape)}")
 
@@ -291,6 +292,12 @@ def check_shapes(network: nn.Module, params: Params) -> None:
             raise ValueError(f"parameter {name} must have shape {shapes[0]}, not {shapes[1]}")
 
 
+def _check_head(kernel_size: int) -> None:
+    # A result computed in tiles depends on the same number of pixels on either side.
+    if kernel_size % 2 == 0:
+        raise ValueError(f"the kernel of the head has the size {kernel_size}, but must be odd")
+
+
 def infer_network(params: Params) -> A2F:
     """Infers the network that a parameter tree belongs to from the names and shapes of the parameters.
 
@@ -311,6 +318,7 @@ def infer_network(params: Params) -> A2F:
         raise ValueError("the head, blocks and tail of A2F are missing") from None
     if min(head_kernel, features, scale) < 1:
         raise ValueError(f"the head has the shape {list(params['head']['v'].shape)}, and the tail is for ×{scale}")
+    _check_head(head_kernel)
     network = A2F(
         scale=scale,
         features=features,

@@ -26,7 +26,7 @@ _TAIL_KERNELS = (3, 5, 7, 9)
 
 
 def _scalar(module: nn.Module, name: str, initial: float, dtype: Dtype) -> jax.Array:
-    return module.param(name, nn.initializers.constant(initial), ()).astype(dtype)
+    return module.param(name, nn.initializers.constant(initial), (), jnp.float32).astype(dtype)
 
 
 class AdaptiveWeightedUnit(nn.Module):

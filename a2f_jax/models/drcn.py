@@ -33,7 +33,8 @@ class DRCN(LumaNetwork):
             h = nn.relu(PlainConv(FEATURES, name=f"embed{i}")(h))
         recursion = PlainConv(FEATURES, name="recursion")
         reconstruct1, reconstruct2 = PlainConv(FEATURES, name="reconstruct1"), PlainConv(1, name="reconstruct2")
-        weights = self.param("weights", nn.initializers.constant(1 / RECURSIONS), (RECURSIONS,)).astype(self.dtype)
+        weights = self.param("weights", nn.initializers.constant(1 / RECURSIONS), (RECURSIONS,), jnp.float32)
+        weights = weights.astype(self.dtype)
         total = jnp.zeros_like(y)
         for k in range(RECURSIONS):
             h = nn.relu(recursion(h))

@@ -172,8 +172,10 @@ class FALSR(LumaNetwork):
         h = first + nn.relu(PlainConv(32, name="body")(seen))
         n, height, width, channels = h.shape
         # TensorFlow's order: the sub-pixel comes before the channel.
-        h = h.reshape(n, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
-        luma = PlainConv(1, name="tail")(h.reshape(n, 2 * height, 2 * width, channels // 4)).astype(jnp.float32)
+        h = h.reshape(n, height, width, 4, channels // 4).reshape(n, height, width, 2, 2, channels // 4)
+        h = h.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * height, width, 2, channels // 4)
+        h = h.reshape(n, 2 * height, 2 * width, channels // 4)
+        luma = PlainConv(1, name="tail")(h).astype(jnp.float32)
         interpolated = pillow_bicubic(jnp.clip(jnp.round(rgb), 0, 255), 2).astype(jnp.float32)
         chroma = interpolated / 255 @ jnp.asarray(_TO_YPBPR[1:].T, jnp.float32)
         components = jnp.concatenate([luma, chroma + 0.5], -1) * 255

@@ -15,7 +15,8 @@ Dtype = Any
 
 # PyTorch's default initialization of convolutions, which the paper uses: uniform in ±1/sqrt(fan_in), which has a
 # variance of 1 / (3 · fan_in).
-conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Of float32 also in processes whose default is float64 (`JAX_ENABLE_X64`).
+conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", dtype=jnp.float32)
 
 
 def bias_init(fan_in: int) -> nn.initializers.Initializer:
@@ -125,8 +126,10 @@ def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:
       `[N, scale · H, scale · W, C]`.
     """
     n, h, w, channels = x.shape
-    x = x.reshape(n, h, w, channels // scale**2, scale, scale)
-    return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * scale, w * scale, channels // scale**2)
+    colors = channels // scale**2
+    # Axes are split and merged one at a time, as sharding in types (`jax.sharding.AxisType.Explicit`) requires.
+    x = x.reshape(n, h, w, colors, scale**2).reshape(n, h, w, colors, scale, scale).transpose(0, 1, 4, 2, 5, 3)
+    return x.reshape(n, h * scale, w, scale, colors).reshape(n, h * scale, w * scale, colors)
 
 
 INTERPOLATION = "interpolation"

@@ -34,8 +34,8 @@ class FrozenBatchNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[N, H, W, C]` → the same."""
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape).astype(x.dtype)
-        return x * scale + self.param("bias", nn.initializers.zeros, shape).astype(x.dtype)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32).astype(x.dtype)
+        return x * scale + self.param("bias", nn.initializers.zeros, shape, jnp.float32).astype(x.dtype)
 
 
 class MemoryBlock(nn.Module):
@@ -63,7 +63,7 @@ class MemNet(LumaNetwork):
         """See the module's docstring."""
         h = y.astype(self.dtype)
         memory = [PlainConv(64, use_bias=False, name="head")(nn.relu(FrozenBatchNorm(name="norm_head")(h)))]
-        weights = self.param("weights", nn.initializers.constant(1 / BLOCKS), (BLOCKS,)).astype(self.dtype)
+        weights = self.param("weights", nn.initializers.constant(1 / BLOCKS), (BLOCKS,), jnp.float32).astype(self.dtype)
         tail, norm = PlainConv(1, use_bias=False, name="tail"), FrozenBatchNorm(name="norm_tail")
         total = jnp.zeros_like(h)
         for m in range(BLOCKS):

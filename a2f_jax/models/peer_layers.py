@@ -119,7 +119,7 @@ class PReLU(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Any shape, channels last."""
         shape = (x.shape[-1],) if self.channelwise else ()
-        slope = self.param("slope", nn.initializers.constant(self.initial), shape).astype(x.dtype)
+        slope = self.param("slope", nn.initializers.constant(self.initial), shape, jnp.float32).astype(x.dtype)
         return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
 
 

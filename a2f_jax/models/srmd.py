@@ -38,8 +38,9 @@ class SRMDNF(nn.Module):
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
         rgb = (lr.astype(jnp.float32) / 255).astype(self.dtype)
-        degradation = self.param("degradation", nn.initializers.zeros, (KERNEL_COEFFICIENTS,)).astype(self.dtype)
-        maps = jnp.broadcast_to(degradation, (*rgb.shape[:3], KERNEL_COEFFICIENTS))
+        degradation = self.param("degradation", nn.initializers.zeros, (KERNEL_COEFFICIENTS,), jnp.float32)
+        # A function of the batch, so that it is sharded as the batch is.
+        maps = 0 * jax.lax.slice_in_dim(rgb, 0, 1, axis=3) + degradation.astype(self.dtype)
         h = nn.relu(PlainConv(FEATURES, name="head")(jnp.concatenate([rgb, maps], -1)))
         for i in range(10):
             h = nn.relu(FrozenBatchNorm(name=f"norm{i}")(PlainConv(FEATURES, name=f"conv{i}")(h)))

@@ -1,6 +1,7 @@
 """Reads and writes weights: safetensors, the authors' PyTorch files, training runs, and the weights in the package."""
 
 import pathlib
+import zipfile
 
 import flax.traverse_util
 import numpy as np
@@ -19,6 +20,9 @@ def shipped_weights() -> dict[str, pathlib.Path]:
     """Returns the weights that ship with the package: their files by names such as `"a2f-sd-x4"`."""
     files = pathlib.Path(__file__).parent.glob("*.safetensors")
     return {file.stem: file for file in sorted(files, key=lambda file: file.stem)}
+
+
+_UNPACKED_LIMIT = 1 << 31  # bytes; a few compressed megabytes can unpack to any number of gigabytes
 
 
 def _is_torch_file(path: pathlib.Path) -> bool:
@@ -52,6 +56,10 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise ValueError("it contains a single array")
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _UNPACKED_LIMIT:
+            raise ValueError(f"its arrays have {unpacked:,} bytes, more than those of any network here")
         with opened as file:
             return dict(file)
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds

@@ -16,6 +16,8 @@ from a2f_jax.models.a2f import Params
 
 _T = TypeVar("_T")
 
+_DEEPEST = 20  # parts of the name of a parameter; a tree that is nested more deeply than Python allows cannot be built
+
 
 def name_without_folders(path: str) -> str:
     """Returns how metadata name the weights that others were made from: without the user's folders.
@@ -61,6 +63,8 @@ def read_safetensors(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     )
     for name in flat:
         parts = name.split(".")
+        if len(parts) > _DEEPEST:
+            raise UserError(f"{path} does not contain weights of a network: a name in it has {len(parts)} parts")
         for end in range(1, len(parts)):
             if (outer := ".".join(parts[:end])) in flat:
                 raise UserError(f"{path} is damaged: parameter {name} cannot be inside parameter {outer}")

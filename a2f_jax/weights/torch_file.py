@@ -117,8 +117,11 @@ def _read_zip(file: BinaryIO) -> Any:
 
         def load_storage(key: str, dtype: np.dtype, size: int) -> _Storage:
             member = f"{root}data/{key}"
-            # Checked before reading, so that a small file cannot cause a large allocation.
-            if archive.getinfo(member).file_size != size * dtype.itemsize:
+            # Checked before reading, so that a small file cannot cause a large allocation. PyTorch does not compress.
+            about = archive.getinfo(member)
+            if about.compress_type != zipfile.ZIP_STORED:
+                raise pickle.UnpicklingError(f"storage {key} is compressed")
+            if about.file_size != size * dtype.itemsize:
                 raise pickle.UnpicklingError(f"storage {key} has the wrong length")
             return _Storage(dtype, size, np.frombuffer(archive.read(member), dtype))
 

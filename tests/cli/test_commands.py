@@ -74,6 +74,13 @@ def test_what_exists_is_not_replaced_unasked(command, weights, photo, tmp_path, 
     assert file.read_text() == "precious"
 
 
+def test_figures_that_are_not_those_of_a_report_are_not_replaced_unasked(tmp_path, fails):
+    (tmp_path / "figures").mkdir()
+    line = fails("report", "--output", str(tmp_path))
+    assert f"{tmp_path / 'figures'} exists: choose another --output or pass --overwrite" in line
+    assert not list((tmp_path / "figures").iterdir())
+
+
 @pytest.mark.parametrize(
     "argv",
     [

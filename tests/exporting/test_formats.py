@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
+from flax import linen as nn
 
 import a2f_jax
 from a2f_jax.errors import UserError
@@ -17,6 +19,7 @@ from a2f_jax.files import as_path
 from a2f_jax.hardware import compile_only_devices, parse_target
 from a2f_jax.model import Model, load
 from a2f_jax.models.a2f import A2F, ABLATIONS, VARIANTS, build
+from a2f_jax.models.layers import pixel_shuffle
 from a2f_jax.models.registry import PEERS
 
 DIFFERENT = ("srcnn", "lapsrn", "idn", "carn-m", "imdn", "pan", "srfbn-s", "srmdnf", "awsrn-s")
@@ -77,8 +80,43 @@ def test_a_network_that_is_made_for_one_size_of_image_is_refused(name, suffix, t
     network = PEERS[name].make(2)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     model = Model(network, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
-    with pytest.raises(UserError, match=f"^cannot export {name} to .*model{suffix}: it interpolates.*another"):
+    with pytest.raises(
+        UserError,
+        match=f"^cannot export {name} to .*model{suffix}: part of its program depends on the image size.*another",
+    ):
         export(model, tmp_path / f"model{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+class Windows(nn.Module):
+    """A network that pads images to whole windows, as attention in windows does."""
+
+    scale: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, lr):
+        rest = -lr.shape[1] % 8, -lr.shape[2] % 8
+        padded = jnp.pad(lr, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)), mode="reflect")
+        return pixel_shuffle(nn.Conv(12, (3, 3))(padded), 2)
+
+
+class Broken(nn.Module):
+    scale: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, lr):
+        raise TypeError("a mistake of my own")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".stablehlo"])
+def test_the_reason_of_jax_is_part_of_the_message_and_mistakes_of_the_network_stay_what_they_are(suffix, tmp_path):
+    params = Windows().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    with pytest.raises(UserError, match=r"depends on the image size.*\(.*reflect.*\)"):
+        export(Model(Windows(), params), tmp_path / f"model{suffix}")
+    with pytest.raises(TypeError, match=r"^a mistake of my own\n"):
+        export(Model(Broken(), {}), tmp_path / f"model{suffix}")
     assert not list(tmp_path.iterdir())
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, build
+from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, build, infer_network
 from a2f_jax.models.counts import count
 
 # Published by the paper's authors, including the gains of weight normalization.
@@ -135,6 +135,15 @@ def test_the_skip_connection_is_as_precise_in_bfloat16(random_params, pack):
     lr = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3))
     exact, half = (network.clone(dtype=dtype).apply({"params": params}, lr) for dtype in (jnp.float32, jnp.bfloat16))
     np.testing.assert_allclose(half, exact, rtol=0, atol=1e-3)
+
+
+def test_an_even_kernel_of_the_head_is_refused_before_it_is_trained(random_params):
+    with pytest.raises(ValueError, match="the kernel of the head has the size 4, but must be odd"):
+        A2F(scale=2, features=8, blocks=1, head_kernel=4).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    params = random_params(A2F(scale=2, features=8, blocks=1))
+    params["head"]["v"] = np.zeros((2, 2, 3, 8), np.float32)
+    with pytest.raises(ValueError, match="the kernel of the head has the size 2, but must be odd"):
+        infer_network(params)
 
 
 @pytest.mark.parametrize(("variant", "scale"), [("a2f-xl", 4), ("a2f-s", 5)])

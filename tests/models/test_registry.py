@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from a2f_jax.models.a2f import A2F
 from a2f_jax.models.counts import count
 from a2f_jax.models.registry import PEERS, params_from_source, recognize
 
@@ -241,3 +242,26 @@ def test_published_tensors_of_which_one_is_missing_or_wrong_are_refused():
             params_from_source(without, 2)
     with pytest.raises(ValueError, match="not those of SRCNN"):
         params_from_source({**srcnn, "weights_conv2": np.zeros((64, 24, 32))}, 2)
+
+
+@pytest.mark.parametrize("name", ["a2f", *PEERS])
+def test_batches_may_be_sharded_over_a_mesh_of_explicit_axes(name):
+    """As `jax.make_mesh` makes them: the shapes alone decide whether JAX can derive the shardings."""
+    network = A2F(scale=2, features=8, blocks=2) if name == "a2f" else PEERS[name].make(PEERS[name].scales[0])
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,), devices=jax.devices()[:2])
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    lr = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32, sharding=sharding)
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    with jax.set_mesh(mesh):
+        sr = jax.eval_shape(network.apply, variables, lr)
+    assert sr.sharding.spec[0] == "batch"
+
+
+@pytest.mark.parametrize("name", ["a2f", *PEERS])
+def test_parameters_have_single_precision_also_where_the_default_is_double(name):
+    network = A2F(scale=2, features=8, blocks=2) if name == "a2f" else PEERS[name].make(PEERS[name].scales[0])
+    with jax.enable_x64(True):
+        variables = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+        sr = jax.eval_shape(network.apply, variables, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert sr.dtype == jnp.float32

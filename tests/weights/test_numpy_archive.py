@@ -22,3 +22,16 @@ def test_a_single_array_is_not_an_archive(tmp_path):
         np.save(file, np.zeros(3))
     with pytest.raises(UserError, match=r"is not an .npz file or is damaged: it contains a single array"):
         read_weights(tmp_path / "w.npz")
+
+
+def test_a_few_bytes_that_unpack_to_gigabytes_are_refused_before_that(tmp_path):
+    path = tmp_path / "w.npz"
+    np.savez_compressed(path, a=np.zeros(1 << 18, np.float32))
+    content = path.read_bytes()
+    # The directory at the end of the archive states the size.
+    size = (1 << 20) + 128
+    at = content.rindex(b"PK\1\2") + 24
+    assert int.from_bytes(content[at : at + 4], "little") == size
+    path.write_bytes(content[:at] + (3 << 30).to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(UserError, match="its arrays have 3,221,225,472 bytes"):
+        read_weights(path)

@@ -99,6 +99,13 @@ def test_an_error_on_loading_is_one_line_that_names_the_file(tmp_path, name, wri
     assert "\n" not in str(error.value)
 
 
+def test_names_that_are_nested_too_deeply_are_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file({".".join(["a"] * 3000): np.zeros(1, np.float32)}, path)
+    with pytest.raises(UserError, match="does not contain weights of a network: a name in it has 3000 parts"):
+        a2f_jax.load(path)
+
+
 def test_a_parameter_inside_another_one_is_damage(tmp_path):
     path = tmp_path / "weights.safetensors"
     for names in (("k", "k.x"), ("k.x.y", "k")):

@@ -166,6 +166,20 @@ def test_a_storage_that_claims_to_be_huge_is_refused(write):
         read_state_dict(write({"a": Tensor(storage, 0, (4,), (1,))}))
 
 
+def test_a_compressed_storage_is_refused_before_it_is_unpacked(write):
+    """PyTorch stores them as they are, and a few compressed megabytes can unpack to gigabytes."""
+    path = write({"a": contiguous("0", TENSORS["b"])})
+    if not zipfile.is_zipfile(path):
+        return  # the legacy format has no compression
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    with pytest.raises(UserError, match="storage 0 is compressed"):
+        read_state_dict(path)
+
+
 @pytest.mark.parametrize("name", ["weights.bin", "weights.safetensors", "weights"])
 def test_pytorch_files_are_recognized_by_their_contents(write, name, tmp_path):
     path = write({"foreign": contiguous("0", TENSORS["b"])}).rename(tmp_path / name)

@@ -39,6 +39,8 @@ class Example(NamedTuple):
         return 0 <= x < x + w <= width and 0 <= y < y + h <= height and min(height, width) >= 64
 
 
+_NARROWEST = 4  # ratio of the sides of a crop
+
 # Dataset, index of the image, name, crop. The slides show img_096; a façade from B100 replaces it if it is missing.
 _BENCHMARK_EXAMPLES = (
     (("set14", 1, "barbara", (56, 24, 108, 72)),),
@@ -79,8 +81,10 @@ def example_from_file(source: Source, crop: tuple[int, ...], scale: int) -> Exam
       scale: the scale of the image pair.
 
     Raises:
-      UserError: the image cannot be read or is too small, or the crop does not lie inside it.
+      UserError: the image cannot be read or is too small, or the crop does not lie inside it, or is narrow.
     """
+    if max(crop[2:]) > _NARROWEST * min(crop[2:]):
+        raise UserError(f"{source.hr}: the crop of {crop[2]}×{crop[3]} is too narrow to be compared")
     example = Example(source.name, source.read(scale), crop)
     if not example.fits:
         height, width = example.pair.hr.shape[:2]
