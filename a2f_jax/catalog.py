@@ -98,16 +98,16 @@ PLUGINS = (
 
 READABLE_SUFFIXES = (
     *(suffix for form in FORMATS.values() for suffix in form.suffixes),
-    ".gif",
+    *(".gif", ".jpe", ".jif", ".mpo", ".apng", ".avifs"),  # with one frame
     *(suffix for plugin in PLUGINS if plugin.installed for suffix in plugin.suffixes),
 )
 """Suffixes, in lower case, of the files in a folder that are read as images."""
 
 OTHER_IMAGE_SUFFIXES = (
     *(suffix for plugin in PLUGINS if not plugin.installed for suffix in plugin.suffixes),
-    *(".mpo", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".eps", ".pdf", ".tga", ".ico"),
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".eps", ".pdf", ".tga", ".ico"),
     *(".dds", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
-    ".pef",
+    *(".pef", ".jxr", ".wdp", ".qoi", ".dib"),
 )
 """Suffixes, in lower case, of image files that cannot be read, so that a batch can name what it leaves out."""
 

@@ -7,10 +7,12 @@ import hashlib
 import math
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -217,7 +219,7 @@ def require_space(
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
     """Writes a file atomically: it appears under its name, complete, when the block ends without an exception.
 
     Until then the data goes to a temporary file beside it, or to a local one if `path` is in a bucket. If the block
@@ -225,13 +227,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Args:
       path: the file to create or replace; missing folders are created.
+      overwrite: whether to replace a file that another process has created in the meantime. In a bucket, and on file
+        systems without hard links, there is a moment at the end in which it is not noticed.
 
     Yields:
       The temporary file, open for writing.
 
     Raises:
-      UserError: the file cannot be written; `StorageError` if it may be possible later. Errors of other files that
-        the block uses are raised unchanged.
+      UserError: the file cannot be written, or exists; `StorageError` if it may be possible later. Errors of other
+        files that the block uses are raised unchanged.
     """
     path = _path(path)
     if buckets.in_bucket(path):
@@ -256,7 +260,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())  # otherwise a machine that fails may keep the name without the content
             opened = False
-            os.replace(partial, path)
+            if overwrite:
+                os.replace(partial, path)
+            else:
+                _link(partial, path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
@@ -264,6 +271,33 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise
         kind = StorageError if may_pass(error) else UserError
         raise kind(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _link(partial: pathlib.Path, path: pathlib.Path) -> None:
+    # Unlike a renamed file, a link replaces nothing.
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError as error:  # the file system has no hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        os.replace(partial, path)
+
+
+_PARTIAL = re.compile(r"\..{1,32}\.[0-9a-f]{8}\.\d+\.[0-9a-f]{8}\.partial", re.DOTALL)
+_ABANDONED = 24 * 3600  # seconds
+
+
+def remove_abandoned(folder: pathlib.Path) -> None:
+    """Removes the temporary files of `replacing` that processes have left which were killed more than a day ago."""
+    if buckets.in_bucket(folder):
+        return
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if _PARTIAL.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > _ABANDONED:
+                    os.unlink(entry.path)
 
 
 @contextlib.contextmanager

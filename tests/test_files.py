@@ -238,3 +238,20 @@ def test_a_missing_home_folder_is_named(monkeypatch):
         monkeypatch.delenv(name)
     with pytest.raises(UserError, match="this user has no home folder: set HOME to a folder that can be written"):
         user_cache_folder()
+
+
+def test_what_another_process_creates_meanwhile_stays_if_nothing_may_be_overwritten(tmp_path, monkeypatch):
+    def without_links(source, target):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for links in (True, False):
+        if not links:
+            monkeypatch.setattr(os, "link", without_links)
+        path = tmp_path / f"{links}.txt"
+        with replacing(path, overwrite=False) as file:
+            file.write(b"first")
+        assert path.read_bytes() == b"first"
+        with pytest.raises(UserError, match="File exists"), replacing(path, overwrite=False) as file:
+            file.write(b"second")
+        assert path.read_bytes() == b"first"
+    assert len(list(tmp_path.iterdir())) == 2

@@ -138,6 +138,8 @@ def quiet_libraries() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\b")  # metadata that it cannot read is dropped
+    # Without the cache, such as in a read-only home folder, everything works as well.
+    warnings.filterwarnings("ignore", message=r"Error (reading|writing) persistent compilation cache")
 
 
 def _interrupt(_: int, frame: types.FrameType | None) -> None:

@@ -93,7 +93,9 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         if upscaled := last.pop(session, None):
             studio.discard(upscaled)
 
-    def upscale(file: str, name: str, scale: int, request: gr.Request, progress: Any = tracker) -> tuple[Any, ...]:
+    def upscale(
+        file: str | None, name: str, scale: int, request: gr.Request, progress: Any = tracker
+    ) -> tuple[Any, ...]:
         stopped = stops.setdefault(request.session_hash, threading.Event())
         discard(request.session_hash)  # Gradio has its own copies of what it shows
         context = contextvars.copy_context()  # tells Gradio which session the progress belongs to
@@ -105,6 +107,8 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         try:
             if stopped.is_set():
                 raise UserError("stopped")
+            if not file:
+                raise UserError("choose a picture")
             upscaled = studio.upscale(
                 pathlib.Path(file),
                 name,

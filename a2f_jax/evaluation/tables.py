@@ -110,7 +110,8 @@ def markdown_table(results: Sequence[dict[str, Any]]) -> str:
     """Formats results as a Markdown table with the rows and columns of `terminal_table`."""
     heading, *rows = _cells(results)
     rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in heading]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *rows])
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *escaped])
 
 
 def _finite(value: Any) -> Any:

@@ -27,7 +27,7 @@ from a2f_jax.images.metadata import (
 )
 from a2f_jax.images.png import Chunk, scan_png
 from a2f_jax.images.signatures import HEAD_SIZE, readable_formats, recognize, remedy
-from a2f_jax.images.tiff import read_tiff
+from a2f_jax.images.tiff import frames_of_tiff, read_tiff
 from a2f_jax.images.xmp import valid_xmp
 
 _DEEP_RAW_MODE = re.compile("RGB[AX]?;16[BLN]")
@@ -233,7 +233,7 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
         reduced = tags.get(_NEW_SUBFILE_TYPE, 0) == 1 and _SUB_IFDS in tags
         if _DNG_VERSION in tags or reduced:  # the first image is a preview of the raw data
             raise UserError(f"{name} is {remedy('camera raw')}")
-        check_size(name, *image.size, limit, image.n_frames)  # type: ignore[attr-defined]
+        check_size(name, *image.size, limit, frames_of_tiff(image))
         bits = (tags.get(_BITS_PER_SAMPLE) or (1,))[0]
         turned = tags.get(ExifTags.Base.Orientation) in _TURNING  # Pillow drops the tag when it decodes the pixels
         raw_modes = [str(tile.args if isinstance(tile.args, str) else (tile.args or [None])[0]) for tile in image.tile]

@@ -17,6 +17,7 @@ from a2f_jax.images.decoding import Picture, decode, open_image
 from a2f_jax.images.limits import PIXEL_LIMIT, check_size
 from a2f_jax.images.metadata import orientation_of, read_exif
 from a2f_jax.images.signatures import HEAD_SIZE, recognize
+from a2f_jax.images.tiff import frames_of_tiff
 
 
 class _WithoutPillowLimit:
@@ -97,6 +98,12 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
     return pathlib.Path(source).open("rb")
 
 
+def _frames(image: Image.Image) -> int:
+    if isinstance(image, TiffImageFile):
+        return frames_of_tiff(image)
+    return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+
+
 def _orientation(image: Image.Image, format_name: str) -> int:
     # That which is not yet applied to `image.size`, as `decode` applies it.
     if format_name == "JXL":
@@ -138,12 +145,7 @@ def read_size(
             format_name = recognize(file.read(HEAD_SIZE))
             file.seek(0)
             with open_image(file, str(format_name)) as image:
-                check_size(
-                    name or _name_of(source),
-                    *image.size,
-                    limit,
-                    1 if format_name == "JPEG" else getattr(image, "n_frames", 1),
-                )
+                check_size(name or _name_of(source), *image.size, limit, _frames(image))
                 width, height = image.size
                 if upright and _orientation(image, str(format_name)) in (5, 6, 7, 8):
                     width, height = height, width

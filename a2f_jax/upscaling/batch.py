@@ -19,7 +19,7 @@ from a2f_jax.buckets import in_bucket, read_start
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import exists as path_exists
-from a2f_jax.files import format_bytes, is_folder, replacing
+from a2f_jax.files import format_bytes, is_folder, remove_abandoned, replacing
 from a2f_jax.images.decoding import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture, read_size
@@ -219,7 +219,9 @@ class _Pipeline:
     def _upscale(self, job: Job, format_name: str, picture: Picture, to: Enlargement, weights: Candidate) -> None:
         shape = to.height, to.width, to.channels
         large = self._exceeds_memory(job, format_name, to, weights)
-        with _opened(job.output) as file:  # before the work, which would be lost if the file could not be written
+        replaces = job.output != STDIO and path_exists(job.output)
+        # Before the work, which would be lost if the file could not be written.
+        with _opened(job.output, replaces=replaces) as file:
             kept = 0 if large else to.nbytes
             with _naming(job), self._device(weights) as upscaler, self._bar(upscaler, picture, to, kept) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)
@@ -272,15 +274,20 @@ def _naming(job: Job) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(output: pathlib.Path) -> Iterator[Any]:
+def _opened(output: pathlib.Path, *, replaces: bool) -> Iterator[Any]:
     if output != STDIO:
-        with replacing(output) as file:
+        with replacing(output, overwrite=replaces) as file:
             yield file
         return
     buffer = io.BytesIO()  # the TIFF writer seeks, which a pipe does not support
     yield buffer
-    sys.stdout.buffer.write(buffer.getvalue())
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(buffer.getvalue())
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write standard output: {error.strerror}") from error
 
 
 def upscale_files(
@@ -300,6 +307,9 @@ def upscale_files(
     Returns:
       The result for every image.
     """
+    if options.resume:
+        for folder in {job.output.parent for job in work.jobs if job.output != STDIO}:
+            remove_abandoned(folder)
     pipeline = _Pipeline(choice, work, options)
     results: dict[Job, Result] = {}
     start = time.perf_counter()

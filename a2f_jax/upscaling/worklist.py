@@ -192,6 +192,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
     # Finds out before the work begins what would be lost, or could not be written, at its end.
     originals = {resolved(job.image) for job in jobs if job.image != STDIO}
     inputs: dict[pathlib.Path, pathlib.Path] = {}
+    colliding: list[str] = []
     for job in jobs:
         if job.output == STDIO:
             continue
@@ -199,6 +200,8 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
             raise UserError(f"{job.output} is one of the input images: choose another output")
         other = inputs.setdefault(job.output, job.image)
         if other is not job.image:
-            raise UserError(f"{other} and {job.image} have the same output file {job.output}: upscale them separately")
+            colliding.append(f"{other} and {job.image} have the same output file {job.output}")
+    if colliding:
+        raise UserError(f"{shorten(colliding, separator='; ')}: upscale them into different folders, or rename them")
     for folder in sorted({output.parent for output in inputs}):
         check_writable(folder)

@@ -114,11 +114,12 @@ def test_ctrl_c_during_an_import_exits_at_once():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "a2f: stopped\n")
 
 
-def test_warnings_about_metadata_of_images_are_hidden():
+def test_warnings_about_metadata_of_images_and_a_cache_that_cannot_be_used_are_hidden():
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         quiet_libraries()
         Image.Exif().load(b"Exif\0\0II*\0\xff\0\0\0")
+        warnings.warn("Error writing persistent compilation cache entry for 'jit_f': PermissionError", stacklevel=1)
         assert not shown
         warnings.warn("other", stacklevel=1)
     assert [str(warning.message) for warning in shown] == ["other"]

@@ -108,9 +108,9 @@ def test_photographs_for_validation_are_not_trained_on(tmp_path, picture):
     assert len(find("photos", tmp_path, 4)["train"]) == 2
 
 
-def test_pictures_of_cameras_that_hold_several_images_are_named_as_left_out(photos):
-    (photos / "IMG_1.MPO").touch()
-    assert unsupported_images(photos) == ["IMG_1.MPO"]
+def test_images_in_formats_that_cannot_be_read_are_named_as_left_out(photos):
+    (photos / "IMG_1.DNG").touch()
+    assert unsupported_images(photos) == ["IMG_1.DNG"]
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

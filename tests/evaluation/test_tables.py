@@ -142,3 +142,8 @@ def test_results_of_files_whose_names_are_not_valid_text_are_written(tmp_path):
     write_results([found], tmp_path)
     (written,) = json.loads((tmp_path / "results.json").read_text())
     assert written["datasets"]["photos"]["images"] == {name: scores}
+
+
+def test_a_bar_in_the_name_of_a_folder_does_not_end_a_cell():
+    result = {"model": "bicubic", "scale": 4, "weights": None, "datasets": {"./a|b": {"n": 1, "psnr": 30.0}}}
+    assert r"| ./a\|b |" in markdown_table([result])

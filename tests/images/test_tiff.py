@@ -9,7 +9,7 @@ import tifffile
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.metadata import read_exif
-from a2f_jax.images.reading import read_picture
+from a2f_jax.images.reading import read_picture, read_size
 
 
 def _noise(*shape, dtype=np.uint8):
@@ -128,3 +128,21 @@ def test_damage_in_a_tiff_that_pillow_cannot_decode_is_reported_in_one_line(capl
         else:
             assert picture.pixels.ndim == 3
     assert not caplog.records
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])  # read by Pillow, and by tifffile
+def test_thumbnails_and_overviews_are_not_frames(dtype):
+    samples = (_noise(24, 32, 3) / 255).astype(dtype) if dtype == np.float32 else _noise(24, 32, 3)
+    for second, frames in ((1, 1), (0, 2)):
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as tiff:
+            tiff.write(samples, photometric="rgb", metadata=None)
+            tiff.write(samples[::4, ::4], photometric="rgb", metadata=None, subfiletype=second)
+        content = file.getvalue()
+        if frames == 1:
+            assert read_picture(content).pixels.shape == (24, 32, 3)
+            assert read_size(content) == ("TIFF", 24, 32)
+        else:
+            for read in (read_picture, read_size):
+                with pytest.raises(UserError, match="has 2 frames"):
+                    read(content)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -83,8 +84,10 @@ def test_two_images_with_the_same_output_are_refused(model, photo, tmp_path):
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "photo.png"
     twin.write_bytes(photo.read_bytes())
-    with pytest.raises(UserError, match="have the same output file"):
-        upscale(model, [photo, twin], tmp_path / "out")
+    third = tmp_path / "other" / "photo.gif"
+    Image.open(photo).save(third)
+    with pytest.raises(UserError, match=r"have the same .*photo\.png; .*gif have the same .*: upscale them into diff"):
+        upscale(model, [photo, twin, third], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -458,3 +461,41 @@ def test_images_that_are_not_upscaled_have_no_weights(model, folder, tmp_path):
     (folder / "bad.png").write_bytes(b"?")
     outcome = upscale_all(model, [folder], tmp_path / "out", Options(resume=True))
     assert [(r.status, r.weights) for r in outcome.results] == [("skipped", None), ("failed", None), ("done", "tiny")]
+
+
+def test_a_file_that_appears_during_the_work_is_not_replaced_unasked(model, photo, tmp_path):
+    target = tmp_path / "out.png"
+
+    def create(done, total):
+        target.write_bytes(b"precious")
+
+    with pytest.raises(UserError, match=r"cannot write .*out\.png: File exists"):
+        upscale(model, [photo], target, Options(on_progress=create))
+    assert target.read_bytes() == b"precious"
+    assert not list(tmp_path.glob(".*"))
+    upscale(model, [photo], target, Options(on_progress=create, overwrite=True))
+    assert Image.open(target).size == (24, 18)
+
+
+@pytest.mark.parametrize("suffix", [".jpe", ".jif", ".mpo", ".apng", ".PNG"])
+def test_images_of_a_folder_are_found_under_all_their_suffixes(model, tmp_path, suffix):
+    (tmp_path / "photos").mkdir()
+    file = tmp_path / "photos" / f"a{suffix}"
+    Image.new("RGB", (12, 9)).save(file, "PNG" if "png" in suffix.lower() else "JPEG")
+    upscale(model, [tmp_path / "photos"], tmp_path / "out")
+    (result,) = (tmp_path / "out").iterdir()
+    assert Image.open(result).size == (24, 18)
+
+
+def test_resume_removes_what_killed_processes_have_left_long_ago(model, photo, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    old, new, other = (folder / f".photo.png.{name}" for name in (
+        "0123abcd.17.89abcdef.partial", "0123abcd.18.89abcdef.partial", "backup.partial"
+    ))  # fmt: skip
+    for file in (old, new, other):
+        file.write_bytes(b"")
+    for file in (old, other):
+        os.utime(file, (time.time() - 25 * 3600,) * 2)
+    upscale(model, [photo], folder, Options(resume=True))
+    assert sorted(folder.iterdir()) == sorted([new, other, folder / "photo.png"])
