@@ -62,7 +62,7 @@ class Format:
 
 FORMATS = {
     "PNG": Format((".png",), 2**31 - 1, sixteen_bit=True, in_strips=True),
-    "JPEG": Format((".jpg", ".jpeg", ".jfif"), 65500, alpha=False),
+    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jif", ".jfif"), 65500, alpha=False),
     "WEBP": Format((".webp",), 16383),
     "TIFF": Format((".tif", ".tiff"), 2**31 - 1, sixteen_bit=True, in_strips=True),
     "BMP": Format((".bmp",), 2**31 - 1, alpha=False, max_bytes=2**32 - 2**12),
@@ -98,7 +98,7 @@ PLUGINS = (
 
 READABLE_SUFFIXES = (
     *(suffix for form in FORMATS.values() for suffix in form.suffixes),
-    *(".gif", ".jpe", ".jif", ".mpo", ".apng", ".avifs"),  # with one frame
+    *(".gif", ".mpo", ".apng", ".avifs"),  # with one frame
     *(suffix for plugin in PLUGINS if plugin.installed for suffix in plugin.suffixes),
 )
 """Suffixes, in lower case, of the files in a folder that are read as images."""
