@@ -227,8 +227,8 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
 
     Args:
       path: the file to create or replace; missing folders are created.
-      overwrite: whether to replace a file that another process has created in the meantime. In a bucket, and on file
-        systems without hard links, there is a moment at the end in which it is not noticed.
+      overwrite: whether to replace a file that exists when the block ends. If not, there is a moment in which one that
+        another process creates is not noticed, in a bucket and on file systems without hard links.
 
     Yields:
       The temporary file, open for writing.
@@ -242,6 +242,8 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         with tempfile.NamedTemporaryFile(prefix="a2f-", suffix=path.suffix) as temporary:
             yield temporary  # type: ignore[misc]
             temporary.flush()
+            if not overwrite and exists(path):
+                raise UserError(f"cannot write {path}: {os.strerror(errno.EEXIST)}")
             buckets.upload(temporary.name, path)
         return
     # Only the beginning of the name, which may already be as long as the file system allows, and a hash of all of it.

@@ -381,14 +381,20 @@ def average(models: Iterable[Model]) -> Model:
 _OWN_METADATA = ("step", "scores", "validation_psnr", "average_of")
 
 
+def _have_same_parameters(model: Model, other: Model) -> bool:
+    if isinstance(model.network, A2F) and isinstance(other.network, A2F):
+        # Other attributes than those in the name decide how the result is computed, but not what it is.
+        return (model.variant, model.scale) == (other.variant, other.scale)
+    return model.network.clone(dtype=other.network.dtype) == other.network
+
+
 def average_labeled(models: Mapping[str, Model]) -> Model:
     """Averages the weights of several models as `average` does; errors name them by their labels."""
     if len(models) < 2:
         raise UserError(f"{len(models)} given, but it takes at least two weights to average")
     (label, first), *others = models.items()
     for other, model in others:
-        same = (model.variant, model.scale, jax.tree.map(np.shape, model.params))
-        if same != (first.variant, first.scale, jax.tree.map(np.shape, first.params)):
+        if not _have_same_parameters(model, first):
             raise UserError(
                 f"{other} is {model.variant} ×{model.scale}, but {label} is {first.variant} ×{first.scale}: average "
                 "weights of one network and scale"

@@ -194,9 +194,12 @@ def test_the_average_of_models_has_the_means_of_their_parameters_and_what_their_
 def test_models_are_averaged_whatever_attributes_differ_that_parameters_do_not_show(random_params):
     network = A2F(scale=2, features=4, blocks=1, auxiliary=False)
     first, second = random_params(network), random_params(network, 1)
-    found = average([Model(network, first), Model.from_params(second), Model(network.clone(remat=True), second)][:3:2])
+    rematerialized = average([Model(network, first), Model(network.clone(remat=True), second)])
     loaded = average([Model(network, first), Model.from_params(second)])
-    jax.tree.map(np.testing.assert_array_equal, found.params, loaded.params)
+    jax.tree.map(np.testing.assert_array_equal, rematerialized.params, loaded.params)
+    scaled = (EDSR(2, features=8, blocks=1, residual_scale=factor) for factor in (0.1, 1.0))
+    with pytest.raises(UserError, match="average weights of one network and scale"):
+        average(Model(edsr, {}) for edsr in scaled)
 
 
 def test_models_to_average_may_come_from_a_generator(model, random_params):

@@ -16,6 +16,7 @@ from PIL import Image
 from a2f_jax.errors import UserError
 from a2f_jax.images import Picture
 from a2f_jax.images.limits import PIXEL_LIMIT
+from a2f_jax.images.png import COLOR_SPACE
 from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import write_picture
 from a2f_jax.machine import free_memory
@@ -196,8 +197,10 @@ def _shown_parts(
     files = output.parent / "shown-before.png", output.parent / "shown-after.png"
     for path, pixels in zip(files, (enlarged, after), strict=True):
         with path.open("wb") as target:
-            # Of the metadata, only the profile changes what is seen.
-            look = Picture(pixels[..., :3], icc_profile=original.icc_profile if not original.gray else None)
+            # Of the metadata, only the color space changes what is seen.
+            profile = original.icc_profile if not original.gray else None
+            color_space = tuple(chunk for chunk in original.png_chunks if chunk[0] in COLOR_SPACE)
+            look = Picture(pixels[..., :3], icc_profile=profile, png_chunks=color_space)
             write_picture(target, "PNG", pixels.shape, pixels.dtype, [pixels], look)
     return *files, size
 

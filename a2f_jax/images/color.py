@@ -9,58 +9,71 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms
 
-# Code points of ITU-T H.273, in the order of PNG's `cICP` chunk.
-_WIDE_PRIMARIES = {
+# Code points of ITU-T H.273, in the order of PNG's `cICP` chunk. Other primaries count as those of sRGB, and, as in
+# browsers, other transfer functions, which are those of video, as that of sRGB.
+_SRGB = 1
+_PRIMARIES = {
+    _SRGB: ("sRGB", ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))),
     9: ("BT.2020", ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))),
     12: ("Display P3", ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))),
 }
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _D65, _D50 = (0.3127, 0.3290), (0.96422, 1.0, 0.82521)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
-_META_LIMIT = 1 << 24  # bytes of the box that describes an image; a few kilobytes are usual
-_CONTAINERS = (b"meta", b"iprp", b"ipco")
+_META_LIMIT = 1 << 20  # bytes of the box that describes an image; a few kilobytes are usual
 
 
 def read_cicp(file: BinaryIO) -> bytes | None:
-    """Returns the color space that an AVIF or HEIC file states by code points, if it has more colors than sRGB.
+    """Returns the color space that an AVIF or HEIC file states by code points, if it differs from sRGB.
 
     Args:
-      file: the file (ISO 23008-12), read from its start.
+      file: the file (ISO 23008-12), whose position changes.
 
     Returns:
-      The data of a `cICP` chunk of PNG, or None for sRGB, and what is like it or unknown.
+      The data of a `cICP` chunk of PNG, or None for sRGB, and what counts as sRGB.
     """
     file.seek(0)
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">L4s", head)
         if kind == b"meta":
-            for code_points in _code_points(file.read(min(size - 8, _META_LIMIT))[4:] if size > 12 else b""):
-                primaries, transfer = code_points
-                if primaries in _WIDE_PRIMARIES or transfer in _HDR_TRANSFERS:
-                    return bytes([primaries, transfer, 0, 1])
-                return None  # later ones are those of thumbnails and gain maps
-            return None
+            # Later ones are those of thumbnails and gain maps.
+            return next(_color_spaces(file.read(min(max(0, size - 8), _META_LIMIT))[4:]), None)
         if size < 8:  # 64-bit sizes are those of pixels, which follow the description
             return None
         file.seek(size - 8, 1)
     return None
 
 
-def _code_points(boxes: bytes) -> Iterator[tuple[int, int]]:
+def _boxes(content: memoryview, wanted: bytes) -> Iterator[memoryview]:
     at = 0
-    while at + 8 <= len(boxes):
-        size, kind = struct.unpack_from(">L4s", boxes, at)
-        content = boxes[at + 8 : at + size]
-        if kind in _CONTAINERS:
-            yield from _code_points(content)
-        elif kind == b"colr" and content[:4] == b"nclx" and len(content) >= 10:
-            primaries, transfer = struct.unpack_from(">HH", content, 4)
-            if primaries < 256 and transfer < 256:
-                yield primaries, transfer
+    while at + 8 <= len(content):
+        size, kind = struct.unpack_from(">L4s", content, at)
+        if kind == wanted:
+            yield content[at + 8 : at + size]
         if size < 8:
             return
         at += size
+
+
+def _color_spaces(meta: bytes) -> Iterator[bytes | None]:
+    for properties in _boxes(memoryview(meta), b"iprp"):
+        for container in _boxes(properties, b"ipco"):
+            for color in _boxes(container, b"colr"):
+                if color[:4] == b"nclx" and len(color) >= 10:
+                    yield _cicp(*struct.unpack_from(">HH", color, 4))
+
+
+def _cicp(primaries: int, transfer: int) -> bytes | None:
+    if max(primaries, transfer) > 255:
+        return None
+    cicp = bytes([primaries, transfer, 0, 1])
+    return cicp if transfer in _HDR_TRANSFERS or not _counts_as_srgb(cicp) else None
+
+
+def _counts_as_srgb(cicp: bytes) -> bool:
+    return _PRIMARIES.get(cicp[0], _PRIMARIES[_SRGB]) == _PRIMARIES[_SRGB] and cicp[1] not in _GAMMAS
 
 
 def hdr_name(cicp: bytes) -> str | None:
@@ -70,23 +83,24 @@ def hdr_name(cicp: bytes) -> str | None:
 
 @functools.cache
 def icc_profile_of(cicp: bytes) -> bytes | None:
-    """Returns an ICC profile (ISO 15076-1) for a color space, or None for sRGB, and what is like it or unknown.
+    """Returns an ICC profile (ISO 15076-1) for a color space, or None for sRGB, and what counts as sRGB.
 
     Args:
-      cicp: data of a `cICP` chunk of PNG without high dynamic range. As in browsers, the transfer functions of video
-        count as that of sRGB.
+      cicp: data of a `cICP` chunk of PNG without high dynamic range.
     """
-    name, primaries = _WIDE_PRIMARIES.get(cicp[0], ("", ()))
-    if not primaries:
+    if _counts_as_srgb(cicp):
         return None
+    name, primaries = _PRIMARIES.get(cicp[0], _PRIMARIES[_SRGB])
+    gamma = _GAMMAS.get(cicp[1])
     columns = np.array([_xyz(*xy) for xy in primaries]).T
     white = _xyz(*_D65)
     to_xyz = columns * np.linalg.solve(columns, white)
     adaptation = np.linalg.inv(_BRADFORD) @ np.diag(_BRADFORD @ _D50 / (_BRADFORD @ white)) @ _BRADFORD
     red, green, blue = (adaptation @ to_xyz).T
-    curve = b"para" + struct.pack(">LHH", 0, 3, 0) + _fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    parameters = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045) if gamma is None else (gamma,)
+    curve = b"para" + struct.pack(">LHH", 0, 3 if gamma is None else 0, 0) + _fixed(*parameters)
     tags = [
-        (b"desc", _icc_text(name)),
+        (b"desc", _icc_text(name if gamma is None else f"{name}, gamma {gamma:g}")),
         (b"cprt", _icc_text("No copyright, use freely")),
         (b"wtpt", b"XYZ " + bytes(4) + _fixed(*_D50)),
         (b"chad", b"sf32" + bytes(4) + _fixed(*adaptation.ravel())),
@@ -126,25 +140,44 @@ def is_gray_profile(profile: bytes) -> bool:
     return profile[16:20] == b"GRAY"
 
 
+def converted(image: Image.Image, profile: bytes) -> np.ndarray:
+    """Converts an image to sRGB, with perceptual intent.
+
+    Args:
+      image: Pillow's image of a mode that the profile is for.
+      profile: ICC profile.
+
+    Returns:
+      uint8 `[H, W, 3]`.
+
+    Raises:
+      ValueError: the profile is damaged, or for another mode.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return np.asarray(ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"))
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise ValueError(str(error)) from error
+
+
 def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
-    """Converts colors to sRGB, with perceptual intent.
+    """Converts the colors of an array to sRGB.
 
     Args:
       pixels: uint8 `[H, W, 1..4]`: gray or RGB; of 2 or 4 channels, the last is alpha, which stays.
-      profile: ICC profile.
+      profile: ICC profile. That of a gray image may be for RGB.
 
     Returns:
       The image of the same shape. If the profile is damaged or does not fit, it is unchanged.
     """
-    gray = pixels.shape[-1] < 3
-    colors = pixels[..., :1] if gray else pixels[..., :3]
-    if is_gray_profile(profile) != gray:
+    count = 1 if pixels.shape[-1] < 3 else 3
+    colors, alpha = pixels[..., :count], pixels[..., count:]
+    gray = is_gray_profile(profile)
+    if gray and count == 3:
         return pixels
-    image = Image.fromarray(colors[..., 0] if gray else np.ascontiguousarray(colors))
+    three = np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3)))
+    image = Image.fromarray(colors[..., 0] if gray else three)
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
+        return np.concatenate([converted(image, profile)[..., :count], alpha], -1)
+    except ValueError:
         return pixels
-    result = np.asarray(converted)[..., : colors.shape[-1]]
-    return np.concatenate([result, pixels[..., colors.shape[-1] :]], -1)

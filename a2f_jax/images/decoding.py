@@ -3,17 +3,16 @@
 import dataclasses
 import functools
 import importlib
-import io
 import re
 import sys
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
-from a2f_jax.images.color import read_cicp
+from a2f_jax.images.color import converted, read_cicp
 from a2f_jax.images.exif import valid_exif
 from a2f_jax.images.jpeg import scan_jpeg
 from a2f_jax.images.jpeg_quality import estimate_quality
@@ -27,14 +26,14 @@ from a2f_jax.images.metadata import (
 )
 from a2f_jax.images.png import Chunk, scan_png
 from a2f_jax.images.signatures import HEAD_SIZE, readable_formats, recognize, remedy
-from a2f_jax.images.tiff import frames_of_tiff, read_tiff
+from a2f_jax.images.tiff import NEW_SUBFILE_TYPE, REDUCED, read_tiff
 from a2f_jax.images.xmp import valid_xmp
 
 _DEEP_RAW_MODE = re.compile("RGB[AX]?;16[BLN]")
 _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
 
 # TIFF tags
-_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _DNG_VERSION = 254, 258, 262, 284, 330, 50706
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _DNG_VERSION = 258, 262, 284, 330, 50706
 _XMP, _ICC_PROFILE = 700, 34675
 _WHITE_IS_ZERO = 0
 
@@ -84,7 +83,7 @@ class _Decoded:
 
     samples: np.ndarray
     orientation: int  # that is still to be applied
-    turned: bool = False  # whether the decoder has swapped rows and columns
+    applied: int = 1  # the orientation that the decoder has applied
     icc_profile: bytes | None = None
     exif: bytes | BinaryIO | None = None
     xmp: Any = None
@@ -113,6 +112,19 @@ def open_image(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
     return Image.open(file, formats=[format_name])
 
 
+def frames_of_tiff(file: BinaryIO) -> int:
+    """Returns how many images a TIFF file has; thumbnails and overviews that follow the first one do not count."""
+    count = 1
+    with open_image(file, "TIFF") as image:  # not the one to decode, which would keep the color profile of another
+        for frame in range(1, image.n_frames):  # type: ignore[attr-defined]
+            try:
+                image.seek(frame)
+                count += not image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & REDUCED  # type: ignore[attr-defined]
+            except Exception:  # Pillow cannot read this one
+                count += 1
+    return count
+
+
 def _deep_colors(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     # Pillow keeps only the upper 8 bits of a 16-bit color. Its decoders take the byte order from the raw mode of the
     # tile, so decoding once in each order yields the upper and the lower bytes.
@@ -136,13 +148,11 @@ def _to_srgb(image: Image.Image, name: str) -> np.ndarray:
     if not profile:
         raise UserError(f"{name} is a CMYK image without a color profile: convert it to RGB first")
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        return converted(image, profile)
+    except ValueError as error:
         space = profile[16:20].decode("ascii", "replace").strip()
         problem = "is damaged" if space == "CMYK" else f"is for {space} colors"
         raise UserError(f"{name} is a CMYK image whose color profile {problem}: convert it to RGB first") from error
-    return np.asarray(converted)
 
 
 def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -230,12 +240,12 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
         return _decode_unusual_tiff(file, name, limit)
     with image:
         tags = image.tag_v2  # type: ignore[attr-defined]
-        reduced = tags.get(_NEW_SUBFILE_TYPE, 0) == 1 and _SUB_IFDS in tags
+        reduced = tags.get(NEW_SUBFILE_TYPE, 0) == REDUCED and _SUB_IFDS in tags
         if _DNG_VERSION in tags or reduced:  # the first image is a preview of the raw data
             raise UserError(f"{name} is {remedy('camera raw')}")
-        check_size(name, *image.size, limit, frames_of_tiff(image))
+        check_size(name, *image.size, limit, frames_of_tiff(file))
         bits = (tags.get(_BITS_PER_SAMPLE) or (1,))[0]
-        turned = tags.get(ExifTags.Base.Orientation) in _TURNING  # Pillow drops the tag when it decodes the pixels
+        orientation = tags.get(ExifTags.Base.Orientation, 1)  # Pillow drops the tag when it decodes the pixels
         raw_modes = [str(tile.args if isinstance(tile.args, str) else (tile.args or [None])[0]) for tile in image.tile]
         profile = image.info.get("icc_profile")
         if image.mode == "CMYK":
@@ -255,7 +265,7 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
         return _Decoded(
             samples=samples,
             orientation=orientation_of(image.getexif()),  # Pillow has already applied that of the file
-            turned=turned,
+            applied=orientation,
             icc_profile=profile,
             exif=file,
             xmp=image.info.get("xmp"),
@@ -289,14 +299,14 @@ def _decode_other(file: BinaryIO, format_name: str, name: str, limit: int) -> _D
             raise UserError(f"{name} is an image of mode {image.mode}, which is not supported: convert it to RGB")
         samples, info = samples_8_bit(image), image.info
     exif, comment = info.get("exif"), info.get("comment")
+    stated = orientation_of(read_exif(exif or b""), info.get("xmp") if format_name == "WEBP" else None)
     cicp = read_cicp(file) if format_name in ("AVIF", "HEIF") and not info.get("icc_profile") else None
     return _Decoded(
         samples=samples,
         # The decoder of JPEG XL applies the orientation of the codestream, which takes precedence over EXIF. Pillow
         # states that of AVIF as EXIF; the metadata in the file do not count.
-        orientation=1
-        if format_name == "JXL"
-        else orientation_of(read_exif(exif or b""), info.get("xmp") if format_name == "WEBP" else None),
+        orientation=1 if format_name == "JXL" else stated,
+        applied=stated if format_name == "JXL" else 1,
         icc_profile=info.get("icc_profile"),
         exif=exif,
         xmp=info.get("xmp"),
@@ -340,7 +350,8 @@ def decode(file: BinaryIO, name: str, limit: int) -> Picture:
         samples, alpha = samples[..., :-1], samples[..., -1]
         if np.min(alpha) == np.iinfo(alpha.dtype).max:
             alpha = None
-    turned = decoded.turned or decoded.orientation in _TURNING
+    orientations = decoded.applied, decoded.orientation
+    turned = any(orientation in _TURNING for orientation in orientations)
     return Picture(
         pixels=_turn(np.broadcast_to(samples, (*samples.shape[:2], 3)), decoded.orientation),
         alpha=None if alpha is None else _turn(alpha, decoded.orientation),
@@ -348,7 +359,7 @@ def decode(file: BinaryIO, name: str, limit: int) -> Picture:
         format=format_name,
         icc_profile=decoded.icc_profile or None,
         exif=valid_exif(decoded.exif, turned=turned),
-        xmp=valid_xmp(decoded.xmp, moved=turned or decoded.orientation != 1),
+        xmp=valid_xmp(decoded.xmp, moved=orientations != (1, 1)),
         iptc=decoded.iptc,
         dpi=_swapped(decoded.dpi) if turned else decoded.dpi,
         aspect=_swapped(decoded.aspect) if turned else decoded.aspect,

@@ -7,14 +7,15 @@ import dataclasses
 import io
 import re
 import struct
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from PIL import ExifTags
 
-_EXIF, _GPS, _INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop
-_X_RESOLUTION, _Y_RESOLUTION = ExifTags.Base.XResolution, ExifTags.Base.YResolution
-_UNIT = ExifTags.Base.ResolutionUnit
+from a2f_jax.images.metadata import RESOLUTION_TAGS, without_prefix
+
+_POINTERS = _EXIF, _GPS, _INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop
+_X_RESOLUTION, _Y_RESOLUTION, _UNIT = RESOLUTION_TAGS
 _WIDTH, _HEIGHT = ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight
 
 # Of the first directory only what describes the subject, the author and the device. The rest describes how a file is
@@ -42,7 +43,6 @@ _MAIN_TAGS = {
     ExifTags.Base.XPKeywords,
     ExifTags.Base.XPSubject,
 }
-_DROPPED_MAIN_TAGS = set(range(1 << 16)) - _MAIN_TAGS - {_EXIF, _GPS}
 
 # Of the EXIF directory everything but pixel coordinates, pixels per sensor length, the size of the compressed file,
 # the identifier of the original, and the maker note, whose internal offsets would point nowhere.
@@ -77,7 +77,12 @@ _ASCII, _LONG, _RATIONAL, _UTF_8 = 2, 4, 5, 129
 _SIZES = {1: 1, _ASCII: 1, 3: 2, _LONG: 4, _RATIONAL: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, _UTF_8: 1}
 """Bytes per value of each type."""
 
-_DIRECTORY_LIMIT = 1 << 24  # bytes; the entries of a damaged block may all refer to the same megabytes
+_POINTER_SIZES = {_LONG: 4, 13: 4, 16: 8, 18: 8}
+"""Bytes of an offset of each type; the last two exist in BigTIFF only."""
+
+# A directory of a hostile block has 65,535 entries, which all refer to the same bytes.
+_MOST_ENTRIES = 2000
+_DIRECTORY_LIMIT = 1 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +141,7 @@ class _Block:
         return _Values(_LONG, struct.pack(self.order + "L", offset))
 
     def _directory(self, directory: _Directory, start: int) -> bytes:
-        entries, data, data_at = b"", b"", start + 6 + 12 * len(directory)
+        entries, data, data_at = bytearray(), bytearray(), start + 6 + 12 * len(directory)
         for tag, values in sorted(directory.items()):
             entries += struct.pack(self.order + "HHL", tag, values.type, len(values.data) // _SIZES[values.type])
             if len(values.data) <= 4:
@@ -144,7 +149,7 @@ class _Block:
             else:
                 entries += struct.pack(self.order + "L", data_at + len(data))
                 data += values.data + b"\0" * (len(values.data) % 2)
-        return struct.pack(self.order + "H", len(directory)) + entries + bytes(4) + data
+        return bytes(struct.pack(self.order + "H", len(directory)) + entries + bytes(4) + data)
 
 
 def _size(directory: _Directory) -> int:
@@ -152,24 +157,27 @@ def _size(directory: _Directory) -> int:
     return 6 + 12 * len(directory) + sum(length + length % 2 for length in long)
 
 
-def _read_directory(file: BinaryIO, order: str, big: bool, offset: int, dropped: Container[int]) -> _Directory:
+def _read_directory(file: BinaryIO, order: str, big: bool, offset: int, keeps: Callable[[int], bool]) -> _Directory:
     # BigTIFF, which only TIFF files use, has wider numbers.
     count_code, entry_code = ("Q", "HHQ8s") if big else ("H", "HHL4s")
     inline = 8 if big else 4
     file.seek(offset)
     (count,) = struct.unpack(order + count_code, file.read(struct.calcsize(order + count_code)))
     size = struct.calcsize(order + entry_code)
-    content = file.read(min(count, 0xFFFF) * size)
+    content = file.read(min(count, _MOST_ENTRIES) * size)
     found: _Directory = {}
     total = 0
     for at in range(0, len(content) // size * size, size):
         tag, kind, number, data = struct.unpack_from(order + entry_code, content, at)
-        length = number * _SIZES.get(kind, 0)
-        if tag in dropped or tag in found or total + length > _DIRECTORY_LIMIT:
+        length = number * (_POINTER_SIZES if tag in _POINTERS else _SIZES).get(kind, 0)
+        if not keeps(tag) or tag in found or total + length > _DIRECTORY_LIMIT:
             continue
         total += length
         if length > inline:
-            file.seek(struct.unpack(order + ("Q" if big else "L"), data)[0])
+            try:
+                file.seek(struct.unpack(order + ("Q" if big else "L"), data)[0])
+            except (OSError, OverflowError, ValueError):  # the offset is absurd
+                continue
             data = file.read(length)
         data = data[:length]
         if length and len(data) == length and not (kind in (_ASCII, _UTF_8) and not data.strip(b"\0")):
@@ -180,9 +188,7 @@ def _read_directory(file: BinaryIO, order: str, big: bool, offset: int, dropped:
 def _read(source: bytes | BinaryIO) -> _Block | None:
     # A block, or a whole TIFF file. What is damaged is left out.
     if isinstance(source, bytes):
-        while source.startswith(b"Exif\0\0"):
-            source = source[6:]
-        source = io.BytesIO(source)
+        source = io.BytesIO(without_prefix(source))
     source.seek(0)
     head = source.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
@@ -195,21 +201,23 @@ def _read(source: bytes | BinaryIO) -> _Block | None:
     except struct.error:
         return None
 
-    def directory(at: int, dropped: Container[int] = ()) -> _Directory:
+    def directory(at: int, keeps: Callable[[int], bool]) -> _Directory:
         try:
-            return _read_directory(source, order, big, at, dropped)
+            return _read_directory(source, order, big, at, keeps)
         except (struct.error, OSError, OverflowError, ValueError):  # the offset points outside of the file
             return {}
 
-    def below(parent: _Directory, tag: int, dropped: Container[int] = ()) -> _Directory:
+    def below(parent: _Directory, tag: int, keeps: Callable[[int], bool]) -> _Directory:
         pointer = parent.pop(tag, None)
-        if not pointer or pointer.type not in (_LONG, 13) or len(pointer.data) != 4:
+        if not pointer or len(pointer.data) != _POINTER_SIZES[pointer.type]:
             return {}
-        return directory(struct.unpack(order + "L", pointer.data)[0], dropped)
+        return directory(struct.unpack(order + ("L" if len(pointer.data) == 4 else "Q"), pointer.data)[0], keeps)
 
-    main = directory(offset, _DROPPED_MAIN_TAGS)
-    details, gps = below(main, _EXIF, _DROPPED_EXIF_TAGS), below(main, _GPS)
-    return _Block(order, main, details, gps, below(details, _INTEROP))
+    main = directory(offset, lambda tag: tag in _MAIN_TAGS or tag in (_EXIF, _GPS))
+    details = below(main, _EXIF, lambda tag: tag == _INTEROP or tag not in (*_DROPPED_EXIF_TAGS, *_POINTERS))
+    gps = below(main, _GPS, lambda tag: tag not in _POINTERS)
+    interoperability = below(details, _INTEROP, lambda tag: tag not in _POINTERS)
+    return _Block(order, main, details, gps, interoperability)
 
 
 def valid_exif(source: bytes | BinaryIO | None, *, turned: bool = False) -> bytes | None:

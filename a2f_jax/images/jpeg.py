@@ -14,6 +14,7 @@ _JPEG_LS = 0xF7
 _JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 _EXIF, _XMP, _ICC = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _PHOTOSHOP, _IPTC = b"Photoshop 3.0\0", 0x0404
+_RESOURCE_SIGNATURES = (b"8BIM", b"AgHg", b"DCSR", b"MeSa", b"PHUT")
 _UNITS_PER_INCH = {1: 1, 2: 2.54}  # by the unit in a JFIF header: inches, centimeters
 
 
@@ -130,7 +131,7 @@ def _icc_profile(segments: list[bytes]) -> bytes | None:
 def _iptc(resources: bytes) -> bytes | None:
     # Each of Photoshop's resources has a number, a name, and a size; names and data have an even length.
     at = 0
-    while resources[at : at + 4] == b"8BIM" and at + 7 < len(resources):
+    while resources[at : at + 4] in _RESOURCE_SIGNATURES and at + 7 < len(resources):
         number, name = int.from_bytes(resources[at + 4 : at + 6], "big"), resources[at + 6]
         at += 6 + name // 2 * 2 + 2
         size = int.from_bytes(resources[at : at + 4], "big")

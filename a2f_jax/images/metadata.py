@@ -13,6 +13,14 @@ _CENTIMETER = 3  # value of ResolutionUnit
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*(\d)(?!\d)")
 
 
+_PREFIX = re.compile(rb"(?:Exif\0\0)*")
+
+
+def without_prefix(block: bytes) -> bytes:
+    """Returns an EXIF block without the prefix that JPEG uses, which some programs write several times."""
+    return block[_PREFIX.match(block).end() :]  # type: ignore[union-attr]
+
+
 def read_exif(block: bytes) -> Image.Exif:
     """Parses an EXIF block.
 
@@ -24,7 +32,7 @@ def read_exif(block: bytes) -> Image.Exif:
     """
     exif = Image.Exif()
     try:
-        exif.load(block)
+        exif.load(without_prefix(block))
     except Exception:  # Pillow raises many kinds of exceptions for malformed blocks
         return Image.Exif()
     return exif

@@ -21,8 +21,9 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 _DECODED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _PALETTE_COLOR = 3
 
-# How the samples encode light, with the size of each chunk in bytes.
-_COLOR_SPACE = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+COLOR_SPACE = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+"""The chunks that state how the samples encode light, with the size of each in bytes."""
+
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 # ImageMagick stores whole metadata blocks as text, and thumbnailers the size and the date of the original.
@@ -119,7 +120,7 @@ def scan_png(file: BinaryIO) -> PngContent:
         xmp=xmp,
         **_density(_first(metadata, b"pHYs")),
         chunks=(
-            *((kind, d) for kind, size in _COLOR_SPACE.items() if len(d := _first(metadata, kind) or b"") == size),
+            *((kind, d) for kind, size in COLOR_SPACE.items() if len(d := _first(metadata, kind) or b"") == size),
             *((kind, d) for kind in _TEXT for d in metadata.get(kind, ()) if _is_valid_text(kind, d)),
         ),
     )

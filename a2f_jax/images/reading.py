@@ -13,11 +13,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from a2f_jax.errors import UserError
 from a2f_jax.files import check_regular
-from a2f_jax.images.decoding import Picture, decode, open_image
+from a2f_jax.images.decoding import Picture, decode, frames_of_tiff, open_image
 from a2f_jax.images.limits import PIXEL_LIMIT, check_size
 from a2f_jax.images.metadata import orientation_of, read_exif
 from a2f_jax.images.signatures import HEAD_SIZE, recognize
-from a2f_jax.images.tiff import frames_of_tiff
 
 
 class _WithoutPillowLimit:
@@ -98,9 +97,9 @@ def _open(source: str | os.PathLike[str] | zipfile.Path | bytes) -> BinaryIO:
     return pathlib.Path(source).open("rb")
 
 
-def _frames(image: Image.Image) -> int:
+def _frames(image: Image.Image, file: BinaryIO) -> int:
     if isinstance(image, TiffImageFile):
-        return frames_of_tiff(image)
+        return frames_of_tiff(file)
     return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
 
 
@@ -145,7 +144,7 @@ def read_size(
             format_name = recognize(file.read(HEAD_SIZE))
             file.seek(0)
             with open_image(file, str(format_name)) as image:
-                check_size(name or _name_of(source), *image.size, limit, _frames(image))
+                check_size(name or _name_of(source), *image.size, limit, _frames(image, file))
                 width, height = image.size
                 if upright and _orientation(image, str(format_name)) in (5, 6, 7, 8):
                     width, height = height, width

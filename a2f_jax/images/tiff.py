@@ -4,24 +4,15 @@ import logging
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL.ImageFile import ImageFile
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.limits import check_size
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
-_NEW_SUBFILE_TYPE, _REDUCED = 254, 1
 
-
-def frames_of_tiff(image: ImageFile) -> int:
-    """Returns how many images a TIFF file has; thumbnails and overviews that follow the first one do not count."""
-    count = 1
-    for frame in range(1, image.n_frames):  # type: ignore[attr-defined]
-        image.seek(frame)
-        count += not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED  # type: ignore[attr-defined]
-    image.seek(0)
-    return count
+NEW_SUBFILE_TYPE, REDUCED = 254, 1
+"""The tag that tells thumbnails and overviews, and its bit that does."""
 
 
 def read_tiff(file: BinaryIO, name: str, limit: int) -> tuple[np.ndarray, dict[int, Any]]:
@@ -44,7 +35,7 @@ def read_tiff(file: BinaryIO, name: str, limit: int) -> tuple[np.ndarray, dict[i
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log is part of the error
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
-        frames = 1 + sum(not getattr(other, "subfiletype", 0) & _REDUCED for other in tiff.pages[1:])
+        frames = 1 + sum(not getattr(other, "subfiletype", 0) & REDUCED for other in tiff.pages[1:])
         check_size(name, page.imagewidth, page.imagelength, limit, frames)
         photometric, bits = page.photometric, page.bitspersample
         supported = page.dtype is not None and (page.dtype.kind == "f" or (page.dtype.kind == "u" and bits in (8, 16)))

@@ -197,7 +197,7 @@ def write_picture(
         _write_tiff(file, shape, dtype, strips, picture, metadata)
         return
     pixels = np.concatenate(list(strips))
-    # BMP has no profiles, and these two store gray images as RGB.
+    # BMP has no profiles, and the other two store gray images as RGB: AVIF with alpha, or by older versions of Pillow.
     if profile and (format_name == "BMP" or (is_gray_profile(profile) and format_name in ("WEBP", "AVIF"))):
         pixels, profile = to_srgb(pixels, profile), None
     metadata["icc_profile"] = profile

@@ -160,7 +160,8 @@ class _Pipeline:
         format_name = self.options.format_name
         if not format_name and job.output != STDIO:
             format_name = format_of(job.output)
-        reason = self._reason_to_skip(job, source, format_name)
+        exists = job.output != STDIO and path_exists(job.output)
+        reason = self._reason_to_skip(job, source, format_name, exists)
         if reason:
             return Result(job, "skipped", reason)
         picture = read_picture(source, self.options.pixel_limit)
@@ -171,12 +172,13 @@ class _Pipeline:
         check_format(format_name, str(job.output), picture, to.height, to.width)
         if self.options.verbose and self.choice.photo:
             say(f"{job.name}: {describe_source(picture)}, {weights.name}")
-        self._upscale(job, format_name, picture, to, weights)
+        self._upscale(job, format_name, picture, to, weights, replaces=exists)
         seconds = round(time.perf_counter() - start, 3)
         return Result(job, "done", weights=weights.name, height=to.height, width=to.width, seconds=seconds)
 
-    def _reason_to_skip(self, job: Job, source: pathlib.Path | bytes, format_name: str | None) -> str | None:
-        exists = job.output != STDIO and path_exists(job.output)
+    def _reason_to_skip(
+        self, job: Job, source: pathlib.Path | bytes, format_name: str | None, exists: bool
+    ) -> str | None:
         if exists and is_folder(job.output):
             raise UserError(f"{job.output} is a folder: choose another output")
         if exists and not self.options.overwrite and not self.options.resume:
@@ -216,10 +218,11 @@ class _Pipeline:
             )
         return True
 
-    def _upscale(self, job: Job, format_name: str, picture: Picture, to: Enlargement, weights: Candidate) -> None:
+    def _upscale(
+        self, job: Job, format_name: str, picture: Picture, to: Enlargement, weights: Candidate, *, replaces: bool
+    ) -> None:
         shape = to.height, to.width, to.channels
         large = self._exceeds_memory(job, format_name, to, weights)
-        replaces = job.output != STDIO and path_exists(job.output)
         # Before the work, which would be lost if the file could not be written.
         with _opened(job.output, replaces=replaces) as file:
             kept = 0 if large else to.nbytes

@@ -156,3 +156,31 @@ def test_bmp_is_converted_to_srgb():
 def test_a_damaged_profile_leaves_the_colors_as_they_are():
     for profile in (b"damaged", bytes(200), gray_profile(2.0), icc_profile_of(P3)[:200]):
         assert np.array_equal(to_srgb(COLORS, profile), COLORS)
+
+
+def test_a_gray_image_with_a_profile_for_rgb_looks_the_same_in_bmp():
+    profile = icc_profile_of(bytes([1, 8, 0, 1]))  # linear light
+    gray = to_srgb(np.full((4, 4, 1), 100, np.uint8), profile)
+    assert gray.shape == (4, 4, 1)
+    assert abs(int(gray[0, 0, 0]) - 255 * (1.055 * (100 / 255) ** (1 / 2.4) - 0.055)) < 2
+
+
+@pytest.mark.parametrize(("transfer", "gamma"), [(4, 2.2), (5, 2.8), (8, 1.0)])
+def test_transfer_functions_that_are_a_power_have_profiles(transfer, gamma):
+    shown = to_srgb(np.full((2, 2, 3), 150, np.uint8), icc_profile_of(bytes([1, transfer, 0, 1])))
+    linear = (150 / 255) ** gamma
+    assert abs(shown - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() < 1.6
+
+
+def test_deeply_nested_boxes_are_not_followed():
+    content = with_nclx(avif(COLORS), 12, 13)
+    at = content.index(b"ipco") - 4
+    size = int.from_bytes(content[at : at + 4], "big")
+    boxes = content[at : at + size]
+    for _ in range(3000):
+        boxes = (len(boxes) + 8).to_bytes(4, "big") + b"ipco" + boxes
+    for start in (b"meta", b"iprp"):
+        place = content.index(start) - 4
+        grown = int.from_bytes(content[place : place + 4], "big") + len(boxes) - size
+        content = content[:place] + grown.to_bytes(4, "big") + content[place + 4 :]
+    assert read_cicp(io.BytesIO(content[:at] + boxes + content[at + size :])) is None

@@ -149,7 +149,9 @@ def with_photoshop(content, resources):
 CAPTION = b"\x1c\x02\x78\x00\x09a caption" + b"\x1c\x02\x74\x00\x06Agency"
 
 
-@pytest.mark.parametrize("before", [b"", resource(0x040C, b"a thumbnail"), resource(0x03ED, b"four", name=b"odd name")])
+@pytest.mark.parametrize(
+    "before", [b"", resource(0x040C, b"a thumbnail"), resource(0x03ED, b"four", name=b"eleven char")]
+)
 def test_an_iptc_record_is_kept_in_jpeg(before):
     content = io.BytesIO()
     Image.new("RGB", (16, 16)).save(content, "JPEG")

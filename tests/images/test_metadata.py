@@ -313,3 +313,77 @@ def test_the_entries_of_an_exif_block_cannot_fill_the_memory():
     start = struct.pack("<2sHLHHHLLL", b"II", 42, 8, 1, EXIF, 4, 1, 26, 0)
     block = (start + directory + bytes(4)).ljust(40 + 12 * count, b"\0") + data
     assert len(valid_exif(block)) < 1 << 25
+
+
+@pytest.mark.parametrize("length", [1, 100, 800])
+def test_many_entries_of_an_exif_block_take_little_time_and_memory(length):
+    """A 200 KB block of 16,000 entries that all refer to the same bytes; quadratic code takes a minute."""
+    count = 16_000
+    data = bytes([65]) * max(length, 5)
+    directory = count.to_bytes(2, "little")
+    for tag in range(count):
+        directory += struct.pack("<HHLL", 0x9300 + tag, 7, len(data), 40 + 12 * count)
+    start = struct.pack("<2sHLHHHLLL", b"II", 42, 8, 1, EXIF, 4, 1, 26, 0)
+    block = (start + directory + bytes(4)).ljust(40 + 12 * count, b"\0") + data
+    assert len(valid_exif(b"Exif\0\0" * 50_000 + block)) < 1 << 21
+
+
+@pytest.mark.parametrize("kind", [4, 13, 16, 18])
+def test_the_exif_directory_of_a_bigtiff_is_found(kind):
+    value = (16 + 8 + 20 + 8).to_bytes(8, "little")
+    main = struct.pack("<QHHQ", 1, EXIF, kind, 1) + value + bytes(8)
+    details = struct.pack("<QHHQ8sQ", 1, 0x9000, 7, 4, b"0230", 0)
+    block = valid_exif(io.BytesIO(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) + main + details))
+    assert read_exif(block).get_ifd(EXIF) == {0x9000: b"0230"}
+
+
+def test_an_absurd_offset_costs_one_tag_only():
+    entry = struct.pack("<HHQQ", 0x010E, 2, 100, 1 << 63) + struct.pack("<HHQ8s", 0x013B, 2, 8, b"someone\0")
+    block = valid_exif(io.BytesIO(struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, 2) + entry + bytes(8)))
+    assert dict(read_exif(block)) == {0x013B: "someone"}
+
+
+def test_numbers_that_are_too_long_in_xmp_stay_as_they_are():
+    packet = b'GPano:CroppedAreaLeftPixels="%s" tiff:ImageWidth="%s"' % (b"9" * 5000, b"9" * 400)
+    assert resized_xmp(packet, 10, 10, (2.0, 2.0)) == packet
+
+
+@pytest.mark.parametrize("encoding", [b"foo", b"shift_jis"])
+def test_xmp_in_an_unknown_encoding_is_dropped(encoding):
+    gain_map = b'<x xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/"/>'
+    assert valid_xmp(b'<?xml version="1.0" encoding="%s"?>%s' % (encoding, gain_map)) is None
+
+
+def test_only_sizes_in_pixels_of_the_image_are_changed_in_xmp():
+    page = b'<xmpTPg:MaxPageSize stDim:w="210.000" stDim:h="297.000" stDim:unit="Millimeters"/>'
+    region = b'<mwg-rs:AppliedToDimensions stDim:w="%d" stDim:h="%d" stDim:unit="pixel"/>'
+    assert resized_xmp(page + region % (30, 20), 60, 80, (2.0, 4.0)) == page + region % (60, 80)
+
+
+def test_text_and_other_namespaces_of_the_same_prefix_stay_in_xmp():
+    gain_map = b' xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/"'
+    kept = b'<d a=\'say h:x="2" ok\'>use h:Version="1" here</d>' + b'<y xmlns:h="http://other/" h:keep="1"/>'
+    assert valid_xmp(b"<x%s h:Version='1'>%s</x>" % (gain_map, kept)) == b"<x>%s</x>" % kept
+    assert valid_xmp(b"<x%s>%s</x>\0" % (gain_map, kept)) == b"<x>%s</x>" % kept
+
+
+def test_much_that_is_removed_from_xmp_takes_little_time():
+    """1.5 MB; quadratic code takes seconds for each MB."""
+    maps = b'<x xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/">%s</x>'
+    assert valid_xmp(maps % (b"<h:a/>yyyyyyy" * 120_000)) == b"<x>%s</x>" % (b"yyyyyyy" * 120_000)
+
+
+def test_image_regions_of_iptc_are_lost_only_if_the_image_is_turned():
+    region = b"<e:ImageRegion><rdf:Bag/></e:ImageRegion>"
+    packet = DESCRIPTION % (b' xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" e:City="Bonn"', region)
+    assert valid_xmp(packet) == packet
+    assert valid_xmp(packet, moved=True) == packet.replace(region, b"")
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 6])
+def test_a_tiff_that_is_flipped_has_no_regions(orientation):
+    xmp = b'<x xmlns:m="http://www.metadataworkinggroup.com/schemas/regions/"><m:Regions/></x>'
+    file = io.BytesIO()
+    tags = [(274, 3, 1, orientation, True), (700, 1, len(xmp), xmp, True)]
+    tifffile.imwrite(file, PIXELS, photometric="rgb", extratags=tags, metadata=None)
+    assert read_picture(file.getvalue()).xmp == (xmp if orientation == 1 else b"<x></x>")

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import tifffile
+from PIL import ImageCms
 
 from a2f_jax.errors import UserError
 from a2f_jax.images.metadata import read_exif
@@ -146,3 +147,12 @@ def test_thumbnails_and_overviews_are_not_frames(dtype):
             for read in (read_picture, read_size):
                 with pytest.raises(UserError, match="has 2 frames"):
                     read(content)
+
+
+def test_the_color_profile_of_a_thumbnail_is_not_that_of_the_image():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as tiff:
+        tiff.write(_noise(24, 32, 3), photometric="rgb", metadata=None)
+        tiff.write(_noise(6, 8, 3), photometric="rgb", metadata=None, subfiletype=1, iccprofile=profile)
+    assert read_picture(file.getvalue()).icc_profile is None

@@ -463,6 +463,17 @@ def test_images_that_are_not_upscaled_have_no_weights(model, folder, tmp_path):
     assert [(r.status, r.weights) for r in outcome.results] == [("skipped", None), ("failed", None), ("done", "tiny")]
 
 
+def test_a_file_that_appears_before_the_work_is_not_replaced_unasked(model, photo, tmp_path, monkeypatch):
+    def reads_slowly(*args, **options):
+        (tmp_path / "out.png").write_bytes(b"precious")
+        return read_picture(*args, **options)
+
+    monkeypatch.setattr(batch, "read_picture", reads_slowly)
+    with pytest.raises(UserError, match=r"cannot write .*out\.png: File exists"):
+        upscale(model, [photo], tmp_path / "out.png")
+    assert (tmp_path / "out.png").read_bytes() == b"precious"
+
+
 def test_a_file_that_appears_during_the_work_is_not_replaced_unasked(model, photo, tmp_path):
     target = tmp_path / "out.png"
 
@@ -477,11 +488,11 @@ def test_a_file_that_appears_during_the_work_is_not_replaced_unasked(model, phot
     assert Image.open(target).size == (24, 18)
 
 
-@pytest.mark.parametrize("suffix", [".jpe", ".jif", ".mpo", ".apng", ".PNG"])
+@pytest.mark.parametrize("suffix", [".jpe", ".jif", ".mpo", ".apng", ".avifs", ".PNG"])
 def test_images_of_a_folder_are_found_under_all_their_suffixes(model, tmp_path, suffix):
     (tmp_path / "photos").mkdir()
     file = tmp_path / "photos" / f"a{suffix}"
-    Image.new("RGB", (12, 9)).save(file, "PNG" if "png" in suffix.lower() else "JPEG")
+    Image.new("RGB", (12, 9)).save(file, {".apng": "PNG", ".PNG": "PNG", ".avifs": "AVIF"}.get(suffix, "JPEG"))
     upscale(model, [tmp_path / "photos"], tmp_path / "out")
     (result,) = (tmp_path / "out").iterdir()
     assert Image.open(result).size == (24, 18)
