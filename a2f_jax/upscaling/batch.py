@@ -172,7 +172,8 @@ class _Pipeline:
         check_format(format_name, str(job.output), picture, to.height, to.width)
         if self.options.verbose and self.choice.photo:
             say(f"{job.name}: {describe_source(picture)}, {weights.name}")
-        self._upscale(job, format_name, picture, to, weights, replaces=exists)
+        replaces = exists or self.options.overwrite or self.options.resume
+        self._upscale(job, format_name, picture, to, weights, replaces=replaces)
         seconds = round(time.perf_counter() - start, 3)
         return Result(job, "done", weights=weights.name, height=to.height, width=to.width, seconds=seconds)
 

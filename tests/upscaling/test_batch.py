@@ -484,8 +484,10 @@ def test_a_file_that_appears_during_the_work_is_not_replaced_unasked(model, phot
         upscale(model, [photo], target, Options(on_progress=create))
     assert target.read_bytes() == b"precious"
     assert not list(tmp_path.glob(".*"))
-    upscale(model, [photo], target, Options(on_progress=create, overwrite=True))
-    assert Image.open(target).size == (24, 18)
+    for options in (Options(on_progress=create, overwrite=True), Options(on_progress=create, resume=True)):
+        target.unlink()
+        upscale(model, [photo], target, options)
+        assert Image.open(target).size == (24, 18)
 
 
 @pytest.mark.parametrize("suffix", [".jpe", ".jif", ".mpo", ".apng", ".avifs", ".PNG"])
