@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
-from a2f_jax.images.color import converted, read_cicp
+from a2f_jax.images.color_spaces import converted, read_cicp
 from a2f_jax.images.exif import valid_exif
 from a2f_jax.images.jpeg import scan_jpeg
 from a2f_jax.images.jpeg_quality import estimate_quality

@@ -12,7 +12,7 @@ from PIL import Image
 from a2f_jax.catalog import FORMATS
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, replacing
-from a2f_jax.images.color import hdr_name, icc_profile_of, is_gray_profile, to_srgb
+from a2f_jax.images.color_spaces import hdr_name, icc_profile_of, is_gray_profile, to_srgb
 from a2f_jax.images.decoding import Picture
 from a2f_jax.images.exif import resized_exif, tiff_texts
 from a2f_jax.images.jpeg import iptc_segment

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from a2f_jax.errors import UserError
-from a2f_jax.images.color import icc_profile_of, read_cicp, to_srgb
+from a2f_jax.images.color_spaces import icc_profile_of, read_cicp, to_srgb
 from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import check_format, write_picture
 
