@@ -243,7 +243,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             yield temporary  # type: ignore[misc]
             temporary.flush()
             if not overwrite and exists(path):
-                raise UserError(f"cannot write {path}: {os.strerror(errno.EEXIST)}")
+                raise _appeared(path)
             buckets.upload(temporary.name, path)
         return
     # Only the beginning of the name, which may already be as long as the file system allows, and a hash of all of it.
@@ -264,8 +264,8 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             opened = False
             if overwrite:
                 os.replace(partial, path)
-            else:
-                _link(partial, path)
+            elif not _link(partial, path):
+                raise _appeared(path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
@@ -275,16 +275,22 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         raise kind(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _link(partial: pathlib.Path, path: pathlib.Path) -> None:
-    # Unlike a renamed file, a link replaces nothing.
+def _appeared(path: pathlib.Path) -> UserError:
+    message = f"{path} was created by another process in the meantime: choose another output, or replace it"
+    return UserError(message, parameter="overwrite")
+
+
+def _link(partial: pathlib.Path, path: pathlib.Path) -> bool:
+    # Unlike a renamed file, a link replaces nothing. Returns whether `path` did not exist.
     try:
         os.link(partial, path)
     except FileExistsError:
-        raise
-    except OSError as error:  # the file system has no hard links
+        return False
+    except OSError:  # the file system has no hard links
         if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            return False
         os.replace(partial, path)
+    return True
 
 
 _PARTIAL = re.compile(r"\..{1,32}\.[0-9a-f]{8}\.\d+\.[0-9a-f]{8}\.partial", re.DOTALL)

@@ -251,7 +251,10 @@ def test_what_another_process_creates_meanwhile_stays_if_nothing_may_be_overwrit
         with replacing(path, overwrite=False) as file:
             file.write(b"first")
         assert path.read_bytes() == b"first"
-        with pytest.raises(UserError, match="File exists"), replacing(path, overwrite=False) as file:
+        with (
+            pytest.raises(UserError, match="was created by another process in the meantime"),
+            replacing(path, overwrite=False) as file,
+        ):
             file.write(b"second")
         assert path.read_bytes() == b"first"
     assert len(list(tmp_path.iterdir())) == 2

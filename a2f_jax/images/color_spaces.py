@@ -1,6 +1,5 @@
 """Color spaces other than sRGB: reads them from AVIF and HEIC, states them as ICC profiles, and converts to sRGB."""
 
-import functools
 import io
 import struct
 from collections.abc import Iterator
@@ -81,7 +80,6 @@ def hdr_name(cicp: bytes) -> str | None:
     return _HDR_TRANSFERS.get(cicp[1])
 
 
-@functools.cache
 def icc_profile_of(cicp: bytes) -> bytes | None:
     """Returns an ICC profile (ISO 15076-1) for a color space, or None for sRGB, and what counts as sRGB.
 
@@ -140,11 +138,11 @@ def is_gray_profile(profile: bytes) -> bool:
     return profile[16:20] == b"GRAY"
 
 
-def converted(image: Image.Image, profile: bytes) -> np.ndarray:
-    """Converts an image to sRGB, with perceptual intent.
+def pil_to_srgb(image: Image.Image, profile: bytes) -> np.ndarray:
+    """Converts a Pillow image to sRGB, with perceptual intent.
 
     Args:
-      image: Pillow's image of a mode that the profile is for.
+      image: an image of a mode that the profile is for.
       profile: ICC profile.
 
     Returns:
@@ -178,6 +176,6 @@ def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
     three = np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3)))
     image = Image.fromarray(colors[..., 0] if gray else three)
     try:
-        return np.concatenate([converted(image, profile)[..., :count], alpha], -1)
+        return np.concatenate([pil_to_srgb(image, profile)[..., :count], alpha], -1)
     except ValueError:
         return pixels

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from a2f_jax.catalog import PLUGINS
 from a2f_jax.errors import UserError
-from a2f_jax.images.color_spaces import converted, read_cicp
+from a2f_jax.images.color_spaces import pil_to_srgb, read_cicp
 from a2f_jax.images.exif import valid_exif
 from a2f_jax.images.jpeg import scan_jpeg
 from a2f_jax.images.jpeg_quality import estimate_quality
@@ -148,7 +148,7 @@ def _to_srgb(image: Image.Image, name: str) -> np.ndarray:
     if not profile:
         raise UserError(f"{name} is a CMYK image without a color profile: convert it to RGB first")
     try:
-        return converted(image, profile)
+        return pil_to_srgb(image, profile)
     except ValueError as error:
         space = profile[16:20].decode("ascii", "replace").strip()
         problem = "is damaged" if space == "CMYK" else f"is for {space} colors"

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import BinaryIO
 
 from PIL import ExifTags
@@ -114,26 +114,21 @@ class _Block:
 
     def encoded(self) -> bytes | None:
         """Returns the block as JPEG, PNG, WebP, and AVIF store it, or None if it is empty."""
-        details, main = dict(self.details), dict(self.main)
-        # Pointers have the right size already, and their value once it is known.
-        if details and self.interoperability:
-            details[_INTEROP] = self._pointer(0)
-        main |= {tag: self._pointer(0) for tag, values in ((_EXIF, details), (_GPS, self.gps)) if values}
+        main, details = dict(self.main), dict(self.details)
+        parents = {_EXIF: main, _GPS: main, _INTEROP: details}
+        children = {_EXIF: details, _GPS: self.gps, _INTEROP: self.interoperability if details else {}}
+        present = {tag: child for tag, child in children.items() if child}
+        for tag in present:  # so that sizes are known; the values follow
+            parents[tag][tag] = self._pointer(0)
         if not main:
             return None
         start = 8
-        exif_at = start + _size(main)
-        gps_at = exif_at + (_size(details) if details else 0)
-        interoperability_at = gps_at + (_size(self.gps) if self.gps else 0)
-        if _INTEROP in details:
-            details[_INTEROP] = self._pointer(interoperability_at)
-        if details:
-            main[_EXIF] = self._pointer(exif_at)
-        if self.gps:
-            main[_GPS] = self._pointer(gps_at)
+        at = start + _size(main)
+        for tag, child in present.items():
+            parents[tag][tag] = self._pointer(at)
+            at += _size(child)
         block = (b"II" if self.order == "<" else b"MM") + struct.pack(self.order + "HL", 42, start)
-        directories = (main, details, self.gps, self.interoperability if _INTEROP in details else {})
-        for directory in filter(None, directories):
+        for directory in (main, *present.values()):
             block += self._directory(directory, len(block))
         return b"Exif\0\0" + block
 
@@ -252,8 +247,8 @@ def resized_exif(block: bytes, width: int, height: int) -> bytes:
     content = _read(block)
     if not content or not (_WIDTH in content.details or _HEIGHT in content.details):
         return block
-    sizes: Mapping[int, int] = {_WIDTH: width, _HEIGHT: height}
-    content.details |= {tag: _Values(_LONG, struct.pack(content.order + "L", n)) for tag, n in sizes.items()}
+    for tag, size in ((_WIDTH, width), (_HEIGHT, height)):
+        content.details[tag] = _Values(_LONG, struct.pack(content.order + "L", size))
     return content.encoded() or block
 
 

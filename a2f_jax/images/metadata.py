@@ -5,13 +5,12 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from a2f_jax.images.xmp import ORIENTATION
+
 _ORIENTATION = ExifTags.Base.Orientation
 
 RESOLUTION_TAGS = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
 _CENTIMETER = 3  # value of ResolutionUnit
-
-_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*(\d)(?!\d)")
-
 
 _PREFIX = re.compile(rb"(?:Exif\0\0)*")
 
@@ -46,8 +45,8 @@ def orientation_of(exif: Image.Exif | dict[int, Any], xmp: Any = None) -> int:
       xmp: the XMP packet, or None.
     """
     value = _value(exif, _ORIENTATION)
-    if value is None and isinstance(xmp, bytes) and (match := _XMP_ORIENTATION.search(xmp)):
-        value = int(match[1])
+    if value is None and isinstance(xmp, bytes) and (match := ORIENTATION.search(xmp)):
+        value = int(match[2])
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

@@ -39,6 +39,10 @@ def format_of(path: pathlib.Path) -> str:
     raise UserError(f"cannot write {path}: the name must end in one of {suffixes}")
 
 
+def _cicp(picture: Picture) -> bytes | None:
+    return dict(picture.png_chunks).get(b"cICP")
+
+
 def check_format(format_name: str, target: str, picture: Picture, height: int, width: int) -> None:
     """Checks, before any work is done, that a format can hold the result.
 
@@ -66,7 +70,7 @@ def check_format(format_name: str, target: str, picture: Picture, height: int, w
             f"{target}: the image is transparent, and {format_name} does not support transparency: use PNG, WebP, or "
             "TIFF"
         )
-    cicp = dict(picture.png_chunks).get(b"cICP")
+    cicp = _cicp(picture)
     if format_name != "PNG" and not picture.icc_profile and cicp and (hdr := hdr_name(cicp)):
         raise UserError(
             f"{target}: the colors of the image have a high dynamic range ({hdr}), which {format_name} would show "
@@ -151,11 +155,6 @@ def _write_tiff(
         )
 
 
-def _profile_of_chunks(picture: Picture) -> bytes | None:
-    cicp = dict(picture.png_chunks).get(b"cICP")
-    return icc_profile_of(cicp) if cicp and not picture.gray else None
-
-
 def write_picture(
     file: BinaryIO,
     format_name: str,
@@ -192,9 +191,10 @@ def write_picture(
         metadata |= {"aspect": picture.aspect, "comments": picture.comments, "chunks": picture.png_chunks}
         write_png(file, shape, dtype, strips, **metadata)
         return
-    metadata["icc_profile"] = profile = picture.icc_profile or _profile_of_chunks(picture)
+    cicp = _cicp(picture)
+    profile = picture.icc_profile or (icc_profile_of(cicp) if cicp and not picture.gray else None)
     if format_name == "TIFF":
-        _write_tiff(file, shape, dtype, strips, picture, metadata)
+        _write_tiff(file, shape, dtype, strips, picture, {**metadata, "icc_profile": profile})
         return
     pixels = np.concatenate(list(strips))
     # BMP has no profiles, and the other two store gray images as RGB: AVIF with alpha, or by older versions of Pillow.

@@ -36,7 +36,9 @@ def _property(*names: str) -> re.Pattern[bytes]:
     return re.compile(rf"((?:{'|'.join(names)})(?:\s*=\s*[\"']|\s*>)\s*)(\d{{1,9}})(?!\d)".encode())
 
 
-_ORIENTATION = _property("tiff:Orientation")
+ORIENTATION = _property("tiff:Orientation")
+"""Matches the orientation of an image in a packet, which is the second group."""
+
 _REGION_SIZE = r"mwg-rs:AppliedToDimensions\s(?:[^<>]*\s)?stDim:"
 _WIDTH = _property("tiff:ImageWidth", "exif:PixelXDimension", f"{_REGION_SIZE}w")
 _HEIGHT = _property("tiff:ImageLength", "exif:PixelYDimension", f"{_REGION_SIZE}h")
@@ -77,7 +79,7 @@ def valid_xmp(packet: Any, *, moved: bool = False) -> bytes | None:
             packet = _without(packet.rstrip(b"\0"), untrue)
         except (expat.ExpatError, LookupError, ValueError):  # the last two about unknown encodings
             return None
-    return _ORIENTATION.sub(rb"\g<1>1", packet)
+    return ORIENTATION.sub(rb"\g<1>1", packet)
 
 
 def resized_xmp(packet: bytes, width: int, height: int, factors: tuple[float, float]) -> bytes:

@@ -120,7 +120,7 @@ def _read_zip(file: BinaryIO) -> Any:
             # Checked before reading, so that a small file cannot cause a large allocation. PyTorch does not compress.
             about = archive.getinfo(member)
             if about.compress_type != zipfile.ZIP_STORED:
-                raise pickle.UnpicklingError(f"storage {key} is compressed")
+                raise pickle.UnpicklingError(f"storage {key} is compressed, unlike those that PyTorch writes")
             if about.file_size != size * dtype.itemsize:
                 raise pickle.UnpicklingError(f"storage {key} has the wrong length")
             return _Storage(dtype, size, np.frombuffer(archive.read(member), dtype))

@@ -1,4 +1,7 @@
-"""Checks that colors look the same in every format, against LittleCMS and published matrices."""
+"""Checks that colors look the same in every format, against LittleCMS and published matrices.
+
+Differences of up to 2 levels are those of rounding to 8 bits twice, of four-digit matrices, and of lossy formats.
+"""
 
 import io
 

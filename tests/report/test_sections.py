@@ -223,7 +223,7 @@ def test_default_crops_lie_inside_the_photographs(scale):
 
 def test_a_narrow_crop_is_an_error(tmp_path, hr):
     write_rgb(tmp_path / "a.png", hr)
-    with pytest.raises(UserError, match=r"a\.png: the crop of 10×72 is too narrow to be compared"):
+    with pytest.raises(UserError, match=r"a\.png: the crop of 10×72 is too narrow: choose one"):
         sections.example_from_file(Source("a", tmp_path / "a.png"), (0, 0, 10, 72), 4)
 
 

@@ -84,7 +84,10 @@ def example_from_file(source: Source, crop: tuple[int, ...], scale: int) -> Exam
       UserError: the image cannot be read or is too small, or the crop does not lie inside it, or is narrow.
     """
     if max(crop[2:]) > _NARROWEST * min(crop[2:]):
-        raise UserError(f"{source.hr}: the crop of {crop[2]}×{crop[3]} is too narrow to be compared")
+        raise UserError(
+            f"{source.hr}: the crop of {crop[2]}×{crop[3]} is too narrow: choose one whose longer side is at most "
+            f"{_NARROWEST} times the shorter one"
+        )
     example = Example(source.name, source.read(scale), crop)
     if not example.fits:
         height, width = example.pair.hr.shape[:2]
