@@ -14,6 +14,8 @@ import uuid
 
 # Before JAX is imported, also for subprocesses: the compilers for TPUs and GPUs are installed, the devices are not.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# A setting that some users have, because it finds mistakes: arrays of different rank are not broadcast implicitly.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 import jax
 import jax.numpy as jnp

@@ -109,10 +109,10 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array, ratio: jax.Array, angle: j
     edges = [(radius, full - side - radius) for side, full in ((height, rows), (width, columns))]
     padded = jnp.pad(jnp.moveaxis(image, -1, 0), [(0, 0), *edges], mode="edge")
     y = 2 * np.pi * np.fft.fftfreq(rows)[:, None].astype(np.float32)
-    x = 2 * np.pi * np.fft.rfftfreq(columns).astype(np.float32)
+    x = 2 * np.pi * np.fft.rfftfreq(columns)[None, :].astype(np.float32)
     along, across = x * jnp.cos(angle) + y * jnp.sin(angle), y * jnp.cos(angle) - x * jnp.sin(angle)
     gain = jnp.exp(-((sigma * along) ** 2 + (sigma / ratio * across) ** 2) / 2)
-    blurred = jnp.fft.irfft2(jnp.fft.rfft2(padded) * gain, padded.shape[1:])
+    blurred = jnp.fft.irfft2(jnp.fft.rfft2(padded) * gain[None], padded.shape[1:])
     return jnp.moveaxis(blurred[:, radius : radius + height, radius : radius + width], 0, -1)
 
 

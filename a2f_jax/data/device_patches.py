@@ -59,10 +59,10 @@ def chunk_places(start: jax.Array, per_row: jax.Array, top: jax.Array, left: jax
       int32 `[B, size, chunks]`, chunk indices. Each row of a patch starts in the first chunk and ends in the last or
       the second to last.
     """
-    rows = top[:, None] + jnp.arange(size, dtype=jnp.int32)
+    rows = top[:, None] + jnp.arange(size, dtype=jnp.int32)[None, :]
     first = start[:, None] + rows * per_row[:, None] + (3 * left // CHUNK)[:, None]
     most = -(-(CHUNK - 1 + 3 * size) // CHUNK)
-    return first[..., None] + jnp.arange(most, dtype=jnp.int32)
+    return first[..., None] + jnp.arange(most, dtype=jnp.int32)[None, None, :]
 
 
 def _cut(

@@ -61,7 +61,8 @@ def _transform(blocks: jax.Array, matrix: np.ndarray, axis: int, bits: int) -> j
     """Multiplies an axis of integers by a matrix, and divides by 2^bits."""
     moved = jnp.moveaxis(blocks, axis, -1)
     # Not a matrix product, because accelerators have none for int32.
-    return jnp.moveaxis(_shift((moved[..., None, :] * matrix).sum(-1), bits), -1, axis)
+    products = moved[..., None, :] * jax.lax.broadcast_to_rank(matrix, moved.ndim + 1)
+    return jnp.moveaxis(_shift(products.sum(-1), bits), -1, axis)
 
 
 def _pad(plane: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -73,6 +74,7 @@ def _pad(plane: jax.Array, rows: int, columns: int) -> jax.Array:
 def _compress(plane: jax.Array, table: jax.Array) -> jax.Array:
     """Quantizes the DCT of each 8×8 block of a plane, int32 `[H, W]` in 0..255, and transforms back."""
     height, width = plane.shape
+    table = table[None, None]
     padded = _pad(plane, _BLOCK, _BLOCK)
     rows, columns = (side // _BLOCK for side in padded.shape)
     blocks = padded.reshape(rows, _BLOCK, columns, _BLOCK).swapaxes(1, 2) - 128
@@ -87,7 +89,7 @@ def _halve(plane: jax.Array) -> jax.Array:
     """Averages 2×2 samples; libjpeg rounds one half down in even columns and up in odd ones."""
     height, width = (side // 2 for side in plane.shape)
     sums = plane.reshape(height, 2, width, 2).sum((1, 3))
-    return (sums + 1 + jnp.arange(width) % 2) >> 2
+    return (sums + 1 + jnp.arange(width)[None, :] % 2) >> 2
 
 
 def _double(plane: jax.Array) -> jax.Array:

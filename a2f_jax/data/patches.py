@@ -124,7 +124,7 @@ def degradation_keys(seed: Any, step: Any, rows: Any) -> Any:
     Returns:
       uint32 `[B, 2]`.
     """
-    return random_bits(seed, step, rows[:, None], np.array([4, 5]))
+    return random_bits(seed, step, rows[:, None], np.array([[4, 5]]))
 
 
 def _orient(target: np.ndarray, patch: np.ndarray, orientation: int) -> None:

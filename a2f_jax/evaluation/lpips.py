@@ -40,7 +40,8 @@ def _network() -> Any:
 @functools.lru_cache(maxsize=64)  # more sizes than benchmark sets have, but thousands would fill the memory
 def _program(height: int, width: int) -> Callable[..., jax.Array]:
     network, image = _network(), jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
-    with jax.default_matmul_precision("highest"):  # the default of accelerators changes the fourth decimal
+    # The default precision of accelerators changes the fourth decimal. The network broadcasts between ranks.
+    with jax.default_matmul_precision("highest"), jax.numpy_rank_promotion("allow"):
         return jax.jit(network.lpips.apply).lower(network.params, image, image).compile()
 
 

@@ -28,6 +28,7 @@ from a2f_jax.models.layers import (
     PackedProjection,
     conv_init,
     normalized_kernel,
+    per_channel,
     pixel_shuffle,
     pointwise_conv,
 )
@@ -213,7 +214,7 @@ class A2F(nn.Module):
             layer = Conv(features, kernel_size, *options, name=name)
             return layer(packed.with_neighbors(x, pack, halo) if pack > 1 else x)
 
-        x = (lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE
+        x = (lr.astype(jnp.float32) - per_channel(RGB_MEAN, lr)) / HALF_RANGE
         x = x.reshape(n, height, width // pack, pack * 3)
         states = [conv(x.astype(self.dtype), self.features, "head", self.head_kernel)]
         block_type = nn.remat(Block) if self.remat else Block
@@ -237,7 +238,7 @@ class A2F(nn.Module):
             skip = conv(x, channels, "skip")
         sub_pixels = conv(states[-1], channels, "tail").astype(jnp.float32) + skip
         sub_pixels = sub_pixels.reshape(n, height, width, channels)
-        return pixel_shuffle(sub_pixels, self.scale) * HALF_RANGE + RGB_MEAN
+        return pixel_shuffle(sub_pixels, self.scale) * HALF_RANGE + per_channel(RGB_MEAN, lr)
 
 
 def build(variant: str, scale: int, **options: Any) -> A2F:

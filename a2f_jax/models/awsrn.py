@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.models.a2f import HALF_RANGE, HIDDEN, RGB_MEAN
-from a2f_jax.models.layers import Conv, Dtype, pixel_shuffle
+from a2f_jax.models.layers import Conv, Dtype, per_channel, pixel_shuffle
 
 FORMS = {"awsrn": (32, 4, 4), "awsrn-m": (32, 4, 3), "awsrn-s": (32, 4, 1), "awsrn-sd": (16, 8, 1)}
 """Features, units per block, and blocks of each variant."""
@@ -93,7 +93,7 @@ class AWSRN(nn.Module):
         def conv(features: int, name: str, kernel_size: int = 3) -> Conv:
             return Conv(features, kernel_size, self.weight_norm, self.dtype, name=name)
 
-        x = ((lr.astype(jnp.float32) - RGB_MEAN) / HALF_RANGE).astype(self.dtype)
+        x = ((lr.astype(jnp.float32) - per_channel(RGB_MEAN, lr)) / HALF_RANGE).astype(self.dtype)
         s = conv(self.features, "head")(x)
         for i in range(self.blocks):
             s = LocalFusionBlock(self.units, self.weight_norm, name=f"block{i}")(s)
@@ -102,4 +102,4 @@ class AWSRN(nn.Module):
         for k in _TAIL_KERNELS:
             weight = _scalar(self, f"lambda_tail{k}", 0.25, self.dtype)
             sub_pixels += weight * conv(channels, f"tail{k}", k)(s)
-        return pixel_shuffle(sub_pixels.astype(jnp.float32), self.scale) * HALF_RANGE + RGB_MEAN
+        return pixel_shuffle(sub_pixels.astype(jnp.float32), self.scale) * HALF_RANGE + per_channel(RGB_MEAN, lr)

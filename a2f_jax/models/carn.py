@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.models.layers import Dtype, pixel_shuffle
+from a2f_jax.models.layers import Dtype, per_channel, pixel_shuffle
 from a2f_jax.models.peer_layers import PlainConv
 
 RGB_MEAN_OF_1 = np.array([0.4488, 0.4371, 0.4040], np.float32)
@@ -89,7 +89,7 @@ class CARN(nn.Module):
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-        x = (lr.astype(jnp.float32) / 255 - RGB_MEAN_OF_1).astype(self.dtype)
+        x = (lr.astype(jnp.float32) / 255 - per_channel(RGB_MEAN_OF_1, lr)).astype(self.dtype)
         h = PlainConv(64, name="entry")(x)
         h = _cascade(h, [CascadingBlock(self.efficient, name=f"block{i}") for i in range(3)])
         groups = _GROUPS if self.efficient else 1
@@ -97,4 +97,4 @@ class CARN(nn.Module):
             h = PlainConv(64 * factor**2, groups=groups, name=f"upsample{i}")(h)
             h = pixel_shuffle(nn.relu(h), factor)
         y = PlainConv(3, name="exit")(h).astype(jnp.float32)
-        return (y + RGB_MEAN_OF_1) * 255
+        return (y + per_channel(RGB_MEAN_OF_1, y)) * 255

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.data.matlab_bicubic import resize_taps
-from a2f_jax.models.layers import Dtype, interpolate
+from a2f_jax.models.layers import Dtype, interpolate, per_channel
 
 # ITU-R BT.601 for components in 0..255, as MATLAB's rgb2ycbcr has it, without its rounding.
 _TO_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
@@ -22,12 +22,13 @@ _FROM_YCBCR = np.linalg.inv(_TO_YCBCR)
 
 def rgb_to_ycbcr(rgb: jax.Array) -> jax.Array:
     """`[..., 3]` in 0..255 → Y in 16..235, Cb and Cr in 16..240."""
-    return jnp.matmul(rgb, jnp.asarray(_TO_YCBCR.T, rgb.dtype), precision="highest") + jnp.asarray(_OFFSET, rgb.dtype)
+    components = jnp.matmul(rgb, jnp.asarray(_TO_YCBCR.T, rgb.dtype), precision="highest")
+    return components + per_channel(jnp.asarray(_OFFSET, rgb.dtype), rgb)
 
 
 def ycbcr_to_rgb(ycbcr: jax.Array) -> jax.Array:
     """The inverse of `rgb_to_ycbcr`; nothing is clipped."""
-    components = ycbcr - jnp.asarray(_OFFSET, ycbcr.dtype)
+    components = ycbcr - per_channel(jnp.asarray(_OFFSET, ycbcr.dtype), ycbcr)
     return jnp.matmul(components, jnp.asarray(_FROM_YCBCR.T, ycbcr.dtype), precision="highest")
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.models.a2f import RGB_MEAN
-from a2f_jax.models.layers import Dtype, pixel_shuffle
+from a2f_jax.models.layers import Dtype, per_channel, pixel_shuffle
 from a2f_jax.models.peer_layers import PlainConv
 
 
@@ -53,9 +53,11 @@ class EDSR(nn.Module):
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-        x = h = PlainConv(self.features, name="head")((lr.astype(jnp.float32) - RGB_MEAN).astype(self.dtype))
+        x = h = PlainConv(self.features, name="head")(
+            (lr.astype(jnp.float32) - per_channel(RGB_MEAN, lr)).astype(self.dtype)
+        )
         for i in range(self.blocks):
             inner = nn.relu(PlainConv(self.features, name=f"block_{i:02d}_conv1")(h))
             h += self.residual_scale * PlainConv(self.features, name=f"block_{i:02d}_conv2")(inner)
         h = SubPixelUpsampler(self.scale, name="upsample")(x + PlainConv(self.features, name="body")(h))
-        return PlainConv(3, name="tail")(h).astype(jnp.float32) + RGB_MEAN
+        return PlainConv(3, name="tail")(h).astype(jnp.float32) + per_channel(RGB_MEAN, lr)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2f_jax.models.color import LumaNetwork
+from a2f_jax.models.layers import per_channel
 from a2f_jax.models.peer_layers import PlainConv
 
 
@@ -144,7 +145,7 @@ def pillow_bicubic(x: jax.Array, scale: int) -> jax.Array:
         weight /= weight.sum(1, keepdims=True)
         fixed = np.trunc(weight * (1 << bits) + np.copysign(0.5, weight)).astype(np.int32)
         taps = jnp.moveaxis(x.astype(jnp.int32), axis, -1)[..., index.clip(0, size - 1)]
-        total = (taps * fixed).sum(-1, dtype=jnp.int32) + (1 << (bits - 1))
+        total = (taps * jax.lax.broadcast_to_rank(fixed, taps.ndim)).sum(-1, dtype=jnp.int32) + (1 << (bits - 1))
         x = jnp.moveaxis(jnp.clip(total >> bits, 0, 255), -1, axis)
     return x
 
@@ -179,4 +180,5 @@ class FALSR(LumaNetwork):
         interpolated = pillow_bicubic(jnp.clip(jnp.round(rgb), 0, 255), 2).astype(jnp.float32)
         chroma = interpolated / 255 @ jnp.asarray(_TO_YPBPR[1:].T, jnp.float32)
         components = jnp.concatenate([luma, chroma + 0.5], -1) * 255
-        return components @ jnp.asarray(_TO_RGB.T, jnp.float32) + jnp.asarray(_RGB_OFFSET, jnp.float32)
+        sr = components @ jnp.asarray(_TO_RGB.T, jnp.float32)
+        return sr + per_channel(jnp.asarray(_RGB_OFFSET, jnp.float32), sr)

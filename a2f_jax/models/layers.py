@@ -29,6 +29,14 @@ def bias_init(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
+def per_channel(values: jax.Array | np.ndarray, x: jax.Array) -> jax.Array:
+    """Returns values for each channel, `[C]`, as `[1, ..., 1, C]` with the rank of `x`.
+
+    Broadcasting `[C]` itself is an error with `jax_numpy_rank_promotion="raise"`, JAX's setting that finds mistakes.
+    """
+    return jax.lax.broadcast_to_rank(values, x.ndim)
+
+
 def kernel_norm(v: jax.Array) -> jax.Array:
     """Returns the Euclidean norm of each output channel's kernel: `[h, w, in, out]` → `[out]`."""
     return jnp.sqrt(jnp.sum(jnp.square(v), axis=(0, 1, 2)))
@@ -41,7 +49,7 @@ def normalized_kernel(v: jax.Array, g: jax.Array) -> jax.Array:
       v: direction, `[h, w, in, out]`.
       g: gain, `[out]`.
     """
-    return v * (g / kernel_norm(v))
+    return v * per_channel(g / kernel_norm(v), v)
 
 
 class Conv(nn.Module):
@@ -79,8 +87,10 @@ class Conv(nn.Module):
         bias = self.param("bias", bias_init(shape[0] * shape[1] * shape[2]), (self.features,))
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
         if self.pixels > 1:
-            return packed.convolve(x, kernel, self.pixels) + jnp.tile(bias, self.pixels - self.kernel_size + 1)
-        return convolve(x, kernel, winograd=self.winograd) + bias
+            y, bias = packed.convolve(x, kernel, self.pixels), jnp.tile(bias, self.pixels - self.kernel_size + 1)
+        else:
+            y = convolve(x, kernel, winograd=self.winograd)
+        return y + per_channel(bias, y)
 
 
 class PackedProjection(nn.Module):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.models.color import LumaNetwork
+from a2f_jax.models.layers import per_channel
 from a2f_jax.models.peer_layers import PlainConv
 
 BLOCKS = 6
@@ -35,7 +36,8 @@ class FrozenBatchNorm(nn.Module):
         """`[N, H, W, C]` → the same."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32).astype(x.dtype)
-        return x * scale + self.param("bias", nn.initializers.zeros, shape, jnp.float32).astype(x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32).astype(x.dtype)
+        return x * per_channel(scale, x) + per_channel(bias, x)
 
 
 class MemoryBlock(nn.Module):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from a2f_jax.models.a2f import RGB_MEAN
 from a2f_jax.models.edsr import SubPixelUpsampler
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.layers import Dtype, per_channel
 from a2f_jax.models.peer_layers import PlainConv
 
 FEATURES = 64
@@ -52,10 +52,10 @@ class MSRN(nn.Module):
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-        x = PlainConv(FEATURES, name="head")((lr.astype(jnp.float32) - RGB_MEAN).astype(self.dtype))
+        x = PlainConv(FEATURES, name="head")((lr.astype(jnp.float32) - per_channel(RGB_MEAN, lr)).astype(self.dtype))
         outputs = [x]
         for i in range(BLOCKS):
             outputs.append(MultiScaleBlock(name=f"block{i}")(outputs[-1]))
         h = PlainConv(FEATURES, 1, name="fuse")(jnp.concatenate([*outputs[1:], x], -1))
         h = SubPixelUpsampler(self.scale, name="upsample")(PlainConv(FEATURES, name="body")(h))
-        return PlainConv(3, name="tail")(h).astype(jnp.float32) + RGB_MEAN
+        return PlainConv(3, name="tail")(h).astype(jnp.float32) + per_channel(RGB_MEAN, lr)

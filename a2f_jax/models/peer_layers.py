@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2f_jax.models.layers import bias_init, conv_init, interpolate
+from a2f_jax.models.layers import bias_init, conv_init, interpolate, per_channel
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -58,7 +58,7 @@ class PlainConv(nn.Module):
         y = jnp.concatenate(outputs, -1) if parts > 1 else outputs[0]
         if self.use_bias:
             bias = self.param("bias", bias_init(self.kernel_size**2 * fan_in), (self.features,))
-            y += bias.astype(x.dtype)
+            y += per_channel(bias.astype(x.dtype), y)
         return y
 
 
@@ -100,7 +100,8 @@ class TransposedConv(nn.Module):
             dimension_numbers=_LAYOUT,
         )
         if self.use_bias:
-            y += self.param("bias", bias_init(k * k * fan_in), (self.features,)).astype(x.dtype)
+            bias = self.param("bias", bias_init(k * k * fan_in), (self.features,))
+            y += per_channel(bias.astype(x.dtype), y)
         return y
 
 
@@ -120,7 +121,7 @@ class PReLU(nn.Module):
         """Any shape, channels last."""
         shape = (x.shape[-1],) if self.channelwise else ()
         slope = self.param("slope", nn.initializers.constant(self.initial), shape, jnp.float32).astype(x.dtype)
-        return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
+        return jnp.maximum(x, 0) + per_channel(slope, x) * jnp.minimum(x, 0)
 
 
 def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:

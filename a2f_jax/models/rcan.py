@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from a2f_jax.models.a2f import RGB_MEAN
 from a2f_jax.models.edsr import SubPixelUpsampler
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.layers import Dtype, per_channel
 from a2f_jax.models.peer_layers import PlainConv
 
 FEATURES = 64
@@ -69,8 +69,10 @@ class RCAN(nn.Module):
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-        x = h = PlainConv(FEATURES, name="head")((lr.astype(jnp.float32) - RGB_MEAN).astype(self.dtype))
+        x = h = PlainConv(FEATURES, name="head")(
+            (lr.astype(jnp.float32) - per_channel(RGB_MEAN, lr)).astype(self.dtype)
+        )
         for i in range(self.groups):
             h = ResidualGroup(self.blocks, name=f"group{i}")(h)
         h = SubPixelUpsampler(self.scale, name="upsample")(x + PlainConv(FEATURES, name="body")(h))
-        return PlainConv(3, name="tail")(h).astype(jnp.float32) + RGB_MEAN
+        return PlainConv(3, name="tail")(h).astype(jnp.float32) + per_channel(RGB_MEAN, lr)

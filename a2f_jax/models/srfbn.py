@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from a2f_jax.models.a2f import RGB_MEAN
-from a2f_jax.models.layers import Dtype
+from a2f_jax.models.layers import Dtype, per_channel
 from a2f_jax.models.peer_layers import PlainConv, PReLU, ProjectionDown, ProjectionUp, enlarge_bilinear
 
 STEPS = 4
@@ -76,7 +76,7 @@ class SRFBN(nn.Module):
     @nn.compact
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, scale · H, scale · W, 3]` in the same range."""
-        rgb = (lr.astype(jnp.float32) - RGB_MEAN).astype(self.dtype)
+        rgb = (lr.astype(jnp.float32) - per_channel(RGB_MEAN, lr)).astype(self.dtype)
         f = _activated(rgb, PlainConv(4 * self.features, name="head1"))
         h = f = _activated(f, PlainConv(self.features, 1, name="head2"))
         block = FeedbackBlock(self.scale, self.groups, name="block")
@@ -84,4 +84,4 @@ class SRFBN(nn.Module):
             h = block(f, h)
         residual = PlainConv(3, name="tail")(_activated(h, ProjectionUp(self.features, self.scale, name="up")))
         interpolated = enlarge_bilinear(rgb, self.scale)
-        return (interpolated + residual).astype(jnp.float32) + RGB_MEAN
+        return (interpolated + residual).astype(jnp.float32) + per_channel(RGB_MEAN, lr)

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from a2f_jax.models.layers import Dtype, pixel_shuffle
+from a2f_jax.models.layers import Dtype, per_channel, pixel_shuffle
 from a2f_jax.models.memnet import FrozenBatchNorm
 from a2f_jax.models.peer_layers import PlainConv
 
@@ -40,7 +40,7 @@ class SRMDNF(nn.Module):
         rgb = (lr.astype(jnp.float32) / 255).astype(self.dtype)
         degradation = self.param("degradation", nn.initializers.zeros, (KERNEL_COEFFICIENTS,), jnp.float32)
         # A function of the batch, so that it is sharded as the batch is.
-        maps = 0 * jax.lax.slice_in_dim(rgb, 0, 1, axis=3) + degradation.astype(self.dtype)
+        maps = 0 * jax.lax.slice_in_dim(rgb, 0, 1, axis=3) + per_channel(degradation.astype(self.dtype), rgb)
         h = nn.relu(PlainConv(FEATURES, name="head")(jnp.concatenate([rgb, maps], -1)))
         for i in range(10):
             h = nn.relu(FrozenBatchNorm(name=f"norm{i}")(PlainConv(FEATURES, name=f"conv{i}")(h)))

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from a2f_jax.models import winograd
 from a2f_jax.models.a2f import A2F, HALF_RANGE, RGB_MEAN, Attention, Params
-from a2f_jax.models.layers import pixel_shuffle
+from a2f_jax.models.layers import per_channel, pixel_shuffle
 
 BLOCK_HALO = 2
 """Pixels that the two 3×3 convolutions of a block need on each side of a tile."""
@@ -52,15 +52,15 @@ def _crop(x: jax.Array, margin: int) -> jax.Array:
 
 
 def _normalized(pixels: jax.Array, frame: jax.Array, halo: int, dtype: Any) -> jax.Array:
-    x = (pixels - RGB_MEAN) / HALF_RANGE
+    x = (pixels - per_channel(RGB_MEAN, pixels)) / HALF_RANGE
     return jnp.where(_inside(frame, x, halo), x, 0).astype(dtype)
 
 
 def _head(weights: dict, pixels: jax.Array, frame: jax.Array, *, halo: int, dtype: Any):
     x = _normalized(pixels, frame, halo, dtype)
     kernel = weights["kernel"]
-    state = _direct(_crop(x, halo - kernel.shape[0] // 2), kernel) + weights["bias"]
-    return _masked_with_sums(state, frame)
+    state = _direct(_crop(x, halo - kernel.shape[0] // 2), kernel)
+    return _masked_with_sums(state + per_channel(weights["bias"], state), frame)
 
 
 def _masked_with_sums(state: jax.Array, frame: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -69,9 +69,11 @@ def _masked_with_sums(state: jax.Array, frame: jax.Array) -> tuple[jax.Array, ja
 
 
 def _residual(weights: dict, padded: jax.Array, frame: jax.Array, *, convolve: Callable) -> jax.Array:
-    hidden = jax.nn.relu(convolve(padded, weights["expand"]) + weights["expand_bias"])
+    hidden = convolve(padded, weights["expand"])
+    hidden = jax.nn.relu(hidden + per_channel(weights["expand_bias"], hidden))
     hidden = jnp.where(_inside(frame, hidden, 1), hidden, 0)
-    return convolve(hidden, weights["reduce"]) + weights["reduce_bias"]
+    residual = convolve(hidden, weights["reduce"])
+    return residual + per_channel(weights["reduce_bias"], residual)
 
 
 def _mix(weights: jax.Array, residual: jax.Array, states: Sequence[jax.Array], frame: jax.Array):
@@ -94,8 +96,8 @@ def _total(sums: Sequence[jax.Array]) -> jax.Array:
 def _tail(weights: dict, padded: jax.Array, pixels: jax.Array, frame: jax.Array, *, halo: int, scale: int, depth: str):
     x = _crop(_normalized(pixels, frame, halo, jnp.float32), halo - 1)  # the skip connection is always float32
     tail = _direct(_crop(padded, BLOCK_HALO - 1), weights["tail"]).astype(jnp.float32)
-    sub_pixels = tail + _direct(x, weights["skip"]) + weights["bias"]
-    sr = pixel_shuffle(sub_pixels[None], scale)[0] * HALF_RANGE + RGB_MEAN
+    sub_pixels = tail + _direct(x, weights["skip"]) + per_channel(weights["bias"], tail)
+    sr = pixel_shuffle(sub_pixels[None], scale)[0] * HALF_RANGE + per_channel(RGB_MEAN, tail)
     finite = jnp.isfinite(sr).all()
     if depth == "float32":
         return sr, finite

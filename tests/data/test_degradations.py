@@ -149,7 +149,7 @@ def test_every_kind_of_degradation_occurs_as_often_as_required():
     only_blur = dataclasses.replace(NOTHING, blur_probability=0.7)
     for image, degradation, share in ((flat, only_noise, 0.3), (edge, only_blur, 0.7)):
         lr = run_many(image, keys, degradation, 2)
-        changed = (lr != matlab_bicubic(image, 1 / 2)).any((1, 2, 3))
+        changed = (np.asarray(lr) != matlab_bicubic(image, 1 / 2)).any((1, 2, 3))
         # Three standard deviations of a binomial distribution.
         assert changed.mean() == pytest.approx(share, abs=0.045)
 

@@ -119,7 +119,7 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters_and_output(ra
     network = A2F(scale=2, features=16, blocks=2)
     params = random_params(network)
     lr = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3))
-    exact = network.apply({"params": params}, lr)
+    exact = np.asarray(network.apply({"params": params}, lr))
     near = network.clone(dtype=jnp.bfloat16).apply({"params": params}, lr)
     assert near.dtype == jnp.float32
     # bfloat16 has 8 bits of precision: errors of a few gray levels, not of tens.

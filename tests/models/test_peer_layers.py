@@ -34,7 +34,8 @@ def test_groups_are_convolutions_of_their_own(groups):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    np.testing.assert_allclose(layer.apply({"params": params}, x), whole + params["bias"], rtol=1e-4, atol=1e-4)
+    want = np.asarray(whole) + params["bias"]
+    np.testing.assert_allclose(layer.apply({"params": params}, x), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
