@@ -120,6 +120,11 @@ class StoredPairs(Pairs):
             example = self._data[index]
             lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
         height, width = self._scale * lr.shape[0], self._scale * lr.shape[1]
+        if hr.shape[0] < height or hr.shape[1] < width:
+            raise UserError(
+                f"image {index} in {self._folder} has an HR image of {hr.shape[1]}×{hr.shape[0]} pixels, but LR "
+                f"×{self._scale} is {width}×{height}: prepare the dataset again and overwrite it"
+            )
         # DIV2K prepared by tensorflow-datasets itself has no names.
         name = example["name"].decode() if "name" in example else f"{index:04d}"
         return Pair(name, lr, hr[:height, :width])

@@ -72,8 +72,16 @@ def save_assignment(folder: pathlib.Path, assignment: Assignment) -> None:
     (folder / "assignment.json").write_text(json.dumps(facts, indent=0))
 
 
+def _read_assignment(file: pathlib.Path) -> Assignment:
+    try:
+        facts = json.loads(file.read_text())
+        return Assignment(frozenset(facts["train"]), frozenset(facts["validation"]))
+    except (ValueError, KeyError, TypeError) as error:  # not JSON, or of another structure
+        raise UserError(f"{file} is damaged: remove it to choose the validation images anew") from error
+
+
 def recorded_assignment(target: pathlib.Path) -> Assignment:
-    """Returns which images were held out when a dataset was last prepared: at this scale, or else at any other scale.
+    """Returns which images were held out when a dataset was last prepared, at this scale or else at any other scale.
 
     Args:
       target: the folder of the dataset at a scale, `<data_dir>/<name>/x<scale>/<version>`; it need not exist.
@@ -82,12 +90,11 @@ def recorded_assignment(target: pathlib.Path) -> Assignment:
       UserError: a record is damaged.
     """
     own = target / "assignment.json"
-    train, validation = set(), set()
-    for file in [own] if own.is_file() else target.parents[1].glob(f"x*/{VERSION}/{own.name}"):
-        try:
-            facts = json.loads(file.read_text())
-            train.update(facts["train"])
-            validation.update(facts["validation"])
-        except (ValueError, KeyError, TypeError) as error:  # not JSON, or of another structure
-            raise UserError(f"{file} is damaged: remove it to choose the validation images anew") from error
-    return Assignment(frozenset(train - validation), frozenset(validation))
+    train: set[str] = set()
+    validation: set[str] = set()
+    for files in ([own] if own.is_file() else [], {*target.parents[1].glob(f"x*/{VERSION}/{own.name}")} - {own}):
+        records = [_read_assignment(file) for file in files]
+        known = train | validation
+        validation |= {name for record in records for name in record.validation} - known
+        train |= {name for record in records for name in record.train} - known - validation
+    return Assignment(frozenset(train), frozenset(validation))

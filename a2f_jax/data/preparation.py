@@ -166,6 +166,8 @@ def prepare(
                     name, scale, splits, target, validation, min_size, skip_bad, factors, int(collages), progress
                 )
                 return target
+            # What it was prepared from, the smallest side in it, and, if images were left out, the min_size; earlier
+            # versions did not record the latter two.
             record = (target / "source.txt").read_text(errors="replace").split()
             if record[:1] != [origin(splits, factors, int(collages))]:
                 raise UserError(
@@ -173,11 +175,17 @@ def prepare(
                     "overwrite it, or choose another name",
                     parameter="overwrite",
                 )
-            smallest = int(record[1]) if len(record) > 1 else min_size  # not recorded by earlier versions
+            smallest = int(record[1]) if len(record) > 1 else min_size
             if smallest < min_size and not published_splits:
                 raise UserError(
                     f"{target} has LR images with {smallest} pixels per side, and min_size is {min_size}: pass a "
                     "smaller min_size, or overwrite it",
+                    parameter="overwrite",
+                )
+            if len(record) > 2 and int(record[2]) > min_size:
+                raise UserError(
+                    f"{target} was prepared with min_size {record[2]}, which left out smaller images: overwrite it, or "
+                    "choose another name",
                     parameter="overwrite",
                 )
             _refuse_other_validation(target, validation)

@@ -1,5 +1,6 @@
 """Stores the pairs of a dataset with tensorflow-datasets, without TensorFlow."""
 
+import errno
 import functools
 import os
 import pathlib
@@ -26,9 +27,15 @@ MAX_EXAMPLES_PER_FILE = 256  # of DIV2K, these are 1.1 GB
 
 Example = dict[str, str]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-def _encode(source: Source, scale: int, min_size: int, folder: pathlib.Path) -> Example | UserError:
-    files = {key: folder / f"{source.digest()}-{key}.png" for key in ("lr", "hr")}
+
+def _encode(source: Source, split: str, scale: int, min_size: int, folder: pathlib.Path) -> Example | UserError:
+    try:
+        digest = source.digest()
+    except OSError as error:  # a file has gone since it was found
+        return UserError(f"cannot read {error.filename}: {error.strerror}")
+    files = {key: folder / f"{split}-{digest}-{key}.png" for key in ("lr", "hr")}
     try:
         # Files left by a preparation that was interrupted are reused.
         if not all(file.exists() for file in files.values()):
@@ -139,13 +146,14 @@ def _check_space(
 
 def _encode_all(
     name: str, scale: int, splits: Splits, work: pathlib.Path, min_size: int, skip_bad: bool, progress: bool
-) -> dict[str, list[Example]]:
+) -> tuple[dict[str, list[Example]], int]:
+    # Returns the number of images that are too small as well.
     examples: dict[str, list[Example]] = {split: [] for split in splits}
     bad: list[UserError] = []
     total = sum(map(len, splits.values()))
-    encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
     with progress_bar(total=total, unit="image", description=f"preparing {name} ×{scale}", visible=progress) as bar:
         for split, sources in splits.items():
+            encode = functools.partial(_encode, split=split, scale=scale, min_size=min_size, folder=work)
             for result in in_order(encode, sources):
                 if isinstance(result, UserError):
                     bad.append(result)
@@ -153,7 +161,7 @@ def _encode_all(
                     examples[split].append(result)
                 bar.update()
     if not bad:
-        return examples
+        return examples, 0
     reasons = shorten(list(map(str, bad)), most=20, separator="; ")
     if has_own_splits(name):
         raise UserError(f"{len(bad)} of {count_of(total, 'image')} of {name} cannot be used: {reasons}")
@@ -167,7 +175,7 @@ def _encode_all(
         )
     for error in bad:
         say(f"left out: {error}")
-    return examples
+    return examples, sum(isinstance(error, TooSmallError) for error in bad)
 
 
 def _draw(index: int, photographs: Sequence[Source], folder: pathlib.Path) -> None:
@@ -204,9 +212,10 @@ def _draw_collages(photographs: Sequence[Source], count: int, work: pathlib.Path
 
 def _encode_additions(
     scale: int, drawn: Sequence[Source], copies: Sequence[Source], work: pathlib.Path, min_size: int, progress: bool
-) -> list[Example]:
+) -> tuple[list[Example], int]:
+    # Returns the number of copies that are too small as well.
     additions = [*drawn, *copies]
-    encode = functools.partial(_encode, scale=scale, min_size=min_size, folder=work)
+    encode = functools.partial(_encode, split="train", scale=scale, min_size=min_size, folder=work)
     with progress_bar(total=len(additions), unit="image", description=f"downscaling ×{scale}", visible=progress) as bar:
         results = []
         for result in in_order(encode, additions):
@@ -218,7 +227,7 @@ def _encode_additions(
     examples = [result for result in results if not isinstance(result, UserError)]
     if missing := len(additions) - len(examples):
         say(f"left out, because they are too small: {missing} of {len(copies)} downscaled copies")
-    return examples
+    return examples, missing
 
 
 def _exchange(new: pathlib.Path, target: pathlib.Path, old: pathlib.Path) -> None:
@@ -271,8 +280,11 @@ def store_pairs(
     shutil.rmtree(old, ignore_errors=True)
     # An interrupted preparation keeps its images, but array_record files cannot be continued.
     shutil.rmtree(work / name, ignore_errors=True)
+    files = origin(splits, downscale, collages)
     try:
-        examples = _encode_all(name, scale, splits, work, 1 if has_own_splits(name) else min_size, skip_bad, progress)
+        examples, too_small = _encode_all(
+            name, scale, splits, work, 1 if has_own_splits(name) else min_size, skip_bad, progress
+        )
         if is_divisible(splits):
             images, before = examples["train"], recorded_assignment(target)
             chosen = held_out(
@@ -290,20 +302,23 @@ def store_pairs(
             photographs = [source for source in splits["train"] if source.name in trained]
             drawn = _draw_collages(photographs, collages, work, progress) if collages else []
             copies = _copies([*photographs, *drawn], downscale)
-            examples["train"] = examples["train"] + _encode_additions(scale, drawn, copies, work, min_size, progress)
+            added, small_copies = _encode_additions(scale, drawn, copies, work, min_size, progress)
+            examples["train"] = examples["train"] + added
+            too_small += small_copies
         examples = {split: images for split, images in examples.items() if images}
         try:
             written = _write(name, scale, examples, work, progress)
         except RuntimeError as error:  # array_record reports a full disk this way
-            raise OSError(" ".join(str(error).split())) from error
+            raise OSError(errno.ENOSPC, " ".join(str(error).split())) from error
         smallest = min(_smaller_side(example["lr"]) for images in examples.values() for example in images)
-        record = f"{origin(splits, downscale, collages)}\n{smallest}"
+        record = f"{files}\n{smallest}\n{min_size if too_small else 1}"
         (written / "source.txt").write_text(record)
         if is_divisible(splits):
             train = frozenset(example["name"] for example in images if example["name"] not in chosen)
             save_assignment(written, Assignment(train, frozenset(chosen)))
         _exchange(written, target, old)
-    except OSError:
-        shutil.rmtree(work, ignore_errors=True)  # the disk is full or fails: what is left would only fill it
+    except OSError as error:
+        if error.errno in _FULL:  # what is left would only fill the disk
+            shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work)

@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from a2f_jax.data import matlab_bicubic, open_pairs, prepare
+from a2f_jax.data import matlab_bicubic, open_cache, open_pairs, prepare
 from a2f_jax.data.discovery import find
+from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
 from a2f_jax.images import write_rgb
 
@@ -163,3 +164,15 @@ def test_a_lack_of_memory_is_not_told_as_damage(photos, data_dir, monkeypatch):
     monkeypatch.setattr("a2f_jax.data.datasets.Image.open", fail)
     with pytest.raises(MemoryError):
         pairs[0]
+
+
+def test_hr_images_that_are_smaller_than_their_lr_images_are_named(photos, data_dir, monkeypatch):
+    # Datasets that others have written with tensorflow-datasets may contain them.
+    read = Source.read
+    monkeypatch.setattr(
+        Source, "read", lambda self, scale: read(self, scale)._replace(hr=self._read_files(scale)[0][1:])
+    )
+    prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1)
+    message = r"image 0 in \S+/photos/x2/1\.0\.0 has an HR image of 40×23 pixels, but LR ×2 is 40×24: prepare"
+    with pytest.raises(UserError, match=message):
+        open_cache("photos", scale=2, data_dir=data_dir)

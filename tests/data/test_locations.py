@@ -40,6 +40,12 @@ def test_the_assignment_of_the_same_scale_comes_before_that_of_others(tmp_path):
     assert recorded_assignment(own) == Assignment(frozenset("ab"), frozenset("cd"))
 
 
+def test_photographs_that_are_new_at_one_scale_are_assigned_as_at_the_others(tmp_path):
+    own = _save(tmp_path, 4, "ab", "cd")
+    _save(tmp_path, 2, "acef", "bg")
+    assert recorded_assignment(own) == Assignment(frozenset("abef"), frozenset("cdg"))
+
+
 def test_what_is_held_out_at_any_other_scale_counts_as_held_out(tmp_path):
     _save(tmp_path, 2, "abc", "d")
     _save(tmp_path, 3, "abd", "c")

@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import pathlib
@@ -795,3 +796,72 @@ def test_a_prepared_dataset_with_smaller_images_than_asked_for_is_refused(photos
     assert prepare("photos", **arguments, min_size=smallest) == folder
     with pytest.raises(UserError, match=rf"LR images with {smallest} pixels per side, and min_size is {smallest + 1}"):
         prepare("photos", **arguments, min_size=smallest + 1)
+
+
+def test_a_smaller_minimum_than_that_which_left_images_out_is_refused(photos, data_dir, capfd):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "skip_bad": True}
+    prepare("photos", **arguments, min_size=14)
+    assert capfd.readouterr().err.count("is too small") == 4
+    with pytest.raises(UserError, match="was prepared with min_size 14, which left out smaller images: overwrite it"):
+        prepare("photos", **arguments, min_size=12)
+    folder = prepare("photos", **arguments, min_size=12, overwrite=True)
+    assert split_sizes(folder) == {"train": 10}
+    assert prepare("photos", **arguments, min_size=1) == folder  # nothing was left out
+
+
+def test_a_smaller_minimum_than_that_which_left_copies_out_is_refused(photos, data_dir):
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "downscale": (0.5,)}
+    prepare("photos", **arguments, min_size=12)
+    with pytest.raises(UserError, match="was prepared with min_size 12"):
+        prepare("photos", **arguments, min_size=6)
+
+
+def test_a_photograph_that_vanishes_is_named_and_the_work_is_kept(photos, data_dir, monkeypatch):
+    read, names = Source.read, []
+
+    def note(self, scale):
+        names.append(self.name)
+        (photos / "9.png").unlink(missing_ok=True)
+        return read(self, scale)
+
+    monkeypatch.setattr(Source, "read", note)
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
+    with pytest.raises(UserError, match=r"1 of 10 images cannot be used: cannot read \S+9\.png: No such file"):
+        prepare("photos", **arguments)
+    names.clear()
+    assert split_sizes(prepare("photos", **arguments)) == {"train": 9}
+    assert names == []
+
+
+def test_a_file_system_that_fails_for_a_while_costs_no_work(photos, data_dir, monkeypatch):
+    read, names, write = Source.read, [], stored_pairs._write
+
+    def note(self, scale):
+        names.append(self.name)
+        return read(self, scale)
+
+    def fail(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Source, "read", note)
+    monkeypatch.setattr(stored_pairs, "_write", fail)
+    arguments = {"scale": 2, "data_dir": data_dir, "source": photos, "validation": 0, "min_size": 1}
+    with pytest.raises(UserError, match="Stale file handle"):
+        prepare("photos", **arguments)
+    assert len(names) == 10
+    monkeypatch.setattr(stored_pairs, "_write", write)
+    assert split_sizes(prepare("photos", **arguments)) == {"train": 10}
+    assert len(names) == 10
+
+
+def test_files_of_two_splits_that_agree_in_name_size_and_time_are_told_apart(tmp_path, data_dir, picture):
+    folder = tmp_path / "pairs"
+    for split, seed in (("train", 0), ("val", 1)):
+        write_rgb(folder / split / "HR" / "0.bmp", picture(seed))
+        write_rgb(folder / split / "LR" / "0.bmp", matlab_bicubic(picture(seed), 1 / 2))
+    for file in folder.rglob("*.bmp"):
+        os.utime(file, (1e9, 1e9))  # as archives and images of containers have it
+    prepare("pairs", scale=2, data_dir=data_dir, source=folder, min_size=1)
+    for split, seed in (("train", 0), ("validation", 1)):
+        (pair,) = open_pairs("pairs", scale=2, split=split, data_dir=data_dir)
+        np.testing.assert_array_equal(pair.hr, picture(seed))
