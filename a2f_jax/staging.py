@@ -46,22 +46,29 @@ def local_copy(path: pathlib.Path) -> Iterator[pathlib.Path]:
         copy = pathlib.Path(folder) / path.name
         with naming(copy, path):
             if path.is_dir():
-                _download(path, copy)
+                _download(path, copy, _TEMPORARY)
             else:
-                _require_space(pathlib.Path(folder), buckets.size(path), path)
+                _require_space(pathlib.Path(folder), buckets.size(path), path, _TEMPORARY)
                 buckets.download(path, copy)
             yield copy
 
 
-def _require_space(folder: pathlib.Path, needed: int, path: pathlib.Path) -> None:
-    require_space(folder, needed, f"a copy of {path}", remedy="free some space, or set TMPDIR to another folder")
+# The environment variables that move the folders of copies.
+_TEMPORARY = "TMPDIR"
+_CACHE = "XDG_CACHE_HOME"
 
 
-def _download(path: pathlib.Path, target: pathlib.Path, keep: Callable[[str], bool] = lambda name: True) -> None:
+def _require_space(folder: pathlib.Path, needed: int, path: pathlib.Path, variable: str) -> None:
+    require_space(folder, needed, f"a copy of {path}", remedy=f"free some space, or set {variable} to another folder")
+
+
+def _download(
+    path: pathlib.Path, target: pathlib.Path, variable: str, keep: Callable[[str], bool] = lambda name: True
+) -> None:
     files = {name: file for name, file in buckets.list_files(path).items() if keep(name)}
     total = sum(file.size for file in files.values())
     target.mkdir(parents=True, exist_ok=True)
-    _require_space(target, total, path)
+    _require_space(target.parent, total, path, variable)
     description = f"downloading {path}"
     with progress_bar(total=total, unit="B", description=description, unit_scale=True, unit_divisor=1024) as bar:
         for name, file in files.items():
@@ -109,8 +116,8 @@ def cached_folder(path: pathlib.Path, part: str = "", keep: Callable[[str], bool
                     if old.is_dir():
                         shutil.rmtree(old)
                 partial = cache / "partial"
-                with naming(partial, path):
-                    _download(path, partial / path.name, keep)
+                with naming(partial / path.name, path):
+                    _download(path, partial / path.name, _CACHE, keep)
                 os.replace(partial, cache / version)
     except OSError as error:
         raise UserError(f"cannot copy {path} to {cache}: {error.strerror or error}") from error

@@ -1,5 +1,7 @@
 """Local copies of what is in a bucket."""
 
+import shutil
+
 import pytest
 
 from a2f_jax import buckets, staging
@@ -39,6 +41,22 @@ def test_errors_name_the_object_and_not_its_copy(bucket):
     missing = as_path(f"{bucket}/missing")
     with pytest.raises(UserError, match=f"cannot read {missing}: it does not exist"), local_copy(missing):
         pytest.fail("there is nothing to copy")
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "XDG_CACHE_HOME"])
+def test_a_copy_that_does_not_fit_names_the_variable_that_moves_it(bucket, monkeypatch, variable):
+    path = as_path(f"{bucket}/large")
+    (path / "a").write_text("content")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    message = (
+        rf"^/\S+ has 0 bytes of free space, but a copy of {path} takes 7 bytes: free some space, or set {variable} to"
+    )
+    with pytest.raises(UserError, match=message):
+        if variable == "TMPDIR":
+            with local_copy(path):
+                pass
+        else:
+            cached_folder(path)
 
 
 def test_a_folder_is_copied_once_and_again_when_it_has_changed(bucket, monkeypatch):

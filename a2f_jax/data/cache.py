@@ -10,7 +10,9 @@ import hashlib
 import os
 import pathlib
 import shutil
-from typing import Any, NamedTuple
+import zipfile
+import zlib
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tqdm
@@ -110,13 +112,41 @@ def _build(folder: pathlib.Path, pairs: StoredPairs, layout: _Layout, bar: tqdm.
                 rows[:, : 3 * width] = pixels.reshape(height, 3 * width)
                 file.write(rows.data)
             bar.update()
-    np.savez(
-        folder / "index.npz",
-        names=np.array(names),
-        sizes=layout.sizes,
-        lr_start=layout.starts["lr"],
-        hr_start=layout.starts["hr"],
-    )
+        for file in (lr, hr):
+            _flush(file)
+    with (folder / "index.npz").open("wb") as index:
+        np.savez(
+            index,
+            names=np.array(names),
+            sizes=layout.sizes,
+            lr_start=layout.starts["lr"],
+            hr_start=layout.starts["hr"],
+        )
+        _flush(index)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())  # otherwise a machine that fails may keep the name without the content
+
+
+def _read(folder: pathlib.Path, scale: int) -> Cache | None:
+    # None if there is no cache, or if it is damaged, which decoding again repairs.
+    try:
+        with np.load(folder / "index.npz") as index:
+            sizes, starts = index["sizes"], {"lr": index["lr_start"], "hr": index["hr_start"]}
+            names = index["names"].tolist()
+        pixels = {}
+        for key, factor in (("lr", 1), ("hr", scale)):
+            height, width = map(int, sizes[-1])
+            chunks = int(starts[key][-1]) + factor * height * row_chunks(factor * width)
+            if (folder / key).stat().st_size != chunks * CHUNK:
+                return None
+            # As a plain array, because every view of a memmap carries the overhead of the subclass.
+            pixels[key] = np.memmap(folder / key, np.uint8, "r").view(np.ndarray).reshape(-1, CHUNK)
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return Cache(scale, names, sizes, pixels["lr"], pixels["hr"], starts["lr"], starts["hr"])
 
 
 def cache_without_pixels(name: str, *, scale: int, data_dir: str | os.PathLike[str] | None = None) -> Cache | None:
@@ -153,7 +183,7 @@ def open_cache(
 
     Several processes may call this at the same time: one decodes and the others wait. A process that is killed while
     decoding leaves nothing behind that could be mistaken for a cache. A dataset that was prepared again is decoded
-    again.
+    again, and so is one whose decoded pixels are damaged.
 
     Args:
       name: the name of a prepared dataset, as passed to `a2f_jax.prepare`.
@@ -173,10 +203,12 @@ def open_cache(
     decoded = dataset.parent / "decoded"
     folder = decoded / f"{split}-{_fingerprint(dataset, split)}"
     try:
-        if not folder.is_dir():
+        cache = _read(folder, scale)
+        if cache is None:
             decoded.mkdir(exist_ok=True)
             with locked(decoded / f"{split}.lock"):
-                if not folder.is_dir():
+                cache = _read(folder, scale)
+                if cache is None:
                     # Anything else was left by a process that died, or belongs to an earlier preparation.
                     for old in decoded.glob(f"{split}-*"):
                         shutil.rmtree(old)
@@ -197,23 +229,12 @@ def open_cache(
                         os.replace(partial, folder)
                     finally:
                         shutil.rmtree(partial, ignore_errors=True)
-        with np.load(folder / "index.npz") as index:
-            return Cache(
-                scale,
-                index["names"].tolist(),
-                index["sizes"],
-                _mapped(folder / "lr"),
-                _mapped(folder / "hr"),
-                index["lr_start"],
-                index["hr_start"],
-            )
+                    cache = _read(folder, scale)
+        if cache is None:
+            raise UserError(f"the decoded images in {folder} are damaged at once: check the disk")
+        return cache
     except OSError as error:
         raise UserError(
             f"cannot write decoded images to {decoded} ({error.strerror or error}): prepare the dataset in another "
             "data_dir"
         ) from error
-
-
-def _mapped(file: pathlib.Path) -> np.ndarray:
-    # As a plain array, because every view of a memmap carries the overhead of the subclass.
-    return np.memmap(file, np.uint8, "r").view(np.ndarray).reshape(-1, CHUNK)

@@ -208,8 +208,11 @@ def degrade(hr: jax.Array, key: jax.Array, degradation: Degradation, scale: int)
     """
     d = degradation
     shape = (hr.shape[0] // scale, hr.shape[1] // scale, 3)
-    # All numbers at once, because every call of a generator takes a second to compile.
-    drawn = jax.random.uniform(key, (_CHOICES + math.prod(shape),), minval=np.nextafter(np.float32(-1), 0), maxval=1)
+    # All numbers at once, because every call of a generator takes a second to compile; and the same ones whatever the
+    # settings of the process are.
+    count = _CHOICES + math.prod(shape)
+    with jax.threefry_partitionable(True):
+        drawn = jax.random.uniform(key, (count,), jnp.float32, np.nextafter(np.float32(-1), 0), 1)
     u = iter((drawn[:_CHOICES] + 1) / 2)
     normal = math.sqrt(2) * jax.lax.erf_inv(drawn[_CHOICES:].reshape(shape))
 
@@ -263,8 +266,8 @@ def degrade_batch(batch: dict[str, Any], degradation: Degradation, scale: int, p
         lr = degrade(hr, jax.random.wrap_key_data(key, impl="threefry2x32"), degradation, scale)
         p = patch_size
         return (
-            jax.lax.dynamic_slice(lr, (top, left, 0), (p, p, 3)),
-            jax.lax.dynamic_slice(hr, (scale * top, scale * left, 0), (scale * p, scale * p, 3)),
+            jax.lax.dynamic_slice(lr, (top, left, jnp.int32(0)), (p, p, 3)),
+            jax.lax.dynamic_slice(hr, (scale * top, scale * left, jnp.int32(0)), (scale * p, scale * p, 3)),
         )
 
     lr, hr = jax.vmap(pair)(batch["hr"], batch["key"])

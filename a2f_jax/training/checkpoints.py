@@ -26,6 +26,8 @@ from a2f_jax.weights import training_run as layout
 
 # What TensorStore reports for files that are missing, truncated or corrupt.
 _DAMAGE = re.compile(r"(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): Error|(FAILED_PRECONDITION): Error reading")
+# What it reports when the storage fails or does not answer.
+_PASSING = re.compile(r"(UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL): Error .*")
 _FULL = re.compile(r"No space left|quota exceeded", re.IGNORECASE)  # ENOSPC and EDQUOT, as the system names them
 
 
@@ -34,19 +36,26 @@ def state_bytes(state: TrainState) -> int:
     return sum(x.nbytes for x in jax.tree.leaves(state))
 
 
+Scores = dict[int, dict[str, float]]
+"""PSNR and SSIM of checkpoints, by their steps."""
+
+
 class _BestScore:
-    """The Orbax policy that keeps the checkpoint with the best validation PSNR.
+    """The Orbax policy that keeps the checkpoint with the best validation PSNR, of each of several kinds of scores.
 
     Orbax's own `BestN` needs the score when a checkpoint is saved, but validation follows the saving.
     """
 
-    def __init__(self, scores: Mapping[int, Mapping[str, float]]):
-        self._scores = scores
+    def __init__(self, *kinds: Scores):
+        self._kinds = kinds
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        scored = [checkpoint.step for checkpoint in checkpoints if checkpoint.step in self._scores]
-        best = max(scored, key=lambda step: (self._scores[step]["psnr"], step), default=None)
-        return [checkpoint.step == best for checkpoint in checkpoints]
+        steps = {checkpoint.step for checkpoint in checkpoints}
+        best = {
+            max(steps & scores.keys(), key=lambda step: (scores[step]["psnr"], step), default=None)
+            for scores in self._kinds
+        }
+        return [checkpoint.step in best for checkpoint in checkpoints]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -58,7 +67,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 class Checkpoints:
     """Saves and restores checkpoints.
 
-    Keeps the last `config.keep_checkpoints` checkpoints and the one with the best validation PSNR.
+    Keeps the last `config.keep_checkpoints` checkpoints and the one with the best validation PSNR. If the validation
+    images have changed, it also keeps the best one on the former images.
 
     Args:
       workdir: the work folder, local or in a bucket.
@@ -72,8 +82,9 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, say: Callable[[str], None]):
         self._config, self._say = config, say
         self._folder = resolved(workdir) / layout.FOLDER
-        self._scores: dict[int, dict[str, float]] = {}
-        keep = [managers.LatestN(config.keep_checkpoints), _BestScore(self._scores)]
+        self._scores: Scores = {}
+        self._former_scores: Scores = {}  # on other images
+        keep = [managers.LatestN(config.keep_checkpoints), _BestScore(self._scores, self._former_scores)]
         # Orbax treats the path as a pattern, does not find what it has written, and leaves the checkpoints incomplete.
         if unsuitable := sorted({*"[]\\"} & {*self._folder.as_posix()}):
             raise UserError(
@@ -95,25 +106,28 @@ class Checkpoints:
 
     def _read_scores(self) -> None:
         self._scores.clear()  # which Orbax looks at as well
+        self._former_scores.clear()
         for step in self.steps:
             about = self._about(step)
-            # Scores on other images cannot be compared with those that this run will get.
-            if math.isfinite(about.get("psnr", math.nan)) and layout.are_comparable(about, self._validation):
-                self._scores[step] = {name: about[name] for name in ("psnr", "ssim")}
+            if math.isfinite(about.get("psnr", math.nan)):
+                # Scores on other images cannot be compared with those that this run will get.
+                scores = self._scores if layout.are_comparable(about, self._validation) else self._former_scores
+                scores[step] = {name: about[name] for name in ("psnr", "ssim")}
 
     def identify_images(self, digest: str) -> None:
-        """Says which images the run is validated on. Scores of others no longer count, with a message.
+        """Says which images the run is validated on. Scores on others no longer count, with a message.
 
         Args:
           digest: of the images, as `digest_of` returns it.
         """
+        known_images = "images" in self._validation
         self._validation["images"] = digest
-        before = len(self._scores)
+        known = set(self._former_scores) if known_images else set()
         self._read_scores()
-        if gone := before - len(self._scores):
+        if gone := len(self._former_scores.keys() - known):
             self._say(
                 f"The validation images have changed: the scores of {count_of(gone, 'checkpoint')} on the former "
-                "images no longer count"
+                "images no longer count; the best of these checkpoints is kept"
             )
 
     @property
@@ -219,8 +233,11 @@ class Checkpoints:
         message = f"cannot write a checkpoint to {self._folder}: {reason}; {self._saved()}"
         if _FULL.search(reason):
             return UserError(f"{message}. Free some space, then resume")
-        place = "bucket" if buckets.in_bucket(self._folder) else "file system"
-        return StorageError(f"{message}. Check the {place}, then resume")
+        return StorageError(f"{message}. Check the {self._place}, then resume")
+
+    @property
+    def _place(self) -> str:
+        return "bucket" if buckets.in_bucket(self._folder) else "file system"
 
     def _saved(self) -> str:
         return f"step {self.steps[-1]} is saved" if self.steps else "no checkpoint is saved yet"
@@ -228,7 +245,7 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState | None:
         """Restores the newest checkpoint; a damaged one is moved aside and the previous one used.
 
-        Only missing, truncated and corrupt files count as damage. Any other error is raised, and no file is touched.
+        Only missing, truncated and corrupt files count as damage. After any other error, no file is touched.
 
         Args:
           like: a state with the expected structure and shardings.
@@ -238,6 +255,7 @@ class Checkpoints:
 
         Raises:
           UserError: there are checkpoints, but all of them are damaged.
+          StorageError: the file system or the bucket fails.
         """
         steps = self.steps[::-1]
         for step in steps:
@@ -247,6 +265,11 @@ class Checkpoints:
             except Exception as error:
                 reason = self._damage(step, like, error)
                 if reason is None:
+                    if found := _PASSING.search(" ".join(str(error).split()).partition(" [tensorstore_spec=")[0]):
+                        raise StorageError(
+                            f"cannot read the checkpoint of step {step} in {self._folder}: "
+                            f"{found.string[found.start() :][-200:]}. Check the {self._place}, then resume"
+                        ) from error
                     raise
                 aside = self._move_aside(step)
                 self._say(f"The checkpoint of step {step} is damaged and was moved to {aside}: {reason}")
@@ -286,6 +309,7 @@ class Checkpoints:
                     ) from error
         self._manager.reload()
         self._scores.pop(step, None)
+        self._former_scores.pop(step, None)
         return aside
 
     def _restore(self, step: int, like: TrainState) -> TrainState:

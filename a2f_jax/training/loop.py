@@ -165,8 +165,9 @@ def _run(
     optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
     observed = _in_any_process(bool(callbacks))
-    begun, traces = False, _traces(workdir)
-    with explaining_failures(config, lambda: begun), contextlib.ExitStack() as stack:
+    begun, resumes = False, False
+    traces = _traces(workdir) if primary else []  # NFS remembers for other processes that a folder was missing
+    with explaining_failures(config, lambda: begun or resumes), contextlib.ExitStack() as stack:
         with failing_together():
             buckets.check_checkpoints(workdir)
             # The lock first: the log files in a bucket are copied before they are continued, and once more at the end.
@@ -184,6 +185,7 @@ def _run(
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))
         with failing_together():
             checkpoints.check_settings(accept_changes)
+            resumes = bool(checkpoints.steps)
             start = init_state(network, optimizer, config.seed, ema=config.ema_decay > 0)
             checkpoints.check_space(start)
             if config.init and not checkpoints.steps:

@@ -80,14 +80,16 @@ def check_loss(loss: Loss, size: int, channels: int) -> None:
     if not callable(loss):
         raise TypeError(f"loss must be a function of SR and HR, not {loss!r}: config.loss takes the name of a loss")
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    returned: list[Any] = []
+    kinds: list[type] = []
+    arrays: list[bool] = []
 
     def traced(sr: jax.Array, hr: jax.Array) -> Any:
-        returned.append(loss(sr, hr))
-        return returned[-1]
+        value = loss(sr, hr)
+        kinds.append(type(value))  # not the value, which JAX_CHECK_TRACER_LEAKS would report
+        arrays.append(isinstance(value, jax.Array))  # which a Python number is not
+        return value
 
     result = jax.eval_shape(traced, image, image)
-    array = isinstance(returned[-1], jax.Array)  # which a Python number is not
-    if not array or result.shape or not jnp.issubdtype(result.dtype, jnp.floating):
-        what = f"{result.dtype} {list(result.shape)}" if array else type(returned[-1]).__name__
+    if not arrays[-1] or result.shape or not jnp.issubdtype(result.dtype, jnp.floating):
+        what = f"{result.dtype} {list(result.shape)}" if arrays[-1] else kinds[-1].__name__
         raise TypeError(f"a loss must return a floating-point scalar, but {name_of_loss(loss)} returns {what}")

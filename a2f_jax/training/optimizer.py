@@ -20,7 +20,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     """
     o = config.optimizer
     decay = {
-        "halving": lambda: optax.exponential_decay(o.learning_rate, o.halve_every, 0.5, staircase=True),
+        "halving": lambda: optax.exponential_decay(o.learning_rate, min(o.halve_every, 2**31 - 1), 0.5, staircase=True),
         "cosine": lambda: optax.cosine_decay_schedule(o.learning_rate, max(1, config.steps - o.warmup)),
     }[o.schedule]()
     if not o.warmup:

@@ -15,7 +15,8 @@ from jax.experimental import multihost_utils
 from a2f_jax.errors import StorageError, UserError, shorten
 
 _LENGTH = 16_384  # bytes per message; the processes have to exchange arrays of the same shape
-_PATIENCE = 10.0  # seconds until a file has to be visible to other machines; some file systems remember what is missing
+# Seconds until a file has to be visible to other machines. NFS remembers for up to a minute that it was missing.
+_PATIENCE = 75.0
 
 
 def _encode(error: Exception | None) -> np.ndarray:

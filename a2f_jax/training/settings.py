@@ -203,8 +203,11 @@ def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     Lists, which JSON has instead of tuples, become tuples.
     """
     nested = config.to_dict() if isinstance(config, ConfigDict) else config
-    settings = flax.traverse_util.flatten_dict(nested, sep=".")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    settings = flax.traverse_util.flatten_dict(nested)
+    # The keys of entries that are not settings need not be strings.
+    return {
+        ".".join(map(str, path)): tuple(value) if isinstance(value, list) else value for path, value in settings.items()
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -373,7 +376,7 @@ def degradation_of(config: ConfigDict) -> Degradation | None:
     if config.data.get("degradation", "bicubic") == "bicubic":
         return None
     prefix = "degradation."
-    values = {k.removeprefix(prefix): v for k, v in flat(config).items() if k.startswith(prefix)}
+    values = {k.removeprefix(prefix): v for k, v in flat(config).items() if k.startswith(prefix) and k in _SETTINGS}
     return Degradation(**values)
 
 

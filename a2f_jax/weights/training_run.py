@@ -118,9 +118,11 @@ def are_comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
       one: the contents of a checkpoint, as returned by `read_about`, or the entries `validation` and `images` alone.
       other: the same for the other.
     """
-    # A dataset may have been prepared again. Scores that earlier versions wrote lack the digest of the images.
-    digests = {about["images"] for about in (one, other) if about.get("images")}
-    return validation_of(one) == validation_of(other) and len(digests) <= 1
+    digests = [about["images"] for about in (one, other) if about.get("images")]
+    if len(digests) == 2:
+        # The same settings may stand for other images, of a dataset that was prepared again, and others for the same.
+        return digests[0] == digests[1]
+    return validation_of(one) == validation_of(other)  # scores of earlier versions lack the digest of the images
 
 
 def _find_best(folder: pathlib.Path) -> pathlib.Path | None:

@@ -1,3 +1,4 @@
+import os
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,26 @@ def test_a_decoding_that_was_killed_is_repeated(data_dir):
     pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
     _assert_decoded(open_cache("photos", scale=2, data_dir=data_dir), pairs)
     assert len(list(_decoded(data_dir).glob("train-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: os.truncate(folder / "lr", 0),
+        lambda folder: os.truncate(folder / "hr", 1280),
+        lambda folder: os.truncate(folder / "index.npz", 100),
+        lambda folder: (folder / "index.npz").write_bytes(b"\0" * 500),
+        lambda folder: (folder / "index.npz").unlink(),
+    ],
+    ids=["empty", "truncated", "truncated index", "zeros", "missing"],
+)
+def test_decoded_pixels_that_are_damaged_are_decoded_again(data_dir, damage):
+    # As a machine that loses its power may leave them.
+    open_cache("photos", scale=2, data_dir=data_dir)
+    (folder,) = _decoded(data_dir).glob("train-*")
+    damage(folder)
+    pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+    _assert_decoded(open_cache("photos", scale=2, data_dir=data_dir), pairs)
 
 
 def test_a_full_disk_is_reported_and_leaves_nothing_behind(data_dir):

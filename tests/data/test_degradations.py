@@ -154,6 +154,25 @@ def test_every_kind_of_degradation_occurs_as_often_as_required():
         assert changed.mean() == pytest.approx(share, abs=0.045)
 
 
+def test_a_degradation_does_not_depend_on_the_settings_of_the_process(hr, key):
+    def lr():
+        return np.asarray(jax.jit(degrade, static_argnums=(2, 3))(hr, key, EVERYTHING, 2))
+
+    want = lr()
+    for setting in (jax.threefry_partitionable(False), jax.enable_x64(True)):
+        with setting:
+            np.testing.assert_array_equal(lr(), want)
+
+
+def test_pairs_are_made_with_64_bits_too(batch):
+    with jax.enable_x64(True):
+        pairs = jax.eval_shape(lambda batch: degrade_batch(batch, EVERYTHING, 2, 8), batch)
+    assert {name: (x.shape, str(x.dtype)) for name, x in pairs.items()} == {
+        "lr": ((8, 8, 8, 3), "uint8"),
+        "hr": ((8, 16, 16, 3), "uint8"),
+    }
+
+
 @pytest.fixture(scope="module")
 def batch():
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Which checkpoints are kept, and what happens on a full disk."""
 
 import collections
+import re
 import shutil
 
 import jax
@@ -131,6 +132,24 @@ def test_an_error_that_is_not_damage_stops_and_touches_nothing(checkpoints, stat
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "reason", ["UNKNOWN: Error opening driver: [errno 5: Input/output error]", "UNAVAILABLE: Error reading: no answer"]
+)
+def test_storage_that_fails_is_not_damage_and_may_work_again(checkpoints, state_at, tmp_path, monkeypatch, reason):
+    checkpoints.save(state_at(3))
+    checkpoints.wait()
+    before = files_of(tmp_path)
+
+    def fail(*_):
+        raise ValueError(f"{reason} [tensorstore_spec='{{}}']")
+
+    monkeypatch.setattr(Checkpoints, "_restore", fail)
+    message = rf"cannot read the checkpoint of step 3 in .*: {re.escape(reason)}\. Check the file system, then resume$"
+    with pytest.raises(StorageError, match=message):
+        checkpoints.restore(state_at(1))
+    assert files_of(tmp_path) == before
+
+
 def arrays_of(step):
     """The files that hold the values of the parameters, which Orbax names at random."""
     return sorted((step / "params/ocdbt.process_0/d").iterdir()) + sorted((step / "params/d").iterdir())
@@ -220,12 +239,13 @@ def test_scores_on_other_validation_images_are_not_compared(config, checkpoints,
     config.validation_images += 1
     resumed = Checkpoints(tmp_path, config, lambda _: None)
     assert not resumed.is_scored(2)
+    # The best on the former images is kept, because nobody asked to delete it.
     for step, psnr in ((3, 31.0), (4, 30.0), (5, 30.5)):
         resumed.save(state_at(step))
         resumed.record(step, {"psnr": psnr, "ssim": 0.9})
     resumed.save(state_at(6))
     resumed.close()
-    assert sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()) == [3, 5, 6]
+    assert sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()) == [1, 3, 5, 6]
     assert read_checkpoint(tmp_path)[1]["step"] == "3"
 
 
@@ -240,6 +260,28 @@ def test_scores_on_images_that_were_prepared_again_are_not_compared(config, stat
     (message,) = messages
     assert "the scores of 2 checkpoints on the former images no longer count" in message
     assert read_checkpoint(tmp_path)[1]["step"] == "4"
+
+
+def test_scores_on_the_same_images_are_compared_although_their_folder_has_another_name(config, state_at, tmp_path):
+    # Such as on hosts that have their own copies, or if the name of a folder is spelled differently.
+    first = Checkpoints(tmp_path, config, lambda _: None)
+    first.identify_images("digest")
+    first.save(state_at(1))
+    first.record(1, {"psnr": 40.0, "ssim": 0.9})
+    first.close()
+    config.data.dir = str(tmp_path / "copy")
+    config.keep_checkpoints = 1
+    messages = []
+    resumed = Checkpoints(tmp_path, config, messages.append)
+    resumed.identify_images("digest")
+    assert resumed.is_scored(1)
+    for step in (2, 3):
+        resumed.save(state_at(step))
+        resumed.record(step, {"psnr": 30.0, "ssim": 0.9})
+    resumed.close()
+    assert resumed.steps == [1, 3]
+    assert read_checkpoint(tmp_path)[1]["step"] == "1"
+    assert messages == []
 
 
 def test_scores_of_earlier_versions_without_a_digest_of_the_images_count(config, checkpoints, state_at, tmp_path):

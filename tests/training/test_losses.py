@@ -101,6 +101,11 @@ def test_devices_and_parts_of_a_batch_add_up_to_the_loss_and_the_gradient_of_the
         assert moved == pytest.approx(1e-4 * slope, rel=1e-3), (mode, accumulate)  # float32 and finite differences
 
 
+def test_the_check_of_a_loss_leaks_no_tracer():
+    with jax.checking_leaks():
+        check_loss(losses.l1, 8, 3)
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [

@@ -19,6 +19,12 @@ def test_the_papers_learning_rate_is_halved_every_200000_steps():
         assert float(rate(step)) == pytest.approx(value)
 
 
+def test_the_halving_can_be_put_off_forever():
+    config = a2f.get_config("sd_x4")
+    config.optimizer.halve_every = 10**12
+    assert float(learning_rate(config)(jnp.int32(999_999))) == pytest.approx(1e-3)
+
+
 def test_cosine_warms_up_and_ends_at_zero():
     config = a2f.get_config("sd_x4,recipe=long")
     config.steps, config.optimizer.warmup, config.optimizer.learning_rate = 1000, 100, 2e-3
@@ -96,7 +102,7 @@ def _muon(adam_factor=1.0):
 def test_muon_orthogonalizes_kernels_as_matrices_of_inputs_by_outputs():
     """Five Newton–Schulz steps bring all singular values near 1 (Jordan, 2024)."""
     params = {"kernel": jnp.zeros((3, 3, 4, 16))}
-    grads = {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 16)) * jnp.logspace(-1, 1, 16)}
+    grads = {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 16)) * np.logspace(-1, 1, 16)[None, None, None]}
     optimizer = _muon()
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     values = np.linalg.svd(np.asarray(updates["kernel"]).reshape(36, 16), compute_uv=False) / 2e-2

@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -198,9 +199,11 @@ def one(data_dir, compiled, tmp_path_factory):
 @pytest.mark.parametrize(("mode", "parts"), [("shard_map", 2), ("pmap", 1)])
 def test_two_processes_train_save_and_resume_like_one(data_dir, compiled, tmp_path, one, mode, parts):
     two, mode = tmp_path / "two", f"--config.spmd={mode}"
-    if parts == 2:
-        ends_of(start_together(data_dir, compiled, two, mode, "--config.steps=4"))
-    output = ends_of(start_together(data_dir, compiled, two, mode))
+    each = ((), ())
+    if parts == 2:  # with a copy of the data for each machine, which may be in another place
+        each = ((), (f"--config.data.dir={shutil.copytree(data_dir, tmp_path / 'copy')}",))
+        ends_of(start_together(data_dir, compiled, two, mode, "--config.steps=4", each=each))
+    output = ends_of(start_together(data_dir, compiled, two, mode, each=each))
     assert ("Resuming at step 4" if parts == 2 else "Starting at step 0") + " of 8 on 4 cpu" in output[0]
     assert "step" not in output[1]  # only the first process reports
     a, b = weights(one / "checkpoints/8"), weights(two / "checkpoints/8")
@@ -289,8 +292,20 @@ def test_two_processes_fail_together_when_the_second_one_fails(data_dir, compile
     assert f"is not prepared in {tmp_path}/missing, which does not exist" in first
 
 
+IMPATIENT = """
+import runpy
+from a2f_jax.training import processes
+
+processes._PATIENCE = 1.0
+get_config = runpy.run_path({tiny!r})["get_config"]
+"""
+
+
 def test_two_processes_that_do_not_share_the_work_folder_are_told_so_before_they_train(data_dir, compiled, tmp_path):
-    each = [("--workdir", str(tmp_path / name)) for name in ("one", "other")]  # the last option counts
+    impatient = compiled / "impatient.py"
+    impatient.write_text(IMPATIENT.format(tiny=str(TINY)))
+    config = ("--config", f"{impatient}:{data_dir}")
+    each = [(*config, "--workdir", str(tmp_path / name)) for name in ("one", "other")]  # the last option counts
     first, second = failures_of(start_together(data_dir, compiled, tmp_path, each=each))
     assert first == second
     assert f"process 1 does not see what process 0 writes to {tmp_path / 'other'}: use a folder" in first

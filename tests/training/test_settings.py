@@ -5,12 +5,21 @@ import pathlib
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from a2f_jax.configs import a2f, peers
+from a2f_jax.configs import a2f, peers, photo
 from a2f_jax.errors import UserError
 from a2f_jax.models.registry import PEERS
 from a2f_jax.training import settings
-from a2f_jax.training.settings import check, check_resume, closest_settings, flat, make_network, stored
+from a2f_jax.training.settings import (
+    check,
+    check_resume,
+    closest_settings,
+    degradation_of,
+    flat,
+    make_network,
+    stored,
+)
 
 OPTIONAL = {"model.name", "model.depthwise"}
 
@@ -270,6 +279,16 @@ def test_the_network_has_what_the_config_says_and_entries_of_its_own_are_ignored
     assert (network.scale, network.features, network.blocks, network.head_kernel) == (4, 16, 3, 5)
     assert network.winograd
     assert not make_network(paper, "gpu").winograd
+
+
+def test_entries_of_ones_own_may_have_any_key_and_be_beside_the_degradations():
+    config = photo.get_config("sd_x4")
+    config.own = ConfigDict({0: 1.0, 1: {"two": 3}})
+    config.degradation.sinc_probability = 0.1
+    assert settings.unknown_entries(config) == ["degradation.sinc_probability", "own.0", "own.1.two"]
+    check(config, 1)
+    assert degradation_of(config) == degradation_of(photo.get_config("sd_x4"))
+    assert "own" not in stored(config)
 
 
 def test_every_network_of_the_registry_has_runs_and_what_does_not_apply_to_it_is_refused():
