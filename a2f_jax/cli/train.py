@@ -4,7 +4,7 @@ import argparse
 import ast
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from a2f_jax.cli import cost_tables
@@ -117,7 +117,8 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
         raise UserError(f"{argument}: get_config() returns {type(config).__name__} instead of a ConfigDict")
     settings.check_complete(config, argument)
     existing = settings.flat(config)
-    overrides = [_with_tuple(override, existing) for override in overrides]
+    others: list[str] = []
+    lists: dict[str, list[Any]] = {}  # ml_collections cannot override lists, which a config of one's own may contain
     for override in overrides:
         key, _, value = override.removeprefix("--config.").partition("=")
         if key not in existing and settings.rule_of(key):
@@ -128,13 +129,21 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
             closest = [f"--config.{name}" for name in settings.closest_settings(key, existing)]
             remedy = f"did you mean {' or '.join(closest)}?" if closest else "configs/a2f.py lists all settings"
             raise UserError(f"unknown setting --config.{key}; {remedy}")
+        if isinstance(_entry(config, key), list):
+            lists[key] = [*_sequence(value)]
+            continue
+        if isinstance(existing[key], tuple):
+            others.append(f"--config.{key}={_sequence(value)!r}")
+        else:
+            others.append(override)
         try:
-            _parse(location, override)
+            _parse(location, others[-1])
         except Exception as error:  # absl and ml_collections raise many kinds
             rule = settings.rule_of(key) or f"a value of type {type(existing[key]).__name__}"
             raise UserError(f"--config.{key}={value} is invalid: it must be {rule}") from error
     changed = {override.removeprefix("--config.").partition("=")[0] for override in overrides}
-    config = _parse(location, *overrides)
+    config = _parse(location, *others)
+    config.update_from_flattened_dict(lists)
     own = {name for name in ("model.features", "model.blocks") if existing.get(name) is not None} - changed
     if "model.variant" in changed and own:
         raise UserError(
@@ -144,16 +153,19 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> "ConfigDict":
     return config
 
 
-def _with_tuple(override: str, existing: Mapping[str, Any]) -> str:
-    # ml_collections takes a comma-separated list of names, as other commands take it, for one name, or refuses it.
-    key, _, value = override.removeprefix("--config.").partition("=")
-    if not isinstance(existing.get(key), tuple):
-        return override
+def _entry(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if hasattr(config, "get") else None
+    return config
+
+
+def _sequence(text: str) -> tuple[Any, ...]:
+    # To ml_collections, a comma-separated list of names, as other commands take it, is one name, or an error.
     try:
-        ast.literal_eval(value)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return f"--config.{key}={tuple(name.strip() for name in value.split(','))!r}"
-    return override
+        return tuple(name.strip() for name in text.split(","))
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _parse(location: str, *overrides: str) -> Any:

@@ -8,7 +8,7 @@ from a2f_jax import cli
 from a2f_jax.cli.train import load_config, split_overrides
 from a2f_jax.models.a2f import variant_of
 from a2f_jax.training import loop
-from a2f_jax.training.settings import check_resume, make_network
+from a2f_jax.training.settings import check, check_resume, make_network
 
 CONFIG = "configs/a2f.py:sd_x4"
 
@@ -67,6 +67,25 @@ def test_several_names_may_be_separated_by_commas(text, expected):
     assert load_config(CONFIG, [f"--config.validation.sets={text}"]).validation.sets == expected
     config = load_config("configs/photo.py:sd_x4", ["--config.degradation.jpeg_quality=40,90"])
     assert config.degradation.jpeg_quality == (40, 90)
+
+
+WITH_LIST = """
+from ml_collections import ConfigDict
+from a2f_jax.configs import a2f
+
+def get_config():
+    config = a2f.get_config("sd_x4").to_dict()
+    return ConfigDict({**config, "validation": {**config["validation"], "sets": ["set5"]}})
+"""
+
+
+@pytest.mark.parametrize("text", ["set14,b100", "('set14', 'b100')", "['set14', 'b100']"])
+def test_a_list_in_a_config_of_ones_own_is_overridden_like_a_tuple(tmp_path, text):
+    (tmp_path / "own.py").write_text(WITH_LIST)
+    config = load_config(str(tmp_path / "own.py"), [f"--config.validation.sets={text}"])
+    check(config, 1)
+    assert list(config.validation.sets) == ["set14", "b100"]
+    assert load_config(CONFIG, [f"--config.validation.sets={text}"]).validation.sets == ("set14", "b100")
 
 
 def test_width_and_depth_are_those_of_the_variant_unless_they_are_overridden(trained):

@@ -3,6 +3,7 @@
 import copy
 import pathlib
 import re
+import signal
 import sys
 import types
 
@@ -15,6 +16,7 @@ from a2f_jax.cli.train import load_config
 from a2f_jax.configs import a2f
 from a2f_jax.images import write_rgb
 from a2f_jax.models.a2f import A2F
+from a2f_jax.training.monitor import Monitor
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
@@ -106,6 +108,24 @@ def test_a_sweep_compares_the_best_scores_of_its_runs(configs, capsys):
     for rate, psnr in best.items():
         assert a2f_jax.load(f"runs/rate-{rate:g}").metadata["validation_psnr"] == f"{psnr:.3f}"
     assert capsys.readouterr().out.startswith(f"{max(best, key=best.get)} {{")
+
+
+def test_a_sweep_that_is_preempted_stops_and_goes_on_when_it_is_repeated(configs, monkeypatch, capsys):
+    advance, runs = Monitor.advance, []
+
+    def preempt(self, step):
+        advance(self, step)
+        runs.append(step)
+        if len(runs) == 5:  # in the second run
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Monitor, "advance", preempt)
+    with pytest.raises(SystemExit) as caught:
+        run(example("python.md", "A sweep"))
+    assert caught.value.code == 75
+    assert len(configs) == 2
+    assert len(run(example("python.md", "A sweep"))["best"]) == 3
+    assert capsys.readouterr().out.count("{") == 1
 
 
 def test_a_loss_of_ones_own_is_minimized(configs):
