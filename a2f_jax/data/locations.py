@@ -92,6 +92,7 @@ def recorded_assignment(target: pathlib.Path) -> Assignment:
     own = target / "assignment.json"
     train: set[str] = set()
     validation: set[str] = set()
+    # Photographs that are new at this scale may be known at the others.
     for files in ([own] if own.is_file() else [], {*target.parents[1].glob(f"x*/{VERSION}/{own.name}")} - {own}):
         records = [_read_assignment(file) for file in files]
         known = train | validation

@@ -8,6 +8,7 @@ import pytest
 from a2f_jax.cli.main import main
 from a2f_jax.errors import StorageError, UserError
 from a2f_jax.training import loop
+from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.failures import explaining_failures
 
 
@@ -28,6 +29,22 @@ def test_a_file_system_on_a_network_that_fails_for_a_while_is_a_storage_error(co
     assert caught.value.exit_code == code
     with pytest.raises(IsADirectoryError), explaining_failures(config, lambda: begun):
         raise IsADirectoryError(errno.EISDIR, "Is a directory", "/runs/lock")
+
+
+def test_a_run_whose_checkpoint_cannot_be_read_for_a_while_can_be_resumed(config, tmp_path, monkeypatch):
+    config.steps = config.validate_every = 2
+    loop.train(config, tmp_path)
+    config.steps = 4
+
+    def fail(*_):
+        raise ValueError("UNAVAILABLE: Error reading: no answer")
+
+    monkeypatch.setattr(Checkpoints, "_restore", fail)
+    with pytest.raises(StorageError, match="cannot read the checkpoint of step 2") as caught:
+        loop.train(config, tmp_path)
+    assert caught.value.exit_code == 75
+    monkeypatch.undo()
+    assert loop.train(config, tmp_path).finished
 
 
 def test_a_run_that_does_not_fit_into_memory_is_one_line_with_remedies(config, data_dir, tmp_path, monkeypatch, capsys):
