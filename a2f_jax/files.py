@@ -75,6 +75,18 @@ def resolved(path: pathlib.Path) -> pathlib.Path:
     return path if buckets.in_bucket(path) else path.resolve()
 
 
+def identity(path: pathlib.Path) -> object:
+    """Returns what is equal for all names of a file or folder at a path of `as_path`.
+
+    A local file can have several: by links, by file systems that are mounted twice, or that ignore the case.
+    """
+    if not buckets.in_bucket(path):
+        with contextlib.suppress(OSError):
+            stat = os.stat(path)
+            return stat.st_dev, stat.st_ino
+    return resolved(path)
+
+
 def exists(path: pathlib.Path) -> bool:
     """Returns whether there is a file or folder, or locally a link to nothing, at a path of `as_path`."""
     return path.exists() if buckets.in_bucket(path) else os.path.lexists(path)

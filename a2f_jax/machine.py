@@ -18,6 +18,11 @@ def free_memory() -> int:
     return min([psutil.virtual_memory().available, *_free_in_control_groups()])
 
 
+def used_memory() -> int:
+    """Returns the number of bytes of host memory that this process occupies."""
+    return psutil.Process().memory_info().rss
+
+
 def usable_cores() -> int:
     """Returns the number of CPU cores that this process may use.
 

@@ -21,7 +21,7 @@ from pages import write_between
 
 from a2f_jax.data import open_pairs
 from a2f_jax.evaluation import lpips
-from a2f_jax.evaluation.benchmark import Bicubic, Evaluable, jpeg_compressed
+from a2f_jax.evaluation.benchmark import Bicubic, Evaluable, jpeg_compressed, mean_scores
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 from a2f_jax.model import load_labeled
 from a2f_jax.progress import progress_bar
@@ -38,14 +38,13 @@ Images = Sequence[tuple[np.ndarray, np.ndarray]]
 
 def measure(model: Evaluable, images: Images, quality: int | None, *, with_lpips: bool) -> dict[str, float]:
     """Returns the mean scores of a model on `(LR, HR)` images whose LR is compressed first."""
-    scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
+    scores: list[dict[str, float]] = []
     for lr, hr in images:
         sr = model.upscale(jpeg_compressed(lr, quality))
-        scores["psnr"].append(psnr_y(sr, hr, model.scale))
-        scores["ssim"].append(ssim_y(sr, hr, model.scale))
+        scores.append({"psnr": psnr_y(sr, hr, model.scale), "ssim": ssim_y(sr, hr, model.scale)})
         if with_lpips:
-            scores.setdefault("lpips", []).append(lpips.lpips(sr, hr))
-    return {metric: float(np.mean(values)) for metric, values in scores.items()}
+            scores[-1]["lpips"] = lpips.lpips(sr, hr)
+    return mean_scores(scores)
 
 
 def _cell(scores: dict[str, Any]) -> str:

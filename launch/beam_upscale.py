@@ -10,8 +10,9 @@ the weights can be on any file system that Beam supports, such as `gs://bucket/p
 
 The output folder receives the upscaled images, in the same subfolders as below the part of the glob before its first
 wildcard; `manifest-*.jsonl`, with a line for every image that was upscaled or skipped; and `dead_letter-*.jsonl`, with
-a line for every image that failed and why. Hidden files are skipped. A second run skips the images whose results exist
-with the format and the size that they would get; other existing files are not replaced.
+a line for every image that failed and why. Hidden files are skipped, files that are no images and those in the output
+folder are ignored. A second run skips the images whose results exist with the format and the size that they would get;
+other existing files are not replaced.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import pathlib
 import posixpath
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -30,8 +32,9 @@ import apache_beam as beam
 from apache_beam.io import fileio
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
+from apache_beam.utils.shared import Shared
 
-from a2f_jax.catalog import FORMATS
+from a2f_jax.catalog import FORMATS, READABLE_SUFFIXES
 
 FAILED = "failed"
 
@@ -40,6 +43,19 @@ def fixed_part(glob: str) -> str:
     """Returns the folder that all matches of a glob share: the part before its first wildcard."""
     wildcard = min((glob.find(c) for c in "*?[" if c in glob), default=len(glob))
     return posixpath.dirname(glob[:wildcard])
+
+
+def is_input(path: str, root: str, output: str) -> bool:
+    """Returns whether a match of the glob is an image to upscale: not another file, and not a result of an earlier run.
+
+    Args:
+      path: the match.
+      root: the folder below which subfolders are kept.
+      output: the output folder.
+    """
+    path, root, output = (f"{posixpath.normpath(each)}/" for each in (path, root, output))
+    is_result = path.startswith(output) and not root.startswith(output)
+    return path.rstrip("/").lower().endswith(READABLE_SUFFIXES) and not is_result
 
 
 def output_of(path: str, root: str, output: str, format_name: str | None) -> str:
@@ -57,21 +73,29 @@ def output_of(path: str, root: str, output: str, format_name: str | None) -> str
     return stem + suffix
 
 
+class _Loaded:
+    # The threads of a process take turns: each would take the whole memory and all cores.
+    def __init__(self, weights: str):
+        import a2f_jax
+
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder, posixpath.basename(weights))
+            with FileSystems.open(weights) as file:
+                local.write_bytes(file.read())
+            self.upscaler = a2f_jax.load(local).upscaler()
+        self.lock = threading.Lock()
+
+
 class Upscale(beam.DoFn):
     """Maps an output file and its images to entries of the manifest, or to entries tagged `FAILED`."""
 
     def __init__(self, weights: str, root: str):
         self._weights, self._root = weights, root
+        self._shared = Shared()
 
     def setup(self) -> None:
-        """Loads the weights, once for each worker."""
-        import a2f_jax
-
-        with tempfile.TemporaryDirectory() as folder:
-            local = pathlib.Path(folder, posixpath.basename(self._weights))
-            with FileSystems.open(self._weights) as file:
-                local.write_bytes(file.read())
-            self._upscaler = a2f_jax.load(local).upscaler()
+        """Loads the weights, once for each process."""
+        self._loaded = self._shared.acquire(lambda: _Loaded(self._weights))
 
     def process(self, element: tuple[str, Iterable[str]]) -> Iterator[Any]:
         """Upscales one image.
@@ -109,11 +133,13 @@ class Upscale(beam.DoFn):
             self._check_existing(path, content, target, format_name)
             return {"image": path, "output": target, "status": "skipped", "reason": "the output file exists"}
         picture = read_picture(content, name=path)
-        to = enlargement_of(picture, self._upscaler.scale, None, FORMATS[format_name].sixteen_bit)
+        upscaler = self._loaded.upscaler
+        to = enlargement_of(picture, upscaler.scale, None, FORMATS[format_name].sixteen_bit)
         check_format(format_name, target, picture, to.height, to.width)
         result = io.BytesIO()
-        strips = enlarge(self._upscaler, picture, to, lambda _: None)
-        write_picture(result, format_name, (to.height, to.width, to.channels), to.dtype, strips, picture)
+        with self._loaded.lock:
+            strips = enlarge(upscaler, picture, to, lambda _: None)
+            write_picture(result, format_name, (to.height, to.width, to.channels), to.dtype, strips, picture)
         _write(target, result.getvalue())
         return {"image": path, "output": target, "status": "done", "width": to.width, "height": to.height}
 
@@ -122,7 +148,8 @@ class Upscale(beam.DoFn):
         from a2f_jax.images.reading import read_size
 
         _, height, width = read_size(content, name=path)
-        expected = format_name, height * self._upscaler.scale, width * self._upscaler.scale
+        scale = self._loaded.upscaler.scale
+        expected = format_name, height * scale, width * scale
         if read_size(_read(target), sys.maxsize, upright=False, name=target) != expected:
             raise UserError(f"{target} exists with another format or size than expected: choose another output folder")
 
@@ -176,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         done = (
             pipeline
             | "Find" >> fileio.MatchFiles(images)
+            | "Images" >> beam.Filter(lambda match: is_input(match.path, root, output))
             | "Output" >> beam.Map(lambda match: (output_of(match.path, root, output, args.format), match.path))
             | "Group" >> beam.GroupByKey()  # this also distributes the images over the workers
             | "Upscale" >> beam.ParDo(Upscale(weights, root)).with_outputs(FAILED, main="done")

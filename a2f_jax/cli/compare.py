@@ -6,7 +6,7 @@ from typing import Any
 
 from a2f_jax.cli.commands import WEIGHTS_HELP, add_command, add_jpeg, add_scale, output_file, rectangle
 from a2f_jax.errors import UserError
-from a2f_jax.files import as_path, resolved
+from a2f_jax.files import as_path, identity
 
 
 def add(commands: Any) -> None:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     from a2f_jax.staging import local_copy
 
     output, truth = as_path(args.output), as_path(args.truth)
-    if resolved(output) == resolved(truth):
+    if identity(output) == identity(truth):
         raise UserError(f"{output} is the input image: choose another --output")
     output_file(args.output, overwrite=args.overwrite)
     format_of(output)

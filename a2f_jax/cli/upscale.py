@@ -4,6 +4,7 @@ import argparse
 import collections
 import json
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -154,9 +155,12 @@ def _default_output(args: argparse.Namespace, scale: int) -> str:
         raise UserError("choose where to write: -o FOLDER for several images, -o - for standard output")
     size = "-{}x{}".format(*args.size) if args.size else f"-x{args.scale or scale:g}"
     if is_folder(image):
-        return f"{image}{size}/"
-    suffix = image.suffix if image.suffix.lower() in WRITABLE_SUFFIXES else ".png"
-    return str(image.with_name(image.stem + size + (FORMATS[args.format].suffixes[0] if args.format else suffix)))
+        output = f"{image}{size}/"
+    else:
+        suffix = image.suffix if image.suffix.lower() in WRITABLE_SUFFIXES else ".png"
+        suffix = FORMATS[args.format].suffixes[0] if args.format else suffix
+        output = str(image.with_name(image.stem + size + suffix))
+    return os.path.abspath(output) if output.startswith("~") else output  # part of the name, and not the home folder
 
 
 def _is_report(path: pathlib.Path) -> bool:
@@ -168,10 +172,12 @@ def _is_report(path: pathlib.Path) -> bool:
 
 
 def _report_path(args: argparse.Namespace, work: "Worklist") -> pathlib.Path:
-    from a2f_jax.files import as_path, resolved
+    from a2f_jax.files import as_path, identity
 
+    if args.report == "-":
+        raise UserError("--report writes a file: choose a name")
     report = as_path(args.report)
-    if resolved(report) in {resolved(path) for job in work.jobs for path in (job.image, job.output)}:
+    if identity(report) in {identity(path) for job in work.jobs for path in (job.image, job.output)}:
         raise UserError(f"{report} would replace an image: choose another --report")
     # With --resume, the same command line runs again, and replaces the report of the interrupted run.
     overwrite = args.overwrite or (args.resume and _is_report(report))

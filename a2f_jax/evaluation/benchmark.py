@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from a2f_jax.data.sources import dataset_name, is_folder_path
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation import lpips as lpips_metric
 from a2f_jax.evaluation.measurable import check_measurable
-from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.evaluation.metrics import MOST_PSNR, psnr_y, ssim_y
 from a2f_jax.evaluation.tables import flat_rows, write_results
 from a2f_jax.files import as_path, check_writable
 from a2f_jax.model import refuse_name
@@ -61,16 +61,18 @@ class _UpscalingFunction:
 
 
 def _evaluable(model: Any, scale: int | None) -> Evaluable:
-    if hasattr(model, "upscale"):
+    if hasattr(model, "upscale") and getattr(model, "scale", None) is not None:
         if scale not in (None, model.scale):
             raise ValueError(f"the model upscales by {model.scale}, not by {scale}: leave out scale")
         return model
     refuse_name(model)
-    if not callable(model):
+    upscale = getattr(model, "upscale", model)
+    if not callable(upscale):
         raise TypeError(f"expected a model or a function that upscales an image, got {type(model).__name__}")
     if scale is None:
-        raise TypeError("a function does not tell by how much it upscales: pass scale")
-    return _UpscalingFunction(scale, getattr(model, "__name__", type(model).__name__), model)
+        raise TypeError(f"{type(model).__name__} does not tell by how much it upscales: pass scale")
+    name = getattr(model, "variant", None) or getattr(model, "__name__", None) or type(model).__name__
+    return _UpscalingFunction(int(scale), name, upscale)
 
 
 def _name(model: Evaluable) -> str:
@@ -121,6 +123,12 @@ def _measure(sr: np.ndarray, hr: np.ndarray, scale: int, lpips: bool) -> dict[st
     return scores
 
 
+def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the mean of each metric over images; the PSNR of each counts as at most `MOST_PSNR`."""
+    means = {metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]}
+    return {**means, "psnr": float(np.mean([min(score["psnr"], MOST_PSNR) for score in scores]))}
+
+
 def evaluate(
     model: Evaluable | Callable[[np.ndarray], np.ndarray],
     datasets: Sequence[str | os.PathLike[str]],
@@ -142,7 +150,7 @@ def evaluate(
       datasets: dataset names that `open_pairs` accepts, or paths of folders with HR images, such as `"photos/"`.
         Benchmark sets, such as `["set5", "set14", "b100"]`, and folders are measured whole; of a training dataset, the
         validation split is measured.
-      scale: the upscaling factor of a function. Other models have their own.
+      scale: the upscaling factor of a function, or of an object without the attribute `scale`.
       data_dir: the folder that holds the named datasets (default: the one that `open_pairs` uses).
       weights: the origin of the model's weights. It is only copied into the result.
       per_image: whether to return the scores of every image, or their means.
@@ -155,8 +163,9 @@ def evaluate(
     Returns:
       A dictionary for each dataset, `{"dataset", "model", "scale", "weights", "jpeg"?, "images", "psnr", "ssim",
       "lpips"?}`, of which `pandas.DataFrame` makes a table; `"images"` is the number of images, and the scores are
-      their means. With `per_image`, a dictionary for each image, with its name as `"image"`. PSNR, in dB, and SSIM are
-      computed on luma after cropping `scale` pixels from each side; LPIPS on the whole RGB image.
+      their means, in which an image without an error counts as 100 dB. With `per_image`, a dictionary for each image,
+      with its name as `"image"`. PSNR, in dB, and SSIM are computed on luma after cropping `scale` pixels from each
+      side; LPIPS on the whole RGB image.
 
     Raises:
       TypeError: the model cannot upscale, or is a function without `scale`, or `datasets` is a string.
@@ -230,7 +239,8 @@ def evaluate_models(
     with progress_bar(total=total, unit="image", description="evaluate", visible=progress) as bar:
         for (model, weights), sets in zip(models, opened, strict=True):
             setting = {} if jpeg is None else {"jpeg": int(jpeg)}
-            results.append({"model": _name(model), "scale": model.scale, "weights": weights, **setting, "datasets": {}})
+            facts = {"model": _name(model), "scale": int(model.scale), "weights": weights, **setting}
+            results.append({**facts, "datasets": {}})
             for name, pairs in sets.items():
                 bar.set_description_str(f"{_name(model)} ×{model.scale} on {name}", refresh=False)
                 images = {}
@@ -241,9 +251,7 @@ def evaluate_models(
                     except (UserError, ValueError) as error:
                         raise UserError(f"{name}, image {pair.name}: {error}") from error
                     bar.update()
-                scores = list(images.values())
-                means = {metric: float(np.mean([score[metric] for score in scores])) for metric in scores[0]}
-                results[-1]["datasets"][name] = {**means, "n": len(scores), "images": images}
+                results[-1]["datasets"][name] = {**mean_scores([*images.values()]), "n": len(images), "images": images}
                 if output is not None:
                     write_results(results, output)
     return results

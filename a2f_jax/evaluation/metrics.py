@@ -75,6 +75,14 @@ def psnr_y(sr: np.ndarray, hr: np.ndarray, shave: int) -> float:
     return float(10 * np.log10(255**2 / mse)) if mse else float("inf")
 
 
+MOST_PSNR = 100.0
+"""The PSNR in dB that an image without an error counts as in a mean.
+
+Infinity would make the mean infinite and hide all other images. Over 512×512 pixels, 100 dB is an error of one level in
+a few of them.
+"""
+
+
 def ssim_y(sr: np.ndarray, hr: np.ndarray, shave: int) -> float:
     """Computes the mean structural similarity on luma.
 

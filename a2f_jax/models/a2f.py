@@ -26,6 +26,7 @@ from a2f_jax.models.layers import (
     Conv,
     Dtype,
     PackedProjection,
+    abstract_variables,
     conv_init,
     normalized_kernel,
     per_channel,
@@ -281,7 +282,7 @@ def fold_weight_norm(params: Params) -> Params:
 def check_shapes(network: nn.Module, params: Params) -> None:
     """Raises a `ValueError` that names the first parameter whose name or shape is not the network's."""
     # 16×16 pixels, since some of the compared networks need more than a few.
-    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+    expected = abstract_variables(network, 1, 16, 16, 3)["params"]
     want, have = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (expected, params))
     for name in sorted({*want, *have}):
         shapes = tuple(tree[name].shape if name in tree else None for tree in (want, have))

@@ -37,6 +37,11 @@ def per_channel(values: jax.Array | np.ndarray, x: jax.Array) -> jax.Array:
     return jax.lax.broadcast_to_rank(values, x.ndim)
 
 
+def abstract_variables(network: nn.Module, *shape: int) -> Any:
+    """Returns the shapes and dtypes of the variables of a network for batches of a shape, without any computation."""
+    return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(shape)))
+
+
 def kernel_norm(v: jax.Array) -> jax.Array:
     """Returns the Euclidean norm of each output channel's kernel: `[h, w, in, out]` → `[out]`."""
     return jnp.sqrt(jnp.sum(jnp.square(v), axis=(0, 1, 2)))

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from a2f_jax.models.layers import abstract_variables
+from a2f_jax.models.nan_tracing import UntraceableError, with_surviving_nan
+
 _LENGTHS = (64, 256)
 """Lengths in LR pixels of the strips that are tried. A network that looks farther is taken to look everywhere."""
 
@@ -28,16 +31,17 @@ def reach(network: Any) -> int | None:
     Returns:
       The larger of the distances in both directions of both axes. None if the network looks at the whole image, or
       does not treat all positions alike: where it reduces the image by strides, the same pixels give other values when
-      the image begins elsewhere.
+      the image begins elsewhere. None, too, if it has operations on booleans or integers that cannot be followed.
     """
     plain = {name: False for name in ("weight_norm", "winograd") if hasattr(network, name)}
     if plain:  # the norm of zeros is no divisor, and Winograd's algorithm mixes pixels that do not belong together
         network = network.clone(**plain)
-    rows = _reach_along(network, 0)
-    if rows is None:
+    try:
+        rows = _reach_along(network, 0)
+        columns = None if rows is None else _reach_along(network, 1)
+    except UntraceableError:
         return None
-    columns = _reach_along(network, 1)
-    return None if columns is None else max(rows, columns)
+    return None if rows is None or columns is None else max(rows, columns)
 
 
 def _reach_along(network: Any, axis: int) -> int | None:
@@ -67,11 +71,12 @@ def _touched(network: Any, axis: int, length: int, starts: np.ndarray) -> np.nda
     lr = np.zeros((len(starts), length, getattr(network, "smallest", 1), 3), np.float32)
     lr[np.arange(len(starts)), starts, 0] = np.nan
     lr = lr if axis == 0 else lr.swapaxes(1, 2)
-    with jax.default_device(_exact_device()):
-        shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *lr.shape[1:])))
+    # NaN is no mistake here, and a program of many operations takes seconds if they are compiled one by one.
+    with jax.default_device(_exact_device()), jax.debug_nans(False), jax.disable_jit(False):
+        shapes = abstract_variables(network, 1, *lr.shape[1:])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         # To optimize the program would take longer than to run it.
-        apply = jax.jit(network.apply, compiler_options={"xla_backend_optimization_level": 0})
+        apply = jax.jit(with_surviving_nan(network.apply), compiler_options={"xla_backend_optimization_level": 0})
         sr = np.asarray(apply(zeros, lr))
     sr = sr if axis == 0 else sr.swapaxes(1, 2)
     return np.isnan(sr).reshape(len(starts), length, -1).any(-1)

@@ -16,6 +16,7 @@ from a2f_jax.model import Model, Network
 from a2f_jax.models.a2f import A2F, HIDDEN
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.counts import PAPER_OUTPUT, count
+from a2f_jax.models.layers import abstract_variables
 
 _PATCH = 240
 """Side of the photograph crops that block weights are measured on, in HR pixels; a multiple of every scale."""
@@ -64,7 +65,7 @@ def xla_flops(network: A2F, output: tuple[int, int] = PAPER_OUTPUT) -> float | N
     network = network.clone(weight_norm=False, winograd=False)
     height, width = (size // network.scale for size in output)
     lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    params = jax.eval_shape(network.init, jax.random.key(0), lr)
+    params = abstract_variables(network, *lr.shape)
     cost = jax.jit(network.apply).lower(params, lr).compile().cost_analysis()
     return cost.get("flops") if cost else None
 
@@ -203,7 +204,7 @@ def running_time(network: Network, output: tuple[int, int]) -> float:
     network = network.clone(**{name: value for name, value in options.items() if hasattr(network, name)})
     height, width = (size // network.scale for size in output)
     lr = jax.random.uniform(jax.random.key(0), (1, height, width, 3), maxval=255.0)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), lr)
+    shapes = abstract_variables(network, *lr.shape)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), x.dtype), shapes)
     with jax.default_matmul_precision("highest"):  # as in upscaling: accelerators round float32 products otherwise

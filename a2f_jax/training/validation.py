@@ -13,7 +13,7 @@ from a2f_jax.data import Pair, open_pairs
 from a2f_jax.data.sources import dataset_name, is_folder_path
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.measurable import check_measurable
-from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.evaluation.metrics import MOST_PSNR, psnr_y, ssim_y
 from a2f_jax.files import as_path, resolved
 from a2f_jax.model import Model
 from a2f_jax.training.settings import naming_setting
@@ -22,13 +22,6 @@ _CROP = 128
 """Side in LR pixels of the center crop that validation measures.
 
 A fixed crop keeps the scores comparable, needs few compilations and takes little time from training."""
-
-
-_MOST = 100.0
-"""The PSNR in dB that an image without an error counts as, such as one of a single color.
-
-Infinity would make the mean infinite, and hide all other images. Of a crop of 512×512 pixels, 100 dB is an error of one
-level in a few pixels."""
 
 
 def center_crop(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +116,7 @@ def validate(model: Model, images: Iterable[tuple[np.ndarray, np.ndarray]]) -> t
     sums, picture = np.zeros(3), None
     for lr, hr in images:
         sr = model.upscale(lr)
-        sums += min(psnr_y(sr, hr, model.scale), _MOST), ssim_y(sr, hr, model.scale), 1
+        sums += min(psnr_y(sr, hr, model.scale), MOST_PSNR), ssim_y(sr, hr, model.scale), 1
         if picture is None:
             picture = np.concatenate([sr, hr], 1)
     return sums, picture

@@ -124,6 +124,9 @@ class _Pipeline:
         self.busy = 0.0
         self._lock = threading.Lock()
         self.stopped = threading.Event()  # set to interrupt the images being computed
+        # By the main thread, which signals can interrupt.
+        reads = sys.stdin is not None and any(job.image == STDIO for job in work.jobs)
+        self._standard_input = sys.stdin.buffer.read() if reads else b""
         self._upscalers: dict[tuple[Candidate, jax.Device], Upscaler] = {}
         self._making = threading.Lock()
         self._free: queue.Queue[jax.Device] = queue.Queue()
@@ -154,7 +157,7 @@ class _Pipeline:
         if job.image == STDIO and sys.stdin is None:
             raise UserError("standard input is closed: pass the name of an image file")
         with contextlib.nullcontext() if job.image == STDIO else local_copy(job.image) as file:
-            return self._run(job, sys.stdin.buffer.read() if file is None else file, start)
+            return self._run(job, self._standard_input if file is None else file, start)
 
     def _run(self, job: Job, source: pathlib.Path | bytes, start: float) -> Result:
         format_name = self.options.format_name
@@ -259,6 +262,8 @@ def _find_result(output: pathlib.Path) -> tuple[tuple[str, int, int] | None, boo
         with contextlib.suppress(UserError):  # the size comes later, such as after a large color profile
             return read_size(read_start(output, _START), sys.maxsize, upright=False), True
     with local_copy(output) as file:
+        if not file.exists():
+            raise UserError(f"{output} is a link to nothing: remove it")
         if not file.stat().st_size:
             return None, False
         try:

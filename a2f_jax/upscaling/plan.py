@@ -14,7 +14,7 @@ import psutil
 
 from a2f_jax.errors import UserError
 from a2f_jax.files import format_bytes, require_space
-from a2f_jax.machine import free_memory, usable_cores
+from a2f_jax.machine import free_memory, usable_cores, used_memory
 from a2f_jax.models.a2f import A2F, HIDDEN
 
 RUNTIME = 400 << 20
@@ -78,8 +78,13 @@ def parse_bytes(text: str) -> int:
 
 
 def default_memory(device: jax.Device) -> int:
-    """Returns the default memory budget in bytes: three quarters of the device's free memory (on a CPU, the host's)."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
+    """Returns the default memory budget in bytes: three quarters of the device's free memory.
+
+    On a CPU, it is three quarters of the host's free memory, and what this process already occupies of `RUNTIME`.
+    """
+    if device.platform == "cpu":
+        return free_memory() * 3 // 4 + min(used_memory(), RUNTIME)
+    stats = device.memory_stats()
     free = stats["bytes_limit"] - stats["bytes_in_use"] if stats and "bytes_limit" in stats else free_memory()
     return free * 3 // 4
 
@@ -140,6 +145,11 @@ def _folder_on_a_disk() -> pathlib.Path:
     return folder
 
 
+def rounded_side(side: int) -> int:
+    """Returns the side of a tile, in pixels, rounded up to the multiple of 8 that programs need."""
+    return -(-side // 8) * 8
+
+
 def make_plan(
     network: A2F,
     height: int,
@@ -163,7 +173,8 @@ def make_plan(
       disk: largest size in bytes of a temporary file with the states. None: `DISK_LIMIT`, but at most half of the free
         space.
       platform: platform of the device, such as `"cpu"` or `"gpu"`.
-      side: side of a tile in pixels, rounded up to a multiple of 8; None chooses the best fit for memory and device.
+      side: side of a tile in pixels, rounded up to a multiple of 8, and at most about the side of the image; None
+        chooses the best fit for memory and device.
       reserved: bytes of host memory that hold input and output during the computation.
       images: number of images of this size whose states are stored at the same time.
       concurrent: number of upscalers that run at the same time and share the memory of the host.
@@ -186,7 +197,8 @@ def make_plan(
         # Minimize the computed area, including what reaches beyond the image. 128² accounts for the cost of starting
         # the programs of a tile.
         side = min(fitting or [64], key=lambda s: -(-height // s) * -(-width // s) * (s**2 + 128**2))
-    side = -(-side // 8) * 8
+    # A larger tile than the image would only be padded. As with canvases, few sizes need few programs.
+    side = min(rounded_side(side), _canvas_side(max(height, width)))
     working = working_bytes(network, width, side, platform)
     states = images * state_bytes(network, height, width, side)
     if working > room:

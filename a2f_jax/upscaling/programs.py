@@ -86,7 +86,7 @@ def _mix_weights(weights: dict, sums: Sequence[jax.Array], pixels: jax.Array, *,
         means = jnp.stack(sums) / pixels
         mean = jnp.einsum("jc,jcd->d", means, kernel)
         gain = gain * Attention().apply({"params": weights["attention"]}, mean[None])[0]
-    return (kernel * gain + weights["skip"]).reshape(-1, kernel.shape[-1]).astype(dtype)
+    return (kernel * per_channel(gain, kernel) + weights["skip"]).reshape(-1, kernel.shape[-1]).astype(dtype)
 
 
 def _total(sums: Sequence[jax.Array]) -> jax.Array:
@@ -213,7 +213,9 @@ class Programs:
             mean = np.einsum("jc,jcd->d", means, weights["kernel"][: index + 1])
             gain = gain * _attention(weights["attention"], mean)
         mix = weights["kernel"] * gain + weights["skip"]
-        return jax.device_put(mix.reshape(-1, network.features).astype(network.dtype), self.device)
+        with np.errstate(under="ignore"):  # the setting of the process may make it an error
+            mix = mix.reshape(-1, network.features).astype(network.dtype)
+        return jax.device_put(mix, self.device)
 
 
 def _padded_count(index: int) -> int:

@@ -13,7 +13,7 @@ from a2f_jax.hardware import OutOfMemory, ProgramCosts, Target, compile_costs, c
 from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.counts import multiply_adds
-from a2f_jax.upscaling.plan import workers
+from a2f_jax.upscaling.plan import rounded_side, workers
 from a2f_jax.upscaling.programs import BLOCK_HALO, STATES_AT_ONCE, programs_of
 
 _LARGEST = 4096
@@ -71,13 +71,14 @@ def tile_costs(network: A2F, folded: Params, target: Target, side: int) -> TileC
       network: a network without weight normalization and without depthwise projections.
       folded: its parameters, as returned by `fold_weight_norm`.
       target: the device; if it is several, the first.
-      side: side of the tiles in input pixels.
+      side: side of the tiles in input pixels, rounded up to a multiple of 8.
 
     Raises:
       OutOfMemory: the compiler has refused a program because of its memory.
       UserError: the compiler for this device is not installed.
       ValueError: the network has depthwise projections.
     """
+    side = rounded_side(side)
     device = compile_only_devices(target)[0]
     platform = target.accelerator.platform
     network = network.clone(winograd=prefers_winograd(platform, network.dtype))

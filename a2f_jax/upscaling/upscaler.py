@@ -1,6 +1,7 @@
 """The upscaler: takes an image of any size as an array and returns it upscaled, whole or in strips."""
 
 import dataclasses
+import numbers
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
@@ -37,8 +38,11 @@ def _flip(image: np.ndarray, transpose: bool, y: int, x: int) -> np.ndarray:
     return (image.swapaxes(0, 1) if transpose else image)[::y, ::x]
 
 
+_DTYPES = (np.uint8, np.uint16, np.float32)
+
+
 def _check(image: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype not in _DTYPES:
         raise ValueError(f"expected uint8, uint16 or float32 [H, W, 3], got {image.dtype} {list(image.shape)}")
     if not image.size:
         raise ValueError(f"expected an image with at least one pixel, got {list(image.shape)}")
@@ -115,21 +119,24 @@ class Upscaler:
           verbose: whether to print to standard error how each image is computed.
 
         Raises:
-          ValueError: `edge` has another value, or `tile` or `concurrent` is not a whole number of at least 1.
+          ValueError: `edge` has another value, or a number is not a whole one, or is negative, or 0 for `tile` or
+            `concurrent`.
         """
         if edge not in get_args(Edge):
             raise ValueError(f"edge is {edge!r}, but must be one of {', '.join(get_args(Edge))}")
-        for name, value in (("tile", tile), ("concurrent", concurrent)):
-            if value is not None and (value != int(value) or value < 1):
-                raise ValueError(f"{name} is {value}, but must be a whole number of at least 1")
+        counts = {"memory": memory, "disk": disk, "tile": tile, "concurrent": concurrent}
+        for name, value in counts.items():
+            least = 1 if name in ("tile", "concurrent") else 0
+            if value is not None and not (isinstance(value, numbers.Real) and value >= least and value == int(value)):
+                raise ValueError(f"{name} is {value!r}, but must be a whole number of at least {least}")
         self.network = network
         self.device = device or jax.local_devices()[0]
-        self.memory = memory
-        self.disk = disk
-        self.tile = tile
+        self.memory = None if memory is None else int(memory)
+        self.disk = None if disk is None else int(disk)
+        self.tile = None if tile is None else int(tile)
         self.ensemble = ensemble
         self.edge = edge
-        self.concurrent = concurrent
+        self.concurrent = int(concurrent)
         self.verbose = verbose
         self._margin = REFLECTED if edge == "reflect" else 0
         tiled = isinstance(network, A2F) and not network.depthwise
@@ -190,13 +197,15 @@ class Upscaler:
           rounded nor clipped.
 
         Raises:
-          ValueError: the image has another shape or dtype, or is not finite.
+          ValueError: the image has another shape or dtype, or is not finite; or `dtype` is another.
           UserError: the memory budget, or the free disk space for the states, is too small; or the result is not
             finite, most likely because of damaged weights.
         """
         _check(image)
         height, width = image.shape[:2]
         depth = np.dtype(dtype or image.dtype)
+        if depth not in _DTYPES:
+            raise ValueError(f"dtype is {depth}, but must be uint8, uint16 or float32")
         plan = self.plan(height, width, image.nbytes if reserved is None else reserved, images)
         if not self.ensemble:
             yield from self._one(image, depth.name, plan, progress)

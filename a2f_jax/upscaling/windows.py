@@ -16,6 +16,7 @@ import numpy as np
 from a2f_jax.errors import UserError
 from a2f_jax.files import format_bytes
 from a2f_jax.models.a2f import Params
+from a2f_jax.models.layers import abstract_variables
 from a2f_jax.models.receptive_field import reach
 from a2f_jax.upscaling.plan import RUNTIME, Plan
 from a2f_jax.upscaling.tiles import Progress, cut, require_finite
@@ -54,9 +55,10 @@ def _compiled(network: Any, device: jax.Device, height: int, width: int) -> Any:
     def on_device(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, np.float32, sharding=jax.sharding.SingleDeviceSharding(device))
 
-    params = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))["params"]
-    # The default on accelerators multiplies float32 with fewer bits.
-    with jax.default_matmul_precision("highest"):
+    params = abstract_variables(network, 1, 16, 16, 3)["params"]
+    # The default on accelerators multiplies float32 with fewer bits. Nothing can be compiled while JAX is told to run
+    # operations one by one, as for debugging.
+    with jax.default_matmul_precision("highest"), jax.disable_jit(False):
         return program.lower(
             jax.tree.map(lambda x: on_device(x.shape), params), on_device((1, height, width, 3))
         ).compile()
@@ -204,7 +206,8 @@ class Windows:
             parts = []
             for start_x, left, right in columns:
                 pixels = cut(image, start - margin, start_x - margin, *window)
-                sr = np.asarray(program(self._folded, jax.device_put(pixels[None], self._device))[0])
+                with jax.disable_jit(False):
+                    sr = np.asarray(program(self._folded, jax.device_put(pixels[None], self._device))[0])
                 require_finite(np.isfinite(sr).all())
                 tile = sr[scale * (top - start) : scale * (bottom - start)]
                 tile = tile[:, scale * (left - start_x) : scale * (right - start_x)]

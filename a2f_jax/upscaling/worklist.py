@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from a2f_jax import buckets
 from a2f_jax.catalog import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import as_path, check_writable, is_folder, resolved, walk
+from a2f_jax.files import as_path, check_writable, identity, is_folder, resolved, walk
 
 WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
@@ -190,13 +190,13 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
     # Finds out before the work begins what would be lost, or could not be written, at its end.
-    originals = {resolved(job.image) for job in jobs if job.image != STDIO}
+    originals = {identity(job.image) for job in jobs if job.image != STDIO}
     inputs: dict[pathlib.Path, pathlib.Path] = {}
     colliding: list[str] = []
     for job in jobs:
         if job.output == STDIO:
             continue
-        if resolved(job.output) in originals:
+        if identity(job.output) in originals:
             raise UserError(f"{job.output} is one of the input images: choose another output")
         other = inputs.setdefault(job.output, job.image)
         if other is not job.image:

@@ -7,7 +7,10 @@ import pathlib
 import re
 import shutil
 import signal
+import sys
+import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -204,6 +207,7 @@ def test_the_report_never_replaces_an_image_or_a_folder(weights, photo, fails, t
     assert "would replace an image" in fails(*argv, str(tmp_path / "o.png"))
     assert "would replace an image" in fails(*argv, photo)
     assert "is a folder" in fails(*argv, str(tmp_path))
+    assert "--report writes a file: choose a name" in fails(*argv, "-")
     assert "cannot write to" in fails(*argv, f"{photo}/report.json")
     assert not (tmp_path / "o.png").exists()
 
@@ -257,6 +261,27 @@ def test_a_signal_ends_the_command_and_leaves_no_incomplete_file(number, weights
     assert cli.main(["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights]) == 130
     assert capsys.readouterr().err.splitlines() == ["a2f: stopped"]
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.usefixtures("without_nohup")
+def test_a_signal_ends_the_command_while_it_waits_for_standard_input(weights, monkeypatch, capsys):
+    def read():
+        assert threading.current_thread() is threading.main_thread()  # which signals can interrupt
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=types.SimpleNamespace(read=read)))
+    assert cli.main(["upscale", "-", "-o", "-", "--weights", weights]) == 130
+    assert capsys.readouterr().err.splitlines() == ["a2f: stopped"]
+
+
+def test_the_output_of_a_file_whose_name_begins_with_a_tilde_is_beside_it(
+    weights, photo, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    os.rename(photo, "~photo.png")
+    assert cli.main(["upscale", "~photo.png", "--weights", weights]) == 0
+    assert len(list(tmp_path.glob("~photo-x*.png"))) == 1
 
 
 def test_an_image_that_would_fill_the_disk_must_be_confirmed(weights, fails, tmp_path):

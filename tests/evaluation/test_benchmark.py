@@ -254,6 +254,30 @@ def test_anything_that_upscales_can_be_measured(data_dir):
     assert first == second == third
 
 
+def test_an_exact_image_counts_as_100_db_and_does_not_hide_the_others(tmp_path, images):
+    write_rgb(tmp_path / "sets/black.png", np.zeros((32, 32, 3), np.uint8))
+    write_rgb(tmp_path / "sets/other.png", images[0])
+    result = result_of(Bicubic(2), [tmp_path / "sets"], output=tmp_path / "out")
+    (scores,) = result["datasets"].values()
+    assert scores["images"]["black.png"]["psnr"] == np.inf
+    assert scores["psnr"] == pytest.approx((100 + scores["images"]["other.png"]["psnr"]) / 2)
+    (stored,) = json.loads((tmp_path / "out/results.json").read_text())
+    assert next(iter(stored["datasets"].values()))["psnr"] == scores["psnr"]
+
+
+class Unscaled:
+    def upscale(self, image):
+        return Doubled().upscale(image)
+
+
+@pytest.mark.parametrize("model", [Unscaled(), Unscaled().upscale])
+def test_the_scale_may_come_from_an_array_and_belong_to_an_object(data_dir, tmp_path, model):
+    (row,) = evaluate(model, ["set5"], scale=np.int64(2), data_dir=data_dir, output=tmp_path / "out")
+    assert type(row["scale"]) is int
+    with pytest.raises(TypeError, match="does not tell by how much it upscales: pass scale"):
+        evaluate(model, ["set5"], data_dir=data_dir)
+
+
 @pytest.mark.parametrize(
     ("model", "scale", "error", "message"),
     [

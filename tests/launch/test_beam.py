@@ -71,3 +71,13 @@ def test_existing_files_of_another_size_and_outputs_of_two_images_are_refused(be
     assert ["have the same output file" in entry["error"] for entry in twins] == [True, True]
     assert (out / "a.png").read_bytes() == before
     assert not (out / "b.png").exists()
+
+
+def test_only_images_that_are_no_results_are_upscaled(beam_upscale):
+    def chosen(root, output, *paths):
+        return [path for path in paths if beam_upscale.is_input(path, root, output)]
+
+    paths = ["photos/a.png", "photos/a.txt", "photos/b.JPEG", "photos/up/a.png", "photos/upper/a.png"]
+    assert chosen("photos", "photos/up/", *paths) == ["photos/a.png", "photos/b.JPEG", "photos/upper/a.png"]
+    assert chosen("photos", "photos", *paths) == [path for path in paths if path != "photos/a.txt"]
+    assert chosen("gs://b/in", "gs://b/in/up", "gs://b/in/a.png", "gs://b/in/up/a.png") == ["gs://b/in/a.png"]

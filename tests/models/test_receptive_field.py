@@ -1,6 +1,9 @@
 """How far networks look, against sums over their layers."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -38,6 +41,49 @@ class Strided(nn.Module):
     def __call__(self, lr):
         half = PlainConv(3, stride=2)(lr)
         return resize_bilinear(half, *lr.shape[1:3])
+
+
+class Gated(nn.Module):
+    """A network whose last convolution sees only what a comparison has let through."""
+
+    scale = 1
+    gate: Callable
+
+    @nn.compact
+    def __call__(self, lr):
+        h = PlainConv(4)(lr)
+        return PlainConv(3)(h + PlainConv(4, kernel_size=5)(self.gate(h)))
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda h: jnp.where(h > 0, h, 0),
+        lambda h: (h > 0).astype(h.dtype),
+        lambda h: h * ~(h < 0.5),
+        jnp.nan_to_num,
+        lambda h: jnp.round(h).astype(jnp.int32).astype(h.dtype),
+        lambda h: jnp.where((h > 0).any(-1, keepdims=True), 1.0, 2.0) + 0 * h,
+        lambda h: jnp.pad(h > 0, ((0, 0), (1, 1), (0, 0), (0, 0)))[:, 1:-1].astype(h.dtype),
+        nn.leaky_relu,
+        nn.elu,
+        nn.gelu,
+        nn.softplus,
+    ],
+)
+def test_what_a_comparison_or_an_integer_depends_on_counts(gate):
+    assert reach(Gated(gate)) == 1 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda h: jax.lax.population_count(h.astype(jnp.int32)).astype(h.dtype),
+        lambda h: jax.lax.fori_loop(0, 2, lambda _, x: jnp.where(x > 0, x, 0), h),
+    ],
+)
+def test_a_network_that_cannot_be_followed_is_taken_to_look_everywhere(gate):
+    assert reach(Gated(gate)) is None
 
 
 class Shifted(nn.Module):

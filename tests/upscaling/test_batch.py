@@ -490,6 +490,13 @@ def test_a_file_that_appears_during_the_work_is_not_replaced_unasked(model, phot
         assert Image.open(target).size == (24, 18)
 
 
+def test_a_link_to_nothing_is_named_when_a_batch_is_resumed(model, photo, tmp_path):
+    target = tmp_path / "out.png"
+    target.symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"out\.png is a link to nothing: remove it"):
+        upscale(model, [photo], target, Options(resume=True))
+
+
 @pytest.mark.parametrize("suffix", [".jpe", ".jif", ".mpo", ".apng", ".avifs", ".PNG"])
 def test_images_of_a_folder_are_found_under_all_their_suffixes(model, tmp_path, suffix):
     (tmp_path / "photos").mkdir()

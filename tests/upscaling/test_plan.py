@@ -81,6 +81,26 @@ def test_the_tile_size_can_be_chosen():
     assert make_plan(NETWORK, 600, 800, memory=8 << 30, platform="cpu", side=100).side == 104
 
 
+def test_a_tile_is_not_much_larger_than_the_image():
+    assert make_plan(NETWORK, 20, 24, memory=2 << 30, platform="cpu", side=4096).side == 64
+    assert make_plan(NETWORK, 150, 24, memory=4 << 30, platform="cpu", side=4096).side == 192
+
+
+@pytest.mark.parametrize("limit", [600, 800, 1000])
+def test_what_the_process_already_takes_is_not_counted_twice(monkeypatch, limit):
+    # In a container, what is free is what the process has not taken of its limit.
+    monkeypatch.setattr(plan, "used_memory", lambda: 370 << 20)
+    monkeypatch.setattr(plan, "free_memory", lambda: (limit - 370) << 20)
+    cpu = types.SimpleNamespace(platform="cpu")
+    assert make_plan(NETWORK, 180, 320, memory=plan.default_memory(cpu), platform="cpu")
+
+
+def test_a_process_with_much_data_of_its_own_gets_no_more_than_what_is_free(monkeypatch):
+    monkeypatch.setattr(plan, "used_memory", lambda: 50 << 30)
+    monkeypatch.setattr(plan, "free_memory", lambda: 4 << 30)
+    assert plan.default_memory(types.SimpleNamespace(platform="cpu")) - RUNTIME == 3 << 30
+
+
 def test_too_little_memory_says_how_much_is_needed():
     with pytest.raises(
         UserError, match=r"100 MB of memory is too little for 800×600 pixels: at least \d+ MB is"

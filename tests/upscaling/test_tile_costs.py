@@ -91,3 +91,7 @@ def test_a_network_with_depthwise_projections_is_an_error(random_params):
     folded = fold_weight_norm(random_params(network))
     with pytest.raises(ValueError, match="depthwise"):
         tile_costs(network.clone(weight_norm=False), folded, parse_target("cpu"), 32)
+
+
+def test_the_side_is_rounded_as_for_upscaling(model):
+    assert tile_costs(*model, parse_target("cpu"), 20).side == 24

@@ -57,9 +57,10 @@ def test_smaller_tiles_are_tried_when_memory_runs_out(model, monkeypatch, capsys
         return real(programs, image, plan, *args)
 
     monkeypatch.setattr(tiles, "strips", strips)
-    want = model.upscale(_image())
+    image = _image(100, 21)
+    want = model.upscaler(tile=32).upscale(image)
     tried.clear()
-    np.testing.assert_array_equal(model.upscaler(tile=128).upscale(_image()), want)
+    np.testing.assert_array_equal(model.upscaler(tile=128).upscale(image), want)
     assert tried == [(128, "device"), (64, "host"), (32, "host")]
     assert "trying again with tiles of 32×32 pixels" in capsys.readouterr().err
 
@@ -234,6 +235,27 @@ def test_unknown_edges_are_refused(model):
 def test_counts_that_are_no_whole_numbers_above_0_are_refused(model, name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}, but must be a whole number of at least 1"):
         model.upscaler(**{name: value})
+
+
+def test_sizes_may_be_floats_that_are_whole_and_other_values_are_named(model):
+    upscaler = model.upscaler(memory=8e8, disk=1e9, tile=16.0, concurrent=1.0)
+    assert upscaler.upscale(_image()).shape == (36, 42, 3)
+    with pytest.raises(UserError, match=r"95\.4 MB of memory is too little"):
+        model.upscaler(memory=1e8).upscale(_image())
+    for name, value in (("memory", "2GB"), ("disk", -1), ("tile", "16"), ("memory", float("nan"))):
+        with pytest.raises(ValueError, match=f"{name} is {value!r}, but must be a whole number of at least [01]"):
+            model.upscaler(**{name: value})
+
+
+def test_another_dtype_of_the_result_is_refused_before_the_work(model):
+    with pytest.raises(ValueError, match="dtype is float64, but must be uint8, uint16 or float32"):
+        next(model.upscaler().strips(_image(), dtype=np.float64, progress=pytest.fail))
+
+
+def test_settings_of_numpy_and_jax_that_find_mistakes_do_not_break_it(model):
+    want = model.upscaler(tile=16).upscale(_image())
+    with np.errstate(all="raise"), jax.debug_nans(True), jax.transfer_guard("log"):
+        np.testing.assert_array_equal(model.upscaler(tile=16).upscale(_image()), want)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the memory mappings of a process in a file")

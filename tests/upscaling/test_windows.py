@@ -28,6 +28,16 @@ def noise(height, width):
 SIDE = 16
 
 
+def test_settings_for_debugging_do_not_break_it(random_params):
+    network = PEERS["srcnn"].make(2)
+    params = random_params(network)
+    want = Model(network, params).upscaler(tile=SIDE).upscale(noise(20, 40))
+    reach.cache_clear()
+    windows._compiled.cache_clear()
+    with jax.debug_nans(True), jax.disable_jit():
+        np.testing.assert_array_equal(Model(network, params).upscaler(tile=SIDE).upscale(noise(20, 40)), want)
+
+
 # With zero padding; with repeated edges, on enlarged luma; with a transposed convolution that is not centered.
 @pytest.mark.parametrize(("name", "scale"), [("srmdnf", 3), ("srcnn", 2), ("idn", 4)])
 def test_tiles_equal_the_whole_image(name, scale, random_params, monkeypatch):

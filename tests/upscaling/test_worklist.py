@@ -190,3 +190,11 @@ def test_one_object_is_one_image_and_cannot_replace_itself(bucket):
     assert [(str(job.image), str(job.output)) for job in work.jobs] == [(str(image), f"{bucket}/b.png")]
     with pytest.raises(UserError, match="is one of the input images"):
         list_jobs([str(image)], str(image))
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_an_image_is_not_replaced_under_another_of_its_names(photo, tmp_path, link):
+    # Such as on a file system that is mounted twice, or that ignores the case of names.
+    link(photo, tmp_path / "PHOTO.png")
+    with pytest.raises(UserError, match=r"PHOTO\.png is one of the input images"):
+        list_jobs([str(photo)], str(tmp_path / "PHOTO.png"))
