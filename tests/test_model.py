@@ -286,3 +286,8 @@ def test_parameters_without_values_are_refused(model, head):
         infer_network({**model.params, "head": {**model.params["head"], "v": head}})
     with pytest.raises(ValueError, match="missing"):
         infer_network({**model.params, "tail": {"bias": np.float32(1)}})
+
+
+def test_weights_are_loaded_without_a_transfer_to_a_device():
+    with jax.transfer_guard("disallow"):
+        assert load("a2f-sd", scale=2).scale == 2

@@ -254,7 +254,7 @@ def test_another_dtype_of_the_result_is_refused_before_the_work(model):
 
 def test_settings_of_numpy_and_jax_that_find_mistakes_do_not_break_it(model):
     want = model.upscaler(tile=16).upscale(_image())
-    with np.errstate(all="raise"), jax.debug_nans(True), jax.transfer_guard("log"):
+    with np.errstate(all="raise"), jax.debug_nans(True):
         np.testing.assert_array_equal(model.upscaler(tile=16).upscale(_image()), want)
 
 
