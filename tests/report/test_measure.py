@@ -71,6 +71,7 @@ def rms(x):
 
 
 @pytest.mark.parametrize("options", [{}, {"attention": False}, {"auxiliary": False}], ids=str)
+@jax.numpy_rank_promotion("allow")  # for the equations below
 def test_block_weights_follow_the_equations(random_params, options):
     network = A2F(scale=2, features=4, blocks=2, **options)
     params = random_params(network)
