@@ -127,7 +127,8 @@ class Upscaler:
         counts = {"memory": memory, "disk": disk, "tile": tile, "concurrent": concurrent}
         for name, value in counts.items():
             least = 1 if name in ("tile", "concurrent") else 0
-            if value is not None and not (isinstance(value, numbers.Real) and value >= least and value == int(value)):
+            whole = isinstance(value, numbers.Real) and float(value).is_integer()
+            if value is not None and not (whole and value >= least):
                 raise ValueError(f"{name} is {value!r}, but must be a whole number of at least {least}")
         self.network = network
         self.device = device or jax.local_devices()[0]

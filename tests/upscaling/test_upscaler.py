@@ -242,7 +242,13 @@ def test_sizes_may_be_floats_that_are_whole_and_other_values_are_named(model):
     assert upscaler.upscale(_image()).shape == (36, 42, 3)
     with pytest.raises(UserError, match=r"95\.4 MB of memory is too little"):
         model.upscaler(memory=1e8).upscale(_image())
-    for name, value in (("memory", "2GB"), ("disk", -1), ("tile", "16"), ("memory", float("nan"))):
+    for name, value in (
+        ("memory", "2GB"),
+        ("disk", -1),
+        ("tile", "16"),
+        ("memory", float("nan")),
+        ("disk", float("inf")),
+    ):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, but must be a whole number of at least [01]"):
             model.upscaler(**{name: value})
 
