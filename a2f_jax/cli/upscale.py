@@ -229,6 +229,8 @@ def _print_costs(args: argparse.Namespace, json_path: pathlib.Path | None) -> No
 
     if args.images or args.output or args.size or args.ensemble or (args.scale and args.scale not in SCALES):
         raise UserError("--compile-for upscales no images: leave out images, -o, --size, --ensemble, and other factors")
+    if args.memory or args.disk is not None:
+        raise UserError("--compile-for takes the memory of the device: leave out --memory and --disk")
     target = parse_target(args.compile_for)
     compile_only_devices(target)  # before loading the weights initializes JAX
     model = selection.load_selected(args)

@@ -133,3 +133,10 @@ def test_the_help_names_all_known_devices(capsys):
         main(["train", "--help"])
     text = capsys.readouterr().out
     assert [name for name in ACCELERATORS if name not in text] == []
+
+
+@pytest.mark.parametrize("option", [("--memory", "2GB"), ("--disk", "1GB")])
+def test_limits_for_upscaling_are_refused(fails, option):
+    assert "takes the memory of the device: leave out --memory and --disk" in fails(
+        "upscale", "--compile-for", "cpu", *option
+    )
