@@ -230,6 +230,15 @@ def require_space(
         )
 
 
+def flush_to_disk(file: BinaryIO) -> None:
+    """Waits until what was written to an open file is on the disk.
+
+    Otherwise a machine that fails may keep the name that the file gets afterwards without its content.
+    """
+    file.flush()
+    os.fsync(file.fileno())
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[BinaryIO]:
     """Writes a file atomically: it appears under its name, complete, when the block ends without an exception.
@@ -271,8 +280,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             with partial.open("xb") as file:
                 opened = True
                 yield file
-                file.flush()
-                os.fsync(file.fileno())  # otherwise a machine that fails may keep the name without the content
+                flush_to_disk(file)
             opened = False
             if overwrite:
                 os.replace(partial, path)

@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import zipfile
 import zlib
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
@@ -23,7 +23,7 @@ from a2f_jax.data.locations import data_root, prepared_folder
 from a2f_jax.data.parallel import in_order
 from a2f_jax.data.sources import dataset_name
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked, require_space
+from a2f_jax.files import flush_to_disk, locked, require_space
 from a2f_jax.progress import progress_bar
 
 CHUNK = 128
@@ -113,7 +113,7 @@ def _build(folder: pathlib.Path, pairs: StoredPairs, layout: _Layout, bar: tqdm.
                 file.write(rows.data)
             bar.update()
         for file in (lr, hr):
-            _flush(file)
+            flush_to_disk(file)
     with (folder / "index.npz").open("wb") as index:
         np.savez(
             index,
@@ -122,12 +122,7 @@ def _build(folder: pathlib.Path, pairs: StoredPairs, layout: _Layout, bar: tqdm.
             lr_start=layout.starts["lr"],
             hr_start=layout.starts["hr"],
         )
-        _flush(index)
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())  # otherwise a machine that fails may keep the name without the content
+        flush_to_disk(index)
 
 
 def _read(folder: pathlib.Path, scale: int) -> Cache | None:
@@ -231,7 +226,10 @@ def open_cache(
                         shutil.rmtree(partial, ignore_errors=True)
                     cache = _read(folder, scale)
         if cache is None:
-            raise UserError(f"the decoded images in {folder} are damaged at once: check the disk")
+            raise UserError(
+                f"the decoded images in {folder} cannot be read back: check the disk, or prepare the dataset in "
+                "another data_dir"
+            )
         return cache
     except OSError as error:
         raise UserError(

@@ -275,9 +275,7 @@ def test_a_signal_ends_the_command_while_it_waits_for_standard_input(weights, mo
     assert capsys.readouterr().err.splitlines() == ["a2f: stopped"]
 
 
-def test_the_output_of_a_file_whose_name_begins_with_a_tilde_is_beside_it(
-    weights, photo, tmp_path, monkeypatch, capsys
-):
+def test_the_output_of_a_file_whose_name_begins_with_a_tilde_is_beside_it(weights, photo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.rename(photo, "~photo.png")
     assert cli.main(["upscale", "~photo.png", "--weights", weights]) == 0

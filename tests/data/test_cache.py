@@ -136,6 +136,12 @@ def test_decoded_pixels_that_are_damaged_are_decoded_again(data_dir, damage):
     _assert_decoded(open_cache("photos", scale=2, data_dir=data_dir), pairs)
 
 
+def test_a_disk_that_loses_what_is_written_is_reported(data_dir, monkeypatch):
+    monkeypatch.setattr(cache, "_build", lambda *_: None)
+    with pytest.raises(UserError, match=r"cannot be read back: check the disk, or prepare .* another data_dir"):
+        open_cache("photos", scale=2, data_dir=data_dir)
+
+
 def test_a_full_disk_is_reported_and_leaves_nothing_behind(data_dir):
     # To a program, a limit on the size of files looks like a full disk.
     process = _run(

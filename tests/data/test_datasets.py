@@ -169,9 +169,12 @@ def test_a_lack_of_memory_is_not_told_as_damage(photos, data_dir, monkeypatch):
 def test_hr_images_that_are_smaller_than_their_lr_images_are_named(photos, data_dir, monkeypatch):
     # Datasets that others have written with tensorflow-datasets may contain them.
     read = Source.read
-    monkeypatch.setattr(
-        Source, "read", lambda self, scale: read(self, scale)._replace(hr=self._read_files(scale)[0][1:])
-    )
+
+    def cut(self, scale):
+        pair = read(self, scale)
+        return pair._replace(hr=pair.hr[1:])
+
+    monkeypatch.setattr(Source, "read", cut)
     prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1)
     message = r"image 0 in \S+/photos/x2/1\.0\.0 has an HR image of 40×23 pixels, but LR ×2 is 40×24: prepare"
     with pytest.raises(UserError, match=message):
