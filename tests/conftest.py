@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import types
 import urllib.error
 import urllib.request
 import uuid
@@ -118,3 +120,15 @@ def default_sigint():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def set_free_space(monkeypatch):
+    """Sets the free space of all disks in bytes: 1 TB at first, whatever the machine that runs the tests has."""
+
+    def set_free(free):
+        usage = types.SimpleNamespace(total=2**42, used=2**42 - free, free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    set_free(2**40)
+    return set_free

@@ -3,7 +3,6 @@
 import errno
 import os
 import pathlib
-import shutil
 import threading
 import time
 
@@ -126,8 +125,8 @@ def test_sizes_are_rounded_up_in_powers_of_1024(count, text):
     assert format_bytes(count) == text
 
 
-def test_a_full_disk_is_an_error_with_both_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, 1 << 30))
+def test_a_full_disk_is_an_error_with_both_sizes(tmp_path, set_free_space):
+    set_free_space(1 << 30)
     require_space(tmp_path, 1 << 30, "the file", remedy="free some space")
     with pytest.raises(UserError, match=r"has 1 GB of free space, but the file takes 1\.1 GB: free") as error:
         require_space(tmp_path / "new" / "folder", (1 << 30) + 1, "the file", remedy="free some", parameter="disk")

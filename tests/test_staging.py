@@ -1,7 +1,5 @@
 """Local copies of what is in a bucket."""
 
-import shutil
-
 import pytest
 
 from a2f_jax import buckets, staging
@@ -44,10 +42,10 @@ def test_errors_name_the_object_and_not_its_copy(bucket):
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "XDG_CACHE_HOME"])
-def test_a_copy_that_does_not_fit_names_the_variable_that_moves_it(bucket, monkeypatch, variable):
+def test_a_copy_that_does_not_fit_names_the_variable_that_moves_it(bucket, variable, set_free_space):
     path = as_path(f"{bucket}/large")
     (path / "a").write_text("content")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    set_free_space(0)
     message = (
         rf"^/\S+ has 0 bytes of free space, but a copy of {path} takes 7 bytes: free some space, or set {variable} to"
     )

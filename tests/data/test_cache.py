@@ -1,5 +1,4 @@
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -158,8 +157,8 @@ sys.excepthook = lambda kind, error, _: print(kind.__name__, error, file=sys.std
     assert not list(_decoded(data_dir).glob("train-*"))
 
 
-def test_a_disk_that_is_too_small_is_found_before_decoding(data_dir, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 10_000))
+def test_a_disk_that_is_too_small_is_found_before_decoding(data_dir, monkeypatch, set_free_space):
+    set_free_space(10_000)
     monkeypatch.setattr(cache, "_build", None)
     with pytest.raises(UserError, match=r"has 9\.8 KB of free space, but decoding the images takes [\d.]+ KB"):
         open_cache("photos", scale=2, data_dir=data_dir)

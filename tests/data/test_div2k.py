@@ -3,7 +3,6 @@ import hashlib
 import http.server
 import os
 import pathlib
-import shutil
 import threading
 from typing import ClassVar
 
@@ -132,7 +131,6 @@ def test_an_interrupted_download_is_resumed(div2k_server, data_dir, assert_same)
 
 def test_a_failed_download_names_the_files_to_download(data_dir, monkeypatch):
     monkeypatch.setattr(module, "_URL", "http://127.0.0.1:9/")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 2**40))
     with pytest.raises(
         UserError, match=r"Connection refused.*download DIV2K_train_HR\.zip, .*_X3\.zip yourself and pass their folder"
     ):
@@ -167,7 +165,7 @@ def test_a_file_that_is_not_the_archive_is_downloaded_again(div2k_server, data_d
     assert (downloads / "DIV2K_valid_HR.zip").read_bytes() == (div2k_server / "DIV2K_valid_HR.zip").read_bytes()
 
 
-def test_a_disk_too_small_for_the_archives_is_found_before_the_download(data_dir, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 10**9))
+def test_a_disk_too_small_for_the_archives_is_found_before_the_download(data_dir, set_free_space):
+    set_free_space(10**9)
     with pytest.raises(UserError, match=r"has .* of free space, but downloading DIV2K takes 4 GB"):
         prepare("div2k", scale=4, data_dir=data_dir)

@@ -528,17 +528,17 @@ def test_photographs_are_by_default_large_enough_for_the_patches_of_the_config(t
     assert pair.name == "large.png"
 
 
-def test_a_disk_that_is_too_small_is_found_before_the_work(photos, data_dir, monkeypatch):
+def test_a_disk_that_is_too_small_is_found_before_the_work(photos, data_dir, monkeypatch, set_free_space):
     free = sum(file.stat().st_size for file in photos.iterdir())  # half of what it takes
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, free))
+    set_free_space(free)
     monkeypatch.setattr(Source, "read", None)
     with pytest.raises(UserError, match=r"preparing photos takes .*: free some space or choose another folder"):
         prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1)
     _assert_cleaned(data_dir)
 
 
-def test_a_disk_that_is_too_small_for_collages_is_found_before_the_work(photos, data_dir, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 50 * 2**20))
+def test_a_disk_that_is_too_small_for_collages_is_found_before_the_work(photos, data_dir, monkeypatch, set_free_space):
+    set_free_space(50 * 2**20)
     monkeypatch.setattr(Source, "read", None)
     with pytest.raises(UserError, match=r"preparing photos takes .*: free some space or choose another folder"):
         prepare("photos", scale=2, data_dir=data_dir, source=photos, min_size=1, collages=20)

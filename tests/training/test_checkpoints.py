@@ -1,6 +1,5 @@
 """Which checkpoints are kept, and what happens on a full disk."""
 
-import collections
 import re
 import shutil
 
@@ -72,27 +71,25 @@ def test_what_is_restored_is_what_was_saved(checkpoints, state_at):
         assert (have == want).all()
 
 
-def test_a_full_disk_is_reported_before_anything_is_written(checkpoints, state_at, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(checkpoints, state_at, tmp_path, set_free_space):
     checkpoints.save(state_at(3))
     checkpoints.wait()
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 10))
+    set_free_space(10)
     with pytest.raises(UserError, match=r"10 bytes of free space, but the next checkpoint takes .*: step 3 is saved"):
         checkpoints.save(state_at(4))
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
 
-def test_room_for_all_checkpoints_of_the_run_is_checked_at_the_start(config, checkpoints, state_at, monkeypatch):
+def test_room_for_all_checkpoints_of_the_run_is_checked_at_the_start(config, checkpoints, state_at, set_free_space):
     config.steps, config.checkpoint_every, config.validate_every = 12, 3, 6
     needed = 4 * state_bytes(state_at(0)) * 5 // 4  # two to keep, the best one, and one being written
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed - 1))
+    set_free_space(needed - 1)
     with pytest.raises(UserError, match=r"but writing the next 4 checkpoints takes .*: no checkpoint is saved yet"):
         checkpoints.check_space(state_at(0))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed))
+    set_free_space(needed)
     checkpoints.check_space(state_at(0))
     config.steps = 6  # only two will be written
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, needed // 2))
+    set_free_space(needed // 2)
     checkpoints.check_space(state_at(0))
 
 

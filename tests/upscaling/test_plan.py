@@ -14,17 +14,6 @@ from a2f_jax.upscaling.plan import RUNTIME, canvas_bytes, make_plan, parse_bytes
 NETWORK = build("a2f-sd", 2)
 
 
-def _free_space(monkeypatch, gigabytes):
-    usage = type("Usage", (), {"free": gigabytes << 30})
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: usage)
-
-
-@pytest.fixture(autouse=True)
-def large_disk(monkeypatch):
-    """The plan depends on the free space: not on that of the machine that runs the tests."""
-    _free_space(monkeypatch, 1000)
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [("2GB", 2 << 30), ("512M", 512 << 20), ("1.5 GiB", 3 << 29), ("100", 100), ("64kb", 64 << 10), ("1tb", 1 << 40)],
@@ -112,21 +101,21 @@ def test_too_little_memory_says_how_much_is_needed():
         make_plan(NETWORK, 600, 800, memory=enough - (1 << 20), platform="cpu")
 
 
-def test_a_full_disk_is_noticed_before_the_work(monkeypatch):
-    _free_space(monkeypatch, 27)
+def test_a_full_disk_is_noticed_before_the_work(set_free_space):
+    set_free_space(27 << 30)
     make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
     with pytest.raises(
         UserError, match=r"has 27 GB of free space, but upscaling 6000×4000 pixels takes 39\.1 GB: set TMPDIR"
     ):
         make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu", images=3)
-    _free_space(monkeypatch, 1)
+    set_free_space(1 << 30)
     with pytest.raises(UserError, match=r"takes 13\.1 GB: set TMPDIR"):
         make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
 
 
 @pytest.mark.parametrize(("free", "limit"), [(1000, "16"), (24, "12")])
-def test_a_disk_is_filled_only_as_far_as_allowed(free, limit, monkeypatch):
-    _free_space(monkeypatch, free)
+def test_a_disk_is_filled_only_as_far_as_allowed(free, limit, set_free_space):
+    set_free_space(free << 30)
     size = {"memory": 1 << 30, "platform": "cpu"}
     message = (
         rf"11808×3072 pixels need 19\.6 GB of temporary disk space in .*, which has {free} GB free, .* is {limit} GB"
