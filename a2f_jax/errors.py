@@ -35,6 +35,21 @@ def may_pass(error: OSError) -> bool:
     return error.errno in _PASSING
 
 
+def system_failure(error: BaseException) -> str | None:
+    """Returns why the operating system failed to read a file, or None if the file is missing or damaged.
+
+    Errors such as too many open files, a missing permission, or a network that does not answer say nothing about the
+    content of a file. So it must neither be called damaged nor be replaced by another one.
+
+    Args:
+      error: an exception raised while a file was read. Libraries raise many kinds for damaged content, including
+        `OSError` without an error number.
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) or not isinstance(error, OSError):
+        return None
+    return error.strerror
+
+
 def shorten(names: Sequence[str], most: int = 10, separator: str = ", ") -> str:
     """Formats a list of names for a message.
 

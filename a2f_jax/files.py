@@ -19,7 +19,7 @@ from typing import BinaryIO
 import platformdirs
 
 from a2f_jax import buckets
-from a2f_jax.errors import StorageError, UserError, count_of, may_pass
+from a2f_jax.errors import StorageError, UserError, count_of, may_pass, system_failure
 
 
 def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -95,6 +95,32 @@ def exists(path: pathlib.Path) -> bool:
 def is_folder(path: pathlib.Path) -> bool:
     """Returns whether a path of `as_path` is a folder; not an error if it cannot be found out."""
     return path.is_dir() if buckets.in_bucket(path) else os.path.isdir(path)
+
+
+def check_readable(folder: pathlib.Path) -> None:
+    """Checks that everything in a folder can be read, or does not exist. In a bucket, nothing is checked.
+
+    What libraries say about a file that they cannot read often hides why, or calls it damaged.
+
+    Args:
+      folder: a folder with few files, such as one dataset.
+
+    Raises:
+      UserError: the system does not let this process read a file or folder.
+    """
+    if buckets.in_bucket(folder):
+        return
+    errors: list[OSError] = []
+    for place, _, names in os.walk(folder, onerror=errors.append):
+        for name in names:
+            try:
+                with open(os.path.join(place, name), "rb") as file:
+                    file.read(1)
+            except OSError as error:
+                errors.append(error)
+    for failed in errors:
+        if reason := system_failure(failed):
+            raise UserError(f"cannot read {failed.filename}: {reason}") from failed
 
 
 def walk(

@@ -23,7 +23,7 @@ from a2f_jax.data.locations import data_root, prepared_folder
 from a2f_jax.data.preparation import prepare
 from a2f_jax.data.sources import Pair, Source, check_scale, dataset_name, is_folder_path
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import as_path, resolved
+from a2f_jax.files import as_path, check_readable, resolved
 from a2f_jax.images.reading import without_pillow_limit
 from a2f_jax.progress import say
 from a2f_jax.staging import cached_folder, naming
@@ -62,6 +62,7 @@ class StoredPairs(Pairs):
         try:
             builder = tfds.builder_from_directory(folder)
         except Exception as error:  # each library that meets the damage raises its own
+            check_readable(folder)
             reason = " ".join(str(error).split())
             raise UserError(f"{folder} is damaged ({reason}): prepare the dataset again and overwrite it") from error
         if split not in builder.info.splits:
@@ -110,6 +111,7 @@ class StoredPairs(Pairs):
         except MemoryError:
             raise
         except Exception as error:  # each library that meets the damage raises its own
+            check_readable(self._folder)
             raise UserError(
                 f"image {index} in {self._folder} is damaged ({error}): prepare the dataset again and overwrite it"
             ) from error
@@ -168,6 +170,7 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
     exists = root.is_dir()
     if name == "sample" and (exists or data_dir is None):
         return cached_folder(prepare(name, scale=scale, data_dir=root))
+    check_readable(root / name)
     source = "" if name in ("div2k", "sample") else " --source DIR"
     if name in BENCHMARK_SETS:
         other = f"pass the folder that contains {BENCHMARK_SETS[name].title}/, or "

@@ -26,8 +26,6 @@ from a2f_jax.weights import training_run as layout
 
 # What TensorStore reports for files that are missing, truncated or corrupt.
 _DAMAGE = re.compile(r"(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): Error|(FAILED_PRECONDITION): Error reading")
-# What it reports when the storage fails or does not answer.
-_PASSING = re.compile(r"(UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL): Error .*")
 _FULL = re.compile(r"No space left|quota exceeded", re.IGNORECASE)  # ENOSPC and EDQUOT, as the system names them
 
 
@@ -265,11 +263,9 @@ class Checkpoints:
             except Exception as error:
                 reason = self._damage(step, like, error)
                 if reason is None:
-                    if found := _PASSING.search(" ".join(str(error).split()).partition(" [tensorstore_spec=")[0]):
-                        raise StorageError(
-                            f"cannot read the checkpoint of step {step} in {self._folder}: "
-                            f"{found.string[found.start() :][-200:]}. Check the {self._place}, then resume"
-                        ) from error
+                    place = f"the checkpoint of step {step} in {self._folder}"
+                    if failure := layout.storage_error(error, f"cannot read {place}"):
+                        raise type(failure)(f"{failure}. Check the {self._place}, then resume") from error
                     raise
                 aside = self._move_aside(step)
                 self._say(f"The checkpoint of step {step} is damaged and was moved to {aside}: {reason}")

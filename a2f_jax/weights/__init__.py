@@ -6,7 +6,7 @@ import zipfile
 import flax.traverse_util
 import numpy as np
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, system_failure
 from a2f_jax.models.a2f import Params
 from a2f_jax.models.registry import params_from_source, recognize
 from a2f_jax.weights.published import params_from_published
@@ -63,6 +63,8 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         with opened as file:
             return dict(file)
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds
+        if reason := system_failure(error):
+            raise UserError(f"cannot read {path}: {reason}") from error
         raise UserError(f"{path} is not an .npz file or is damaged: {' '.join(str(error).split())}") from error
 
 

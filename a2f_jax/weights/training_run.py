@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from a2f_jax.buckets import check_checkpoints
-from a2f_jax.errors import UserError
+from a2f_jax.errors import StorageError, UserError, may_pass, system_failure
 from a2f_jax.files import resolved
 from a2f_jax.models.a2f import Params
 from a2f_jax.weights.safetensors_file import name_without_folders
@@ -58,6 +59,30 @@ def restoring() -> Iterator[None]:
         yield
     finally:
         asyncio.set_event_loop_policy(before)
+
+
+# What TensorStore reports when the storage fails, does not answer, or denies access.
+_FAILURES = re.compile(r"(PERMISSION_DENIED|UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL): Error .*")
+
+
+def storage_error(error: Exception, action: str) -> UserError | None:
+    """Returns the error to raise if a checkpoint cannot be read although it need not be damaged, or else None.
+
+    Args:
+      error: the exception raised while the checkpoint was read.
+      action: what failed, such as `"cannot read runs/a2f"`.
+
+    Returns:
+      A `StorageError` if the same may succeed later, a `UserError` if not, or None if the checkpoint is damaged.
+    """
+    if reason := system_failure(error):
+        kind = StorageError if isinstance(error, OSError) and may_pass(error) else UserError
+        return kind(f"{action}: {reason}")
+    if found := _FAILURES.search(" ".join(str(error).split()).partition(" [tensorstore_spec=")[0]):
+        kind = UserError if found[1] == "PERMISSION_DENIED" else StorageError
+        reason = found[0].rpartition('": ')[2].partition(" [os_error_code=")[0]  # names the file once more
+        return kind(f"{action}: {reason[-200:]}")
+    return None
 
 
 class MetadataError(ValueError):
@@ -127,12 +152,21 @@ def are_comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _find_best(folder: pathlib.Path) -> pathlib.Path | None:
     found: dict[int, dict[str, Any]] = {}
-    for checkpoint in folder.glob("*"):
-        # Damaged ones are skipped: the others can still be used.
-        with contextlib.suppress(OSError, ValueError):
+    try:
+        checkpoints = sorted(folder.iterdir())
+    except OSError as error:
+        if failure := storage_error(error, f"cannot read {folder}"):
+            raise failure from error
+        return None
+    for checkpoint in checkpoints:
+        try:
             # In a bucket, a checkpoint has its name from the start; Orbax marks those that are complete.
             if checkpoint.name.isdigit() and ocp.utils.is_checkpoint_finalized(checkpoint):
                 found[int(checkpoint.name)] = read_about(checkpoint)
+        except (OSError, ValueError) as error:
+            # Damaged ones are skipped: the others can still be used. But one that cannot be read may be the best.
+            if failure := storage_error(error, f"cannot read the checkpoint {checkpoint}"):
+                raise failure from error
     scored = [step for step in sorted(found) if math.isfinite(found[step].get("psnr", math.nan))]
     if scored:
         latest = found[scored[-1]]
@@ -154,7 +188,7 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
       A2F `network` and `scale`, and `degradation` if LR was not downscaled bicubically.
 
     Raises:
-      UserError: there is no checkpoint, or it is damaged.
+      UserError: there is no checkpoint, it is damaged, or it cannot be read; `StorageError` if that may pass.
     """
     check_checkpoints(path)
     path = resolved(path)
@@ -177,6 +211,8 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
             # As NumPy arrays, because this machine may lack the devices that wrote the checkpoint.
             params = checkpointer.restore(item, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # Orbax raises many kinds
+        if failure := storage_error(error, f"cannot read the checkpoint {checkpoint}"):
+            raise failure from error
         reason = " ".join(str(error).split())[:150]
         raise UserError(f"the checkpoint {checkpoint} is damaged ({reason}): pass an earlier one") from error
     metadata = {"step": str(about["step"]), "data": about["config"]["data"]["name"]}

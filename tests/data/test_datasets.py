@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -142,6 +143,18 @@ def test_a_damaged_dataset_is_named(photos, data_dir, damage, assert_same):
     prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1, overwrite=True)
     pairs = open_pairs("photos", scale=2, split="train", data_dir=data_dir)
     assert_same(pairs, find("photos", photos, 2)["train"], 2)
+
+
+def test_a_dataset_that_cannot_be_read_is_not_called_damaged(photos, data_dir):
+    folder = prepare("photos", scale=2, data_dir=data_dir, source=photos, validation=0, min_size=1)
+    (file,) = folder.glob("*.array_record*")
+    file.unlink()
+    file.symlink_to(file)  # unlike a missing permission, this also stops an administrator
+    with pytest.raises(UserError, match=rf"^cannot read {file}: {os.strerror(errno.ELOOP)}$"):
+        open_pairs("photos", scale=2, split="train", data_dir=data_dir)[0]
+    (folder / "dataset_info.json").unlink()
+    with pytest.raises(UserError, match=rf"^cannot read {file}: "):  # rather than that it is not prepared
+        open_pairs("photos", scale=2, split="train", data_dir=data_dir)
 
 
 def test_pairs_are_indexed_by_integers_only(set5, data_dir):

@@ -112,7 +112,6 @@ def files_of(folder):
         TypeError("a bug"),
         ValueError("FAILED_PRECONDITION: Error opening: the shapes differ"),
         RuntimeError("RESOURCE_EXHAUSTED: Error allocating"),
-        PermissionError(13, "not allowed"),
     ],
 )
 def test_an_error_that_is_not_damage_stops_and_touches_nothing(checkpoints, state_at, tmp_path, monkeypatch, error):
@@ -130,20 +129,49 @@ def test_an_error_that_is_not_damage_stops_and_touches_nothing(checkpoints, stat
 
 
 @pytest.mark.parametrize(
-    "reason", ["UNKNOWN: Error opening driver: [errno 5: Input/output error]", "UNAVAILABLE: Error reading: no answer"]
+    ("error", "kind", "reason"),
+    [
+        (PermissionError(13, "not allowed"), UserError, "not allowed"),
+        (OSError(24, "Too many open files"), UserError, "Too many open files"),
+        (OSError(116, "Stale file handle"), StorageError, "Stale file handle"),
+        (
+            ValueError("PERMISSION_DENIED: Error opening x [tensorstore_spec='{}']"),
+            UserError,
+            "PERMISSION_DENIED: Error opening x",
+        ),
+        (
+            ValueError(
+                'PERMISSION_DENIED: Error reading local file "/a/b": Failed to open: "/a/b": not allowed '
+                "[os_error_code='13'] [tensorstore_spec='{}']"
+            ),
+            UserError,
+            "not allowed",
+        ),
+        (
+            ValueError("UNKNOWN: Error opening driver: [errno 5: Input/output error] [tensorstore_spec='{}']"),
+            StorageError,
+            "UNKNOWN: Error opening driver: [errno 5: Input/output error]",
+        ),
+        (
+            ValueError("UNAVAILABLE: Error reading: no answer [tensorstore_spec='{}']"),
+            StorageError,
+            "UNAVAILABLE: Error reading: no answer",
+        ),
+    ],
 )
-def test_storage_that_fails_is_not_damage_and_may_work_again(checkpoints, state_at, tmp_path, monkeypatch, reason):
+def test_storage_that_fails_is_not_damage(checkpoints, state_at, tmp_path, monkeypatch, error, kind, reason):
     checkpoints.save(state_at(3))
     checkpoints.wait()
     before = files_of(tmp_path)
 
     def fail(*_):
-        raise ValueError(f"{reason} [tensorstore_spec='{{}}']")
+        raise error
 
     monkeypatch.setattr(Checkpoints, "_restore", fail)
     message = rf"cannot read the checkpoint of step 3 in .*: {re.escape(reason)}\. Check the file system, then resume$"
-    with pytest.raises(StorageError, match=message):
+    with pytest.raises(UserError, match=message) as raised:
         checkpoints.restore(state_at(1))
+    assert type(raised.value) is kind
     assert files_of(tmp_path) == before
 
 

@@ -1,11 +1,13 @@
 """Which checkpoint of a work folder is read. tests/training writes real ones."""
 
 import asyncio
+import errno
 import json
+import os
 
 import pytest
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import StorageError, UserError
 from a2f_jax.weights import training_run
 
 
@@ -98,3 +100,23 @@ def test_an_operation_that_ends_after_a_failed_restore_is_not_an_error():
     forgiving.call_soon_threadsafe(print)
     with pytest.raises(RuntimeError, match="closed"):
         strict.call_soon_threadsafe(print)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.EACCES, UserError), (errno.ESTALE, StorageError)])
+def test_a_checkpoint_that_cannot_be_read_is_not_passed_over(chosen, tmp_path, monkeypatch, code, kind):
+    """It may be the best one: other weights than those of yesterday would be read, and nobody would notice."""
+    checkpoints = {1: (CONFIG, {"psnr": 30.0, "ssim": 0.9}), 2: (CONFIG, {"psnr": 31.0, "ssim": 0.9})}
+    assert chosen(checkpoints) == 2
+    read = training_run.read_about
+
+    def fail(checkpoint):
+        if checkpoint.name == "2":
+            raise OSError(code, os.strerror(code))
+        return read(checkpoint)
+
+    monkeypatch.setattr(training_run, "read_about", fail)
+    with pytest.raises(
+        UserError, match=rf"^cannot read the checkpoint .*checkpoints/2: {os.strerror(code)}$"
+    ) as raised:
+        training_run.read_checkpoint(tmp_path)
+    assert type(raised.value) is kind
