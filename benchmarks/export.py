@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
-from pages import write_between
+from pages import page_with, write_between
 
 import a2f_jax
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["a2f-sd-x2", "a2f-sd-x4"])
     parser.add_argument("--data", required=True, help="folder with the benchmark set")
     parser.add_argument("--dataset", default="set5")
-    parser.add_argument("--table", type=pathlib.Path, help="page with the markers <!-- export --> and <!-- /export -->")
+    parser.add_argument("--table", type=page_with("export"), help="page whose table to update")
     args = parser.parse_args()
     rows = [
         f"| weights | computed by | {args.dataset.title()} | file | {SIDE}×{SIDE} pixels |",

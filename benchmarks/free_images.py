@@ -22,7 +22,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import pillow_jxl  # noqa: F401  # for JPEG XL
 import tqdm
 from PIL import Image
 
@@ -143,6 +142,8 @@ def main() -> None:
         "--held-out", type=pathlib.Path, required=True, metavar="DIR", help="folder for images that are not trained on"
     )
     args = parser.parse_args()
+    import pillow_jxl  # noqa: F401  # for JPEG XL; after the help, which says how to install it
+
     collectors: dict[str, Callable[[pathlib.Path], Iterator[Image.Image]]] = {}
     missing = []
     for pattern, images in (WALLPAPERS | EDUCATION | dict.fromkeys(UBUNTU, "*.[jpw][pne]*")).items():

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from pages import write_between
+from pages import page_with, write_between
 
 from a2f_jax.data import Pair, open_pairs
 from a2f_jax.evaluation.metrics import psnr_y
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--wallpapers", type=pathlib.Path, metavar="DIR", help="what free_images.py has held out")
     parser.add_argument("--data-dir", help="folder with the prepared dataset (default: the data cache)")
     parser.add_argument("--data", required=True, help="folder that contains Set5/ and Set14/")
-    parser.add_argument("--table", type=pathlib.Path, help="page whose table to update")
+    parser.add_argument("--table", type=page_with("generalization"), help="page whose table to update")
     args = parser.parse_args(argv)
 
     models = load_labeled(args.weights, None)

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from pages import output_file
 
 ROWS, COLUMNS = 720, 1280
 
@@ -152,7 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     default = ["upscale", "jit", *(["pytorch"] if importlib.util.find_spec("torch") else [])]
     parser.add_argument("--forms", nargs="+", choices=_FORMS, default=default, help=f"(default: {' '.join(default)})")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("inference.json"))
+    parser.add_argument("--output", type=output_file, default=pathlib.Path("inference.json"))
     args = parser.parse_args()
     # Threads that spin while they wait would slow down the candidate that is measured next.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

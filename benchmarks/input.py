@@ -11,11 +11,12 @@ import argparse
 import contextlib
 import json
 import os
-import pathlib
 import platform
 import shlex
 import sys
 import time
+
+from pages import output_file
 
 from a2f_jax.data import Patches, open_cache
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--step-ms", type=float, default=2.0, help="duration of the simulated step in milliseconds (default: 2)"
     )
-    parser.add_argument("--output", type=pathlib.Path, default="benchmarks/results/input.json")
+    parser.add_argument("--output", type=output_file, default="benchmarks/results/input.json")
     args = parser.parse_args()
 
     cache = open_cache(args.name, scale=args.scale, data_dir=args.data_dir)
@@ -75,7 +76,6 @@ def main() -> None:
     }
     for key, value in result.items():
         print(f"{key:20} {value}")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

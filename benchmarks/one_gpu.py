@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from command import A2F, CONFIGS
-from pages import write_between
+from pages import page_with, write_between
 
 from a2f_jax import UserError, load, open_pairs
 from a2f_jax.training.warm_start import load_initial
@@ -360,7 +360,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help="folder with the prepared datasets (default: that of `a2f data prepare`)")
     parser.add_argument("--init", default="", help="weights to start from, such as a2f-sd-x4 (default: random)")
     parser.add_argument(
-        "--table", type=pathlib.Path, help="Markdown file that receives the results between its markers"
+        "--table", type=page_with("one-gpu"), help="Markdown file that receives the results between its markers"
     )
     parser.add_argument("--rehearse", action="store_true", help="use tiny settings, to test the script")
     parser.add_argument("--results", type=pathlib.Path, help=argparse.SUPPRESS)

@@ -7,11 +7,10 @@ Each case takes one to three minutes. Cases that are already in the output file 
 
 import argparse
 import json
-import pathlib
 import sys
 from unittest import mock
 
-from pages import write_between
+from pages import output_file, page_with, write_between
 
 from a2f_jax.configs import a2f
 from a2f_jax.hardware import parse_target
@@ -60,10 +59,8 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, type=pathlib.Path)
-    parser.add_argument(
-        "--table", type=pathlib.Path, help="page with the markers <!-- packing --> and <!-- /packing -->"
-    )
+    parser.add_argument("--output", required=True, type=output_file)
+    parser.add_argument("--table", type=page_with("packing"), help="page whose table to update")
     args = parser.parse_args()
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
     for devices, dtype, patches in CASES:

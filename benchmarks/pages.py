@@ -1,7 +1,43 @@
-"""Writes tables into the documentation pages that show them."""
+"""What benchmarks write: JSON files, and tables in the documentation pages that show them.
 
+Benchmarks take minutes, so what they will write to is checked when their arguments are parsed.
+"""
+
+import argparse
 import pathlib
 import re
+from collections.abc import Callable
+
+
+def output_file(text: str) -> pathlib.Path:
+    """Returns the path of a file to write, for use as the `type` of an argument. Its folder is created."""
+    path = pathlib.Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+        if not path.stat().st_size:
+            path.unlink()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {text}: {error.strerror}") from None
+    return path
+
+
+def page_with(*marks: str) -> Callable[[str], pathlib.Path]:
+    """Returns the `type` of an argument for a page that has the markers of these tables."""
+
+    def page(text: str) -> pathlib.Path:
+        path = pathlib.Path(text)
+        try:
+            content = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from None
+        for mark in marks:
+            if not re.search(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", content, re.DOTALL):
+                raise argparse.ArgumentTypeError(f"{text} lacks the markers <!-- {mark} --> and <!-- /{mark} -->")
+        return path
+
+    return page
 
 
 def write_between(page: pathlib.Path, mark: str, text: str) -> None:

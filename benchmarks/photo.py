@@ -12,12 +12,11 @@ in a documentation page.
 
 import argparse
 import json
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pages import write_between
+from pages import output_file, page_with, write_between
 
 from a2f_jax.data import open_pairs
 from a2f_jax.evaluation import lpips
@@ -97,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", help="folder with the prepared dataset (default: the data cache)")
     parser.add_argument("--images", type=int, default=24, help="number of held-out photographs (default: %(default)s)")
     parser.add_argument("--lpips", action="store_true", help="also measure LPIPS (requires the extra [lpips])")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="JSON file")
-    parser.add_argument("--table", type=pathlib.Path, help="page whose table to update")
+    parser.add_argument("--output", type=output_file, required=True, help="JSON file")
+    parser.add_argument("--table", type=page_with("photo", "photo-gains"), help="page whose table to update")
     args = parser.parse_args(argv)
 
     models = load_labeled(args.weights, None)

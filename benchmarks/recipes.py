@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 from command import A2F, CONFIGS
-from pages import write_between
+from pages import output_file, page_with, write_between
 
 STEPS = 1000
 BASE: dict[str, object] = {
@@ -77,11 +77,9 @@ def table(results: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, type=pathlib.Path)
+    parser.add_argument("--output", required=True, type=output_file)
     parser.add_argument("--only", choices=RECIPES, metavar="NAME", nargs="+", default=list(RECIPES))
-    parser.add_argument(
-        "--table", type=pathlib.Path, help="page with the markers <!-- recipes --> and <!-- /recipes -->"
-    )
+    parser.add_argument("--table", type=page_with("recipes"), help="page whose table to update")
     args = parser.parse_args()
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
     for name, changes in RECIPES.items():

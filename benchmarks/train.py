@@ -14,7 +14,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import pathlib
 import platform
 import statistics
 import time
@@ -25,6 +24,7 @@ import jax
 import numpy as np
 import optax
 import tqdm
+from pages import output_file
 
 from a2f_jax.cli.process import reuse_freed_memory
 from a2f_jax.files import format_bytes
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="also measure torch.compile")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds of each implementation (default: 5)")
     parser.add_argument("--steps", type=int, help="steps per round (default: 2 on a CPU, 1600 / batch on a GPU)")
-    parser.add_argument("--output", type=pathlib.Path, help="JSON file to write")
+    parser.add_argument("--output", type=output_file, help="JSON file to write")
     args = parser.parse_args()
 
     cases = [(v, d, b) for v in args.variants for b in args.batch for d in args.dtypes]
@@ -198,7 +198,6 @@ def main() -> None:
         if HAS_TORCH:
             about["torch"] = importlib.metadata.version("torch")
         if args.output:  # after every case, so that a limit of time does not lose the others
-            args.output.parent.mkdir(parents=True, exist_ok=True)
             args.output.write_text(json.dumps(about, indent=2) + "\n")
     versions = ", ".join(f"{name} {about[name]}" for name in ("jax", "torch") if name in about)
     print(f"{device}; {versions}; patches of 48×48 LR pixels, ×4\n")

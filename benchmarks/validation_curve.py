@@ -9,12 +9,13 @@ import json
 import pathlib
 
 from matplotlib.figure import Figure
+from pages import output_file
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=pathlib.Path)
-    parser.add_argument("--output", required=True, type=pathlib.Path)
+    parser.add_argument("--output", required=True, type=output_file)
     args = parser.parse_args()
     lines = [json.loads(line) for line in (args.workdir / "metrics.jsonl").read_text().splitlines()]
     # A run that resumed from a checkpoint repeats some steps: the last record of each step counts.

@@ -10,8 +10,8 @@
 # first. PACKAGE is the wheel to install; by default it is built from this repository. It is installed for the Python
 # that PYTHON names (3.12), which uv downloads to workers that do not have it. CONFIG may be a file of your own.
 #
-# Exits with 0 when training is done, with 2 if the request or the run failed, and with 1 if the slice could not be
-# deleted. Once the request is accepted, Ctrl-C deletes the slice.
+# Exits with 0 when training is done, with 2 if the package could not be built or the request or the run failed, and
+# with 1 if the slice could not be deleted. Once the request is accepted, Ctrl-C deletes the slice.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -33,13 +33,15 @@ tpu() { gcloud compute tpus "$@" --zone "$ZONE" --quiet; }
 on_all_workers() { tpu tpu-vm ssh "$name" --worker all --command "$1"; }
 
 if [ -z "${PACKAGE:-}" ]; then
-    rm -f dist/a2f_jax-*.whl
-    python3 -m pip wheel --quiet --no-deps --wheel-dir dist .
-    PACKAGE=$(echo dist/a2f_jax-*.whl)
+    built=$(mktemp -d)
+    trap 'rm -rf "$built"' EXIT
+    python3 -m pip wheel --quiet --no-deps --wheel-dir "$built" "$(dirname "$0")/.." || exit 2
+    PACKAGE=$(echo "$built"/a2f_jax-*.whl)
 fi
-# Every worker runs the same command; JAX gets the addresses and indices of the workers from the pod.
-overrides=
-[ $# -eq 0 ] || overrides=$(printf '%q ' "$@")
+wheel=$(printf %q "$(basename "$PACKAGE")")
+# Every worker runs the same command; JAX gets the addresses and indices of the workers from the pod. The shells of the
+# workers read it once more.
+arguments=$(printf '%q ' --config "$config" --workdir "$workdir" "$@")
 
 delete() { # a slice costs money, also when nothing runs on it
     for _ in {1..10}; do
@@ -93,8 +95,8 @@ while true; do
         tpu tpu-vm scp "$PACKAGE" ${files[@]+"${files[@]}"} "$name:" --worker all &&
         on_all_workers "python3 -m pip install --quiet --user uv &&
             python3 -m uv venv --quiet --allow-existing --python '${PYTHON:-3.12}' venv &&
-            python3 -m uv pip install --quiet --python venv '$(basename "$PACKAGE")[tpu,gcs]'" &&
-        on_all_workers "venv/bin/a2f train --distributed --config $config --workdir $workdir $overrides" || code=$?
+            python3 -m uv pip install --quiet --python venv $wheel'[tpu,gcs]'" &&
+        on_all_workers "venv/bin/a2f train --distributed $arguments" || code=$?
     state=READY
     case $code in
         0 | 2) ;;              # done, or an error that another slice would not fix

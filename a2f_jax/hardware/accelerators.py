@@ -9,7 +9,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.files import local_path
 
 _GB = 10**9
-_GIB = 1 << 30
+_MIB, _GIB = 1 << 20, 1 << 30
 _TERA = 10**12
 
 _CLOUD_TPU = "https://cloud.google.com/tpu/docs/"
@@ -208,7 +208,9 @@ def parse_target(text: str) -> Target:
     Raises:
       UserError: the name or the shape is invalid, or the file cannot be read.
     """
-    name, colon, shape = text.partition(":")
+    name, shape = text, None
+    if ":" in text and not _is_file_name(text):  # which may contain colons
+        name, _, shape = text.rpartition(":")
     accelerator = ACCELERATORS.get(name.lower()) or _from_file(name)
     if accelerator is None:
         raise UserError(
@@ -216,7 +218,7 @@ def parse_target(text: str) -> Target:
             f"the target configuration of a GPU, such as those in {_XLA_SPECS}"
         )
     axes = 3 if name.lower() in ("v4", "v5p") else 2
-    if not colon:
+    if shape is None:
         return Target(text, accelerator, (1,) * axes if accelerator.platform == "tpu" else (1,))
     example = {"tpu": f"{name}:{'x'.join('221'[:axes])}", "gpu": f"{name}:8", "cpu": "cpu:8"}[accelerator.platform]
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", shape):
@@ -235,19 +237,22 @@ def parse_target(text: str) -> Target:
 
 
 # XLA divides by some of these without a check, and takes others to be 0.
-_REQUIRED = (
-    "gpu_device_info",
+_REQUIRED_GROUPS = ("gpu_device_info", "cuda_compute_capability")
+_REQUIRED_NUMBERS = (
     "device_memory_size",
     "memory_bandwidth",
     "threads_per_warp",
     "block_dim_limit_x",
     "shared_memory_per_block_optin",
-    "cuda_compute_capability",
 )
 
 
+def _is_file_name(name: str) -> bool:
+    return name.endswith((".txtpb", ".pbtxt", ".txt"))
+
+
 def _from_file(name: str) -> Accelerator | None:
-    if not name.endswith((".txtpb", ".pbtxt", ".txt")):
+    if not _is_file_name(name):
         return None
     try:
         text = local_path(name).read_text()
@@ -258,13 +263,15 @@ def _from_file(name: str) -> Accelerator | None:
         match = re.search(rf"\b{pattern}", text)
         return match[1] if match else None
 
-    missing = [key for key in _REQUIRED if not field(rf"({key})\s*[:{{]")]
-    memory, bandwidth = (field(rf"{key}:\s*(\d+)") for key in ("device_memory_size", "memory_bandwidth"))
-    if missing or not memory or not bandwidth:
+    # Of numbers, at least 1. A memory of less than a megabyte would round to nothing.
+    numbers = {key: int(field(rf"{key}:\s*(\d+)") or 0) for key in _REQUIRED_NUMBERS}
+    missing = [key for key in _REQUIRED_GROUPS if not field(rf"({key})\s*[:{{]")]
+    missing += [key for key, number in numbers.items() if number < (_MIB if key == "device_memory_size" else 1)]
+    if missing:
         raise UserError(
-            f"{name} is not the target configuration of an NVIDIA GPU: it lacks "
-            f"{', '.join(missing) or 'numbers for device_memory_size and memory_bandwidth'}; see those in {_XLA_SPECS}"
+            f"{name} is not the target configuration of an NVIDIA GPU: it lacks {', '.join(missing)}, or has too small "
+            f"a value; see those in {_XLA_SPECS}"
         )
     kind = field(r'device_description_str:\s*"([^"]*)"') or name
     # The peak of the arithmetic is not part of the file.
-    return Accelerator(kind, "gpu", int(memory), float(bandwidth), {}, name, text)
+    return Accelerator(kind, "gpu", numbers["device_memory_size"], float(numbers["memory_bandwidth"]), {}, name, text)

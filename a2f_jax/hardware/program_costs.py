@@ -102,6 +102,13 @@ def roofline_seconds(accelerator: Accelerator, dtype: str, flops: float, traffic
     return max(flops / accelerator.flops[dtype], traffic / accelerator.bandwidth)
 
 
+# What the compiler for GPUs reports, and what to do about it.
+_REMEDIES = {
+    "No PTX compilation provider": "install ptxas with the extra [compile], or the CUDA toolkit",
+    "ptxas too old": "the installed ptxas does not know this GPU, which is too new for it or no longer supported",
+}
+
+
 @contextlib.contextmanager
 def _without_compilation_cache() -> Iterator[None]:
     # A program can be read from the cache only if its device exists.
@@ -136,8 +143,9 @@ def compile_costs(jitted: Any, *arguments: Any) -> ProgramCosts:
     except jax.errors.JaxRuntimeError as error:
         _, exhausted, reason = str(error).partition("RESOURCE_EXHAUSTED: ")
         if not exhausted:
-            short = " ".join(str(error).split())[:200]
-            raise UserError(f"the compiler cannot compile this program ({short}): try a smaller batch") from error
+            text = " ".join(str(error).split())
+            remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in text), "try a smaller batch")
+            raise UserError(f"the compiler cannot compile this program ({text[:200]}): {remedy}") from error
         raise OutOfMemory(_shortage(reason)) from error
     compilation_seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()

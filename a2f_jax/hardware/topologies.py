@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 
 import jax
 from jax.experimental import topologies
@@ -51,7 +52,9 @@ def compile_only_devices(target: Target) -> list[jax.Device]:
             raise UserError(f"{target.name}: JAX was initialized with {count_of(len(devices), 'CPU device')}")
         return devices[: target.device_count]
     if not any(importlib.util.find_spec(module) for module in _COMPILERS[platform]):
-        raise UserError(f"cannot compile for {target.name}: install the compilers with the extra [compile]")
+        linux = sys.platform == "linux"
+        remedy = "install the compilers with the extra [compile]" if linux else "the compilers exist for Linux only"
+        raise UserError(f"cannot compile for {target.name}: {remedy}")
     try:
         return list(_tpu(target) if platform == "tpu" else _gpu(target))
     except (RuntimeError, ValueError) as error:  # a JaxRuntimeError is a RuntimeError

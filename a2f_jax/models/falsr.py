@@ -90,6 +90,10 @@ _TO_RGB = np.array([[1, 0, 1.402], [1, -0.34414, -0.71414], [1, 1.772, 0]])
 _RGB_OFFSET = np.array([-179.456, 135.4598, -226.816])
 
 
+def _product(components: jax.Array, matrix: np.ndarray) -> jax.Array:
+    return jnp.matmul(components, jnp.asarray(matrix, jnp.float32), precision="highest")
+
+
 class SearchedCell(nn.Module):
     """A cell: `[N, H, W, in]` → `[N, H, W, features]`.
 
@@ -163,7 +167,7 @@ class FALSR(LumaNetwork):
     def __call__(self, lr: jax.Array) -> jax.Array:
         """Upscales a batch: `[N, H, W, 3]` in 0..255 → float32 `[N, 2 · H, 2 · W, 3]` in the same range."""
         rgb = lr.astype(jnp.float32)
-        y = (rgb / 255 @ jnp.asarray(_TO_YPBPR[0], jnp.float32))[..., None].astype(self.dtype)
+        y = _product(rgb / 255, _TO_YPBPR[0])[..., None].astype(self.dtype)
         first = nn.relu(PlainConv(32, name="head")(y))
         outputs: dict[int, jax.Array] = {-1: first}
         for i, form in enumerate(CELLS[self.variant]):
@@ -178,7 +182,7 @@ class FALSR(LumaNetwork):
         h = h.reshape(n, 2 * height, 2 * width, channels // 4)
         luma = PlainConv(1, name="tail")(h).astype(jnp.float32)
         interpolated = pillow_bicubic(jnp.clip(jnp.round(rgb), 0, 255), 2).astype(jnp.float32)
-        chroma = interpolated / 255 @ jnp.asarray(_TO_YPBPR[1:].T, jnp.float32)
+        chroma = _product(interpolated / 255, _TO_YPBPR[1:].T)
         components = jnp.concatenate([luma, chroma + 0.5], -1) * 255
-        sr = components @ jnp.asarray(_TO_RGB.T, jnp.float32)
+        sr = _product(components, _TO_RGB.T)
         return sr + per_channel(jnp.asarray(_RGB_OFFSET, jnp.float32), sr)

@@ -67,7 +67,8 @@ def report(
         if not data_dir.is_dir():
             raise UserError(f"{data_dir} is not a folder: pass the folder that contains the benchmark sets")
     output = as_path(output)
-    check_writable(output)
+    for folder in (output, output / "figures"):
+        check_writable(folder)
     models = load_labeled_of_any_scale(weights)
     examples: dict[int, list[Any]] = {}
     for scale in sorted({model.scale for model in models.values()}):

@@ -5,6 +5,7 @@ distinguish. Marker shapes carry the same information.
 """
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,10 +43,19 @@ _STYLE: dict[str, Any] = {
 }
 
 
+def _literal(name: str) -> str:
+    # The name of a file: Matplotlib takes what is between two dollar signs for a formula, and cannot draw what is not
+    # UTF-8.
+    return name.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def _png(figure: Figure, colors: int | None = None) -> bytes:
     # A palette makes charts several times smaller without visible loss. Photographs would suffer.
     drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
+    with warnings.catch_warnings():
+        # What Matplotlib's font lacks, such as Chinese, is drawn as boxes. The page has the name.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+        figure.savefig(drawn, format="png")
     image = Image.open(drawn).convert("RGB")
     if colors:
         image = image.quantize(colors, dither=Image.Dither.NONE)
@@ -83,7 +93,7 @@ def block_weights_figure(models: Mapping[str, BlockWeights]) -> bytes:
                     label, line = _COMPONENTS[name]
                     axes.plot(range(1, len(weights) + 1), weights, markersize=3.5, linewidth=1.3, label=label, **line)
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-            column[0].set_title(title, fontweight="bold")
+            column[0].set_title(_literal(title), fontweight="bold")
             column[1].set_xlabel("block")
         if len(models) == 1:
             panels[1, 0].set_title(panels[0, 0].get_title(), fontweight="bold")
@@ -146,7 +156,7 @@ def _label(axes: Axes, points: Sequence[tuple[float, float, str, dict[str, Any]]
     directions = [np.array([x, y]) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
     places = [(direction, distance) for distance in (7, 12, 24) for direction in directions]
     for (x, y, name, style), center in zip(points, centers, strict=True):
-        note = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=7.5, **style)
+        note = axes.annotate(_literal(name), (x, y), (0, 0), textcoords="offset points", fontsize=7.5, **style)
         note.set_path_effects([withStroke(linewidth=2, foreground="white")])
         size = np.array(note.get_window_extent().size) + 1.4 * point
 
@@ -288,7 +298,7 @@ def visual_figure(name: str, truth: np.ndarray, crop: tuple[int, ...], panels: S
             axes = figure.add_axes((x / _WIDTH, 1 - (y + h) / page_height, w / _WIDTH, h / page_height))
             axes.imshow(pixels, interpolation="nearest", aspect="auto")
             axes.set_axis_off()
-            axes.annotate(name, (0.5, 0), (0, -3), "axes fraction", "offset points", ha="center", va="top")
+            axes.annotate(_literal(name), (0.5, 0), (0, -3), "axes fraction", "offset points", ha="center", va="top")
             axes.annotate(
                 details, (0.5, 0), (0, -14), "axes fraction", "offset points",
                 ha="center", va="top", fontsize=7.5, color="#505050", linespacing=1.25,

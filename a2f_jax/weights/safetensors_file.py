@@ -38,7 +38,7 @@ def _open_safetensors(path: pathlib.Path, read: Callable[[Any], _T]) -> _T:
             return read(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:  # the last for 8-bit floats
         raise UserError(f"{path} is not a safetensors or PyTorch file, or it is damaged: {error}") from error
 
 

@@ -1,7 +1,8 @@
 """Reads PyTorch state dicts without PyTorch, and rejects everything that a state dict does not need.
 
-A `.pt` file is a pickle, and a pickle can call any function. This reader resolves only the few names listed in
-`_ALLOWED`, each to a harmless function or type, so a file cannot run code of its own.
+A `.pt` file is a pickle, and a pickle can call any function. This reader executes only the operations that a state dict
+needs, and resolves only the few names listed in `_ALLOWED`, each to a harmless function or type. So a file can neither
+run code of its own nor change anything outside of what is read.
 
 Both formats of `torch.save` are supported: the legacy format of PyTorch before 1.6 (a sequence of pickles followed by
 the raw storages) and the zip archive (`data.pkl` and one member per storage).
@@ -14,8 +15,8 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -77,16 +78,50 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
     return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
+def _ordered_dict(pairs: Any = ()) -> collections.OrderedDict[Any, Any]:
+    for key, _ in pairs:  # which Python 2 stored like this
+        _check_key(key)
+    return collections.OrderedDict(pairs)
+
+
+def _check_key(key: Any) -> None:
+    # The hash of a tuple that is nested a million times would overflow the stack.
+    if type(key) not in (str, int):
+        raise pickle.UnpicklingError("a key in it is neither a name nor a number")
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): _ordered_dict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
     **{("torch", name): _StorageType(dtype) for name, dtype in _DTYPES.items()},
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Resolves only names in `_ALLOWED`, and storages through `load_storage(key, dtype, size)`."""
+_OPERATIONS = """
+    PROTO FRAME STOP MARK POP POP_MARK DUP
+    PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+    BINBYTES SHORT_BINBYTES BINBYTES8
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS
+    GLOBAL STACK_GLOBAL REDUCE BUILD PERSID BINPERSID
+"""
+
+
+_EXECUTE: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch  # type: ignore[assignment]
+
+
+class _Unpickler(pickle._Unpickler):
+    """Executes only `_OPERATIONS`, resolves names in `_ALLOWED`, and storages through `load_storage(key, dtype, size)`.
+
+    Unlike `pickle.Unpickler`, that in Python takes no more memory than a file asks for by its length.
+    """
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        code: _EXECUTE[code] for code in (getattr(pickle, name)[0] for name in _OPERATIONS.split())
+    }
 
     def __init__(self, file: BinaryIO, load_storage: Callable[[str, np.dtype, int], _Storage] | None = None):
         super().__init__(file)
@@ -97,6 +132,31 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it refers to {module}.{name}, which does not belong in a state dict")
         return _ALLOWED[module, name]
 
+    def _load_build(self) -> None:
+        # The attribute `_metadata` of a state dict is not needed, and those of other objects would change this reader.
+        self.stack.pop()
+
+    def _load_setitem(self) -> None:
+        _check_key(self.stack[-2])
+        _EXECUTE[pickle.SETITEM[0]](self)
+
+    def _load_setitems(self) -> None:
+        for key in self.stack[::2]:
+            _check_key(key)
+        _EXECUTE[pickle.SETITEMS[0]](self)
+
+    def _load_dict(self) -> None:
+        for key in self.stack[::2]:
+            _check_key(key)
+        _EXECUTE[pickle.DICT[0]](self)
+
+    dispatch |= {
+        pickle.BUILD[0]: _load_build,
+        pickle.SETITEM[0]: _load_setitem,
+        pickle.SETITEMS[0]: _load_setitems,
+        pickle.DICT[0]: _load_dict,
+    }
+
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
             case ("storage", _StorageType(dtype), str(key), _, int(size), *view) if (
@@ -106,26 +166,33 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to something other than a tensor's storage")
 
 
+_LARGEST_PICKLE = 16 << 20  # bytes; that of a state dict has about 100 per tensor
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, size: int | None = None) -> bytes:
+    # Checked before reading, so that a small file cannot cause a large allocation. PyTorch does not compress.
+    about = archive.getinfo(name)
+    if about.compress_type != zipfile.ZIP_STORED:
+        raise pickle.UnpicklingError(f"{name} is compressed, unlike what PyTorch writes")
+    if about.file_size != size if size is not None else about.file_size > _LARGEST_PICKLE:
+        raise pickle.UnpicklingError(f"{name} has the wrong length")
+    return archive.read(name)
+
+
 def _read_zip(file: BinaryIO) -> Any:
     with zipfile.ZipFile(file) as archive:
         pickles = [n for n in archive.namelist() if n.endswith("data.pkl")]
         if len(pickles) != 1:
             raise pickle.UnpicklingError("the archive has no data.pkl")
         root = pickles[0].removesuffix("data.pkl")
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+        if f"{root}byteorder" in archive.namelist() and _read_member(archive, f"{root}byteorder") != b"little":
             raise pickle.UnpicklingError("it is big-endian")
 
         def load_storage(key: str, dtype: np.dtype, size: int) -> _Storage:
-            member = f"{root}data/{key}"
-            # Checked before reading, so that a small file cannot cause a large allocation. PyTorch does not compress.
-            about = archive.getinfo(member)
-            if about.compress_type != zipfile.ZIP_STORED:
-                raise pickle.UnpicklingError(f"storage {key} is compressed, unlike those that PyTorch writes")
-            if about.file_size != size * dtype.itemsize:
-                raise pickle.UnpicklingError(f"storage {key} has the wrong length")
-            return _Storage(dtype, size, np.frombuffer(archive.read(member), dtype))
+            content = _read_member(archive, f"{root}data/{key}", size * dtype.itemsize)
+            return _Storage(dtype, size, np.frombuffer(content, dtype))
 
-        return _Unpickler(io.BytesIO(archive.read(pickles[0])), load_storage).load()
+        return _Unpickler(io.BytesIO(_read_member(archive, pickles[0])), load_storage).load()
 
 
 def _read_legacy(file: BinaryIO) -> Any:

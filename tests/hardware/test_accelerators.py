@@ -1,5 +1,7 @@
 """The notation for devices, and their published properties."""
 
+import re
+
 import pytest
 
 from a2f_jax.errors import UserError
@@ -73,8 +75,27 @@ def test_a_target_configuration_without_a_field_that_the_compiler_needs_is_refus
     """XLA ends the process without some of them."""
     file = tmp_path / "a6000.txtpb"
     file.write_text(ACCELERATORS["l4"].target_config.replace(field, "other"))
-    with pytest.raises(UserError, match=f"it lacks {field}; see those in https"):
+    with pytest.raises(UserError, match=rf"it lacks {field}[, ].*see those in https"):
         parse_target(str(file))
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"), [("device_memory_size: {}", 1), ("threads_per_warp: {}", 0), ("memory_bandwidth: {}", 0)]
+)
+def test_values_that_the_compiler_would_divide_by_are_checked(tmp_path, line, wrong):
+    file = tmp_path / "a6000.txtpb"
+    text = re.sub(line.format(r"\d+"), line.format(wrong), ACCELERATORS["l4"].target_config)
+    assert line.format(wrong) in text
+    file.write_text(text)
+    with pytest.raises(UserError, match=rf"it lacks {line[:-4]}, or has too small a value"):
+        parse_target(str(file))
+
+
+def test_the_name_of_a_file_may_contain_a_colon(tmp_path):
+    file = tmp_path / "lab:a6000.txtpb"
+    file.write_text(ACCELERATORS["l4"].target_config)
+    assert parse_target(str(file)).device_count == 1
+    assert parse_target(f"{file}:2").device_count == 2
 
 
 def test_published_peaks_of_tensor_cores_follow_from_their_number_and_clock():

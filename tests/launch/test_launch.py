@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -46,7 +47,7 @@ def test_the_jobset_restarts_a_run_that_was_preempted_but_not_one_that_failed():
     assert (reaction["action"], reaction["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
 
 
-@pytest.mark.parametrize("script", ["gpu_host.sh", "slurm.sbatch", "tpu_pod.sh"])
+@pytest.mark.parametrize("script", ["gpu_host.sh", "slurm.sbatch"])
 def test_scripts_are_valid_and_end_in_the_same_command(script):
     subprocess.run(["bash", "-n", LAUNCH / script], check=True)
     text = (LAUNCH / script).read_text().replace("\\\n", " ")
@@ -56,10 +57,10 @@ def test_scripts_are_valid_and_end_in_the_same_command(script):
     args, rest = parser().parse_known_args(words)
     assert args.config
     assert args.workdir
-    assert all(word == "overrides" or word.startswith("--config.") for word in rest)
+    assert all(word.startswith("--config.") for word in rest)
 
 
-def run_on_a_pod(folder, codes, state, requests=(), config="configs/a2f.py:sd_x4"):
+def run_on_a_pod(folder, codes, state, requests=(), config="configs/a2f.py:sd_x4", rest=("gs://runs/sd_x4",)):
     """Runs `tpu_pod.sh` with a gcloud whose runs of `a2f train` exit with these codes, one after the other.
 
     `state` is that of the slice after a run, and `requests` are the states of the request before it is active.
@@ -76,7 +77,7 @@ def run_on_a_pod(folder, codes, state, requests=(), config="configs/a2f.py:sd_x4
         '        [ "$state" != GONE ] ;;\n'
         f"    *tpu-vm\\ describe*) echo {state} ;;\n"
         '    *" scp "*) echo "$*" > copied ;;\n'
-        '    *"a2f train"*) echo "$*" > trained; code=$(head -n 1 codes); sed -i 1d codes; exit "$code" ;;\n'
+        '    *"a2f train"*) echo "${@: -4:1}" > trained; code=$(head -n 1 codes); sed -i 1d codes; exit "$code" ;;\n'
         "esac\n"
     )
     program.chmod(0o755)
@@ -89,7 +90,7 @@ def run_on_a_pod(folder, codes, state, requests=(), config="configs/a2f.py:sd_x4
         "GRACE": "0",
         "POLL": "0",
     }
-    command = ["bash", LAUNCH / "tpu_pod.sh", config, "gs://runs/sd_x4"]
+    command = ["bash", LAUNCH / "tpu_pod.sh", config, *rest]
     done = subprocess.run(command, env=env, check=False, capture_output=True, timeout=60)
     return done.returncode, len((folder / "slices").read_text().split())
 
@@ -190,6 +191,18 @@ def test_a_config_of_the_users_own_is_copied_to_the_pod(tmp_path):
     (tmp_path / "mine.py").write_text("")
     assert run_on_a_pod(tmp_path, [0], "READY", config=f"{tmp_path}/mine.py:sd_x4") == (0, 1)
     assert f"scp p {tmp_path}/mine.py a2f:" in (tmp_path / "copied").read_text()
-    assert (
-        "a2f train --distributed --config mine.py:sd_x4 --workdir gs://runs/sd_x4" in (tmp_path / "trained").read_text()
-    )
+    assert shlex.split((tmp_path / "trained").read_text())[2:5] == ["--distributed", "--config", "mine.py:sd_x4"]
+
+
+def test_the_workers_of_a_pod_get_the_arguments_as_they_were_given(tmp_path):
+    config = "configs/a2f.py:sd_x4,recipe=long"
+    rest = ("gs://my runs/*", "--config.data.dir=gs://my data", "--config.note=$HOME;")
+    assert run_on_a_pod(tmp_path, [0], "READY", config=config, rest=rest) == (0, 1)
+    command = (tmp_path / "trained").read_text()
+    # As a worker's shell reads it.
+    words = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], check=True, capture_output=True, text=True)
+    program, *arguments = words.stdout.splitlines()
+    assert program == "venv/bin/a2f"
+    args, overrides = parser().parse_known_args(arguments)
+    assert args.distributed
+    assert (args.config, args.workdir, *overrides) == (config, *rest)

@@ -1,5 +1,8 @@
 """Color for luma networks, against the metrics' luma and against MATLAB's bicubic interpolation of 8-bit images."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ import pytest
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.evaluation.metrics import luma
 from a2f_jax.models.color import LumaNetwork, bicubic, rgb_to_ycbcr, ycbcr_to_rgb
+from a2f_jax.models.layers import abstract_variables
+from a2f_jax.models.registry import PEERS
 
 
 @pytest.fixture
@@ -29,6 +34,17 @@ def test_bicubic_is_matlabs_but_for_its_rounding(image, scale):
     have = bicubic(jnp.float32(image)[None], scale)[0]
     # MATLAB rounds after either axis: the first half a level, spread by a kernel of absolute sum 1.25, and the second.
     np.testing.assert_allclose(have, matlab_bicubic(image, scale), atol=0.5 * 1.25 + 0.5 + 1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in PEERS if PEERS[name].luma])
+def test_colors_are_computed_in_full_precision(name):
+    """Accelerators multiply matrices in lower precision by default."""
+    network = PEERS[name].make(PEERS[name].scales[0])
+    lr = jnp.zeros((1, 16, 16, 3))
+    program = str(jax.make_jaxpr(network.apply)(abstract_variables(network, *lr.shape), lr))
+    products = re.findall(r"dot_general\[.*?\n *\]", program, re.DOTALL)
+    assert products
+    assert all("HIGHEST" in product for product in products)
 
 
 class Interpolation(LumaNetwork):

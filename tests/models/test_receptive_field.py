@@ -19,6 +19,9 @@ from a2f_jax.models.registry import PEERS
         ("srmdnf", 2, 12),  # as many 3×3 convolutions
         # 5×5, four 3×3, and the transposed 9×9, of which 4 pixels of SR are cut off: nearly 2 of LR.
         ("fsrcnn", 3, 2 + 4 + 2),
+        # Head, seven units of up, down, and up, and six of down, up, and down. An 8×8 convolution with the stride 4
+        # reaches half a pixel beyond its own, so down and up reach one together, and the last one up one more.
+        ("d-dbpn", 4, 1 + (7 * 3 + 6 * 3 - 1) // 2 + 1),
         ("awsrn-sd", 4, 1 + 8 * 2 + 1 + 4),  # head, eight units, their fusion, the 9×9 of the tail
     ],
 )

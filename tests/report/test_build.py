@@ -135,6 +135,10 @@ def test_unwritable_folder_is_an_error_before_any_measurement(folders, monkeypat
     monkeypatch.setattr("a2f_jax.report.sections.model_sizes", lambda *_: pytest.fail("started to measure"))
     with pytest.raises(UserError, match=r"cannot write to .*photo\.png"):
         report(folders / "photo.png" / "out")
+    (folders / "out").mkdir()
+    (folders / "out/figures").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*out/figures: .* is not a folder"):
+        report(folders / "out")
 
 
 def test_error_names_the_extra_if_matplotlib_is_missing(monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 import io
 import itertools
+import os
+import warnings
 
 import numpy as np
 import pytest
@@ -98,3 +100,13 @@ def test_visual_figure_shows_the_same_crop_of_every_result(count, shape):
     areas = [(abs(image - color).sum(-1) < 3).sum() for color in colors]
     assert min(areas) > 10000
     assert max(areas) < 1.02 * min(areas)
+
+
+@pytest.mark.parametrize("name", ["costs_$5_$6", os.fsdecode(b"\xff.png"), "写真", r"\alpha^"])
+def test_any_file_name_can_be_a_caption(name):
+    image = np.zeros((40, 60, 3), np.uint8)
+    measured = BlockWeights({"x": [1.0, 2.0]}, {"x": [1.0, 2.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        visual_figure(name, image, (8, 8, 20, 10), [Panel(name, "details", image)])
+        block_weights_figure({name: measured})

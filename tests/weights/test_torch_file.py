@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from a2f_jax.errors import UserError
 from a2f_jax.model import load
-from a2f_jax.weights.torch_file import read_state_dict
+from a2f_jax.weights.torch_file import _rebuild_tensor, read_state_dict
 
 TENSORS = {
     "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -172,10 +173,10 @@ def test_a_compressed_storage_is_refused_before_it_is_unpacked(tmp_path):
     write_zip(path, {"a": tensor}, [tensor.storage])
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for member, content in members.items():
-            archive.writestr(member, content)
-    with pytest.raises(UserError, match="storage 0 is compressed"):
+            archive.writestr(member, content, zipfile.ZIP_DEFLATED if member.endswith("/0") else zipfile.ZIP_STORED)
+    with pytest.raises(UserError, match="archive/data/0 is compressed"):
         read_state_dict(path)
 
 
@@ -189,3 +190,59 @@ def test_pytorch_files_are_recognized_by_their_contents(write, name, tmp_path):
 def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         read_state_dict(tmp_path / "none.pt")
+
+
+def _zip_of(path, content, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", content)
+
+
+NESTED = b")" + b"\x85" * 1_000_000  # a tuple in a tuple in a tuple ...
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x80\x02}" + NESTED + b"Ns.", "a key in it is neither a name nor a number"),
+        (b"\x80\x02}(" + NESTED + b"Nu.", "a key in it is neither a name nor a number"),
+        (b"\x80\x02(" + NESTED + b"Nd.", "a key in it is neither a name nor a number"),
+        (b"\x80\x02ccollections\nOrderedDict\n]" + NESTED + b"N\x86a\x85R.", "a key in it is neither a name"),
+        (b"\x80\x04\x8f(" + NESTED + b"\x90.", "it is damaged"),  # a set
+    ],
+    ids=["item", "items", "dict", "ordered", "set"],
+)
+def test_a_pickle_that_would_overflow_the_stack_is_refused(tmp_path, content, reason):
+    path = tmp_path / "w.pt"
+    _zip_of(path, content)
+    with pytest.raises(UserError, match=reason):
+        read_state_dict(path)
+
+
+def test_a_few_bytes_do_not_take_gigabytes(tmp_path):
+    path = tmp_path / "w.pt"
+    _zip_of(path, b"\x80\x02Nr" + struct.pack("<I", 2**32 - 1) + b".")  # remembered under the largest number
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="it does not contain a dictionary"):
+            read_state_dict(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    _zip_of(path, bytes(1 << 30), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match=r"data\.pkl is compressed"):
+        read_state_dict(path)
+
+
+def test_a_file_cannot_change_how_later_files_are_read(write):
+    """BUILD sets attributes, also of the types and functions that a file may name."""
+    tensor = contiguous("0", TENSORS["a.weight"])
+    path = write({"a": tensor})
+    before = read_state_dict(path)["a"]
+    for target in (b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n"):
+        hostile = path.with_name("hostile.pt")
+        attributes = b"}(X\x05\x00\x00\x00dtypeX\x01\x00\x00\x00iX\x0c\x00\x00\x00__defaults__Nu"
+        _zip_of(hostile, b"\x80\x02" + target + attributes + b"b.")
+        with pytest.raises(UserError):
+            read_state_dict(hostile)
+    assert not hasattr(_rebuild_tensor, "dtype")
+    np.testing.assert_array_equal(read_state_dict(path)["a"], before)
