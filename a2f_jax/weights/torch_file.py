@@ -109,7 +109,7 @@ _OPERATIONS = """
 """
 
 
-_EXECUTE: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch  # type: ignore[assignment]
+_EXECUTE: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
 
 
 class _Unpickler(pickle._Unpickler):

@@ -195,7 +195,7 @@ def test_a_config_of_the_users_own_is_copied_to_the_pod(tmp_path):
 
 
 def test_the_workers_of_a_pod_get_the_arguments_as_they_were_given(tmp_path):
-    config = "configs/a2f.py:sd_x4,recipe=long"
+    config = "my configs/a2f.py:sd_x4,recipe=long"
     rest = ("gs://my runs/*", "--config.data.dir=gs://my data", "--config.note=$HOME;")
     assert run_on_a_pod(tmp_path, [0], "READY", config=config, rest=rest) == (0, 1)
     command = (tmp_path / "trained").read_text()
