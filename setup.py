@@ -11,8 +11,8 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "a2f_jax/__init__.py").rea
 # `make test-matrix` tests the lower bounds of the requirements, and their newest releases.
 JAX = ">=0.10,<0.13"
 
-# Compilers for devices that this machine does not have, which exist for Linux only: for TPUs, and for GPUs with what they
-# need of the CUDA toolkit.
+# Compilers for devices that this machine does not have: for TPUs, and for GPUs with a part of the CUDA toolkit. They
+# exist for Linux only.
 COMPILERS = [
     f"jax[tpu,cuda13-local]{JAX}; sys_platform == 'linux'",
     "nvidia-cuda-nvcc>=13.0.88,<14; sys_platform == 'linux'",
@@ -102,5 +102,5 @@ setuptools.setup(
             "playwright>=1.50",
         ],
     },
-    entry_points={"console_scripts": ["a2f = a2f_jax.cli:main"]},
+    entry_points={"console_scripts": ["a2f = a2f_jax.cli.main:program"]},
 )

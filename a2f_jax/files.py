@@ -87,6 +87,26 @@ def identity(path: pathlib.Path) -> object:
     return resolved(path)
 
 
+def expanded(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what a path of `as_path` stands for: in a bucket, where no shell does it, patterns are expanded.
+
+    Args:
+      path: a path, such as `gs://bucket/photos/*.png`.
+
+    Returns:
+      The objects and folders that match, in order, or the path itself if it is local, no pattern, or exists.
+
+    Raises:
+      UserError: nothing matches the pattern, or the bucket cannot be listed.
+    """
+    if not buckets.in_bucket(path) or not any(character in str(path) for character in "*?[") or path.exists():
+        return [path]
+    found = buckets.matching(path)
+    if not found:
+        raise UserError(f"nothing in the bucket matches {path}")
+    return found
+
+
 def exists(path: pathlib.Path) -> bool:
     """Returns whether there is a file or folder, or locally a link to nothing, at a path of `as_path`."""
     return path.exists() if buckets.in_bucket(path) else os.path.lexists(path)

@@ -19,12 +19,10 @@ from PIL import Image
 from a2f_jax.catalog import DEFAULT_SCALE, SCALES
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, check_regular, exists, is_folder
-from a2f_jax.images.pil import from_pil, to_pil
 from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, infer_network, variant_of
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.registry import PEERS, ScaleError, name_of
 from a2f_jax.staging import local_copy
-from a2f_jax.upscaling.enlarge import enlarge, enlargement_of
 from a2f_jax.upscaling.upscaler import Edge, Upscaler
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
 
@@ -224,23 +222,7 @@ class Model:
           ValueError: the array has another shape or dtype, or the PIL image another mode.
           UserError: the PIL image is too small, the memory is too small, or the result is not finite.
         """
-        if isinstance(image, Image.Image):
-            return self._upscale_pil(image)
-        if isinstance(image, str | os.PathLike):
-            raise TypeError(f"expected an array or a PIL image, got a file name: use PIL.Image.open({str(image)!r})")
-        return self._upscaler.upscale(np.asarray(image))
-
-    def _upscale_pil(self, image: Image.Image) -> Image.Image:
-        picture = from_pil(image)
-        opaque = picture.alpha is not None and bool((picture.alpha == np.iinfo(picture.alpha.dtype).max).all())
-        if opaque:  # saves upscaling it
-            picture = dataclasses.replace(picture, alpha=None)
-        to = enlargement_of(picture, self.scale, None, deep=True)
-        result = to_pil(np.concatenate(list(enlarge(self._upscaler, picture, to, lambda _: None))))
-        if opaque:
-            result.putalpha(255)
-        result.info = {key: value for key, value in image.info.items() if key != "transparency"}
-        return result
+        return self._upscaler.upscale(image)
 
 
 def load(weights: str | os.PathLike[str], scale: int | None = None) -> Model:

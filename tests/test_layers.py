@@ -15,6 +15,7 @@ ROOT = pathlib.Path(a2f_jax.__file__).parent
 
 # From top to bottom. `configs` is the top-level folder, which is installed as part of the package.
 LAYERS = [
+    "__main__",
     "cli",
     "configs",
     "demo",

@@ -114,6 +114,14 @@ def test_a_transparent_pil_image_keeps_its_alpha(model, lr):
     assert alpha[:, :6].mean() < alpha[:, -6:].mean()
 
 
+def test_an_upscaler_with_options_takes_pil_images_too(model, lr):
+    image = Image.fromarray(lr[0].astype(np.uint8))
+    upscaler = model.upscaler(ensemble=True)
+    np.testing.assert_array_equal(upscaler.upscale(image), upscaler.upscale(np.asarray(image)))
+    with pytest.raises(TypeError, match="got a file name"):
+        upscaler.upscale("photo.jpg")
+
+
 def test_what_is_not_an_image_is_refused_with_the_remedy(model):
     with pytest.raises(TypeError, match=r"got a file name: use PIL.Image.open\('photo.jpg'\)"):
         model.upscale("photo.jpg")

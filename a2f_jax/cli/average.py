@@ -33,9 +33,14 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     """Averages the weights and prints what the result is."""
     output = output_file(args.output, overwrite=args.overwrite, suffix=".safetensors")
 
+    from a2f_jax.buckets import is_url
+    from a2f_jax.files import as_path, expanded
     from a2f_jax.model import average_labeled, load_labeled, save
     from a2f_jax.weights import name_without_folders
 
-    model = average_labeled(load_labeled(args.weights, args.scale))
-    save(model, output, {"average_of": ", ".join(name_without_folders(path) for path in args.weights)})
-    print(f"{output}: {model.variant} ×{model.scale}, the average of {len(args.weights)}")
+    weights: list[str] = []
+    for name in args.weights:
+        weights += map(str, expanded(as_path(name))) if is_url(name) else [name]
+    model = average_labeled(load_labeled(weights, args.scale))
+    save(model, output, {"average_of": ", ".join(map(name_without_folders, weights))})
+    print(f"{output}: {model.variant} ×{model.scale}, the average of {len(weights)}")

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import os
 import re
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
@@ -166,14 +167,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         return _fail("standard output is closed: redirect it to /dev/null to discard it")
     set_up_streams()
-    with undisturbed():
+    with undisturbed(), interruptible():
         return _main(argv)
+
+
+def program() -> int:
+    """Runs the command of this process, which ends afterwards: from then on, Ctrl-C is ignored.
+
+    While Python and JAX end their threads, a second Ctrl-C would abort the process.
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt:  # while an error was told
+        code = 130
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 def _main(argv: Sequence[str] | None) -> int:
     try:
-        with interruptible():
-            return _run_and_flush(argv)
+        return _run_and_flush(argv)
     except UserError as error:
         return _fail(message_of(error), error.exit_code)
     except BrokenPipeError:  # the reader of a pipe has closed it, such as `head`

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 import unicodedata
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from a2f_jax.signals import termination_signals
 
 _PLAIN = {"×": "x", "·": "*", "–": "-", "—": "-", "−": "-", "±": "+/-", "→": "->", "…": "...", "≥": ">=", "≤": "<="}
 _RESEND_DELAY = 0.05
+_PATIENCE = 1.0  # seconds
 
 # Cloud TPUs, NVIDIA GPUs, those of Windows in WSL, AMD and Intel GPUs.
 _DEVICE_FILES = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/dev/dri/*")
@@ -142,15 +144,26 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Error (reading|writing) persistent compilation cache")
 
 
-def _interrupt(_: int, frame: types.FrameType | None) -> None:
-    while frame:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            # An exception that is raised inside the initialization of a native library can abort the process, be
-            # swallowed, or surface as an ImportError. Commands import before they work: nothing is left to clean up.
-            os.write(2, b"a2f: stopped\n")
-            os._exit(130)
-        frame = frame.f_back
-    raise KeyboardInterrupt
+class _Interrupt:
+    """The handler of SIGINT."""
+
+    def __init__(self) -> None:
+        self.raised: float | None = None  # when
+
+    def __call__(self, _: int, frame: types.FrameType | None) -> None:
+        now = time.monotonic()
+        if self.raised is not None and now < self.raised + _PATIENCE:
+            return
+        while frame:
+            if frame.f_code.co_filename.startswith("<frozen importlib") or self.raised is not None:
+                # An exception that is raised inside the initialization of a native library can abort the process, be
+                # swallowed, or surface as an ImportError. Commands import before they work: nothing is left to clean
+                # up. One that is raised while the first is handled would leave threads running, which aborts it too.
+                os.write(2, b"a2f: stopped\n")
+                os._exit(130)
+            frame = frame.f_back
+        self.raised = now
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -159,7 +172,9 @@ def interruptible() -> Iterator[None]:
 
     While a module is being imported, the process exits with code 130 instead. If the exception is raised inside a
     callback that cannot propagate it, such as one of the garbage collector, it is raised again after the callback.
-    SIGINT is left alone where it is ignored, as for a background job, or already handled by a caller.
+    While the work is being ended, Ctrl-C is ignored for a second, because some programs send it twice; after that, it
+    ends the process at once. SIGINT is left alone where it is ignored, as for a background job, or already handled by
+    a caller.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -173,11 +188,13 @@ def interruptible() -> Iterator[None]:
         if unraisable.exc_type is not KeyboardInterrupt:
             report_unraisable(unraisable)
             return
+        interrupt.raised = None
         timer = threading.Timer(_RESEND_DELAY, os.kill, (os.getpid(), signal.SIGINT))
         timer.daemon = True
         timer.start()
 
-    signal.signal(signal.SIGINT, _interrupt)
+    interrupt = _Interrupt()
+    signal.signal(signal.SIGINT, interrupt)
     sys.unraisablehook = resend
     try:
         yield
@@ -194,6 +211,8 @@ def terminable() -> Iterator[None]:
     """
 
     def stop(*_: object) -> None:
+        for number in before:  # a second one would interrupt the end of the work
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # only this one can set handlers

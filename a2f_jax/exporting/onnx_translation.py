@@ -280,7 +280,10 @@ def _constant(array: np.ndarray, shape: Sequence[Any] | None = None) -> _Variabl
 
 def _computed(equation: Any, inputs: list[_Variable]) -> list[_Variable]:
     arrays = [np.broadcast_to(np.asarray(x.array), x.shape) for x in inputs]
-    results = equation.primitive.bind(*arrays, **equation.params)
+    try:
+        results = equation.primitive.bind(*arrays, **equation.params)
+    except Exception as error:  # JAX raises several kinds
+        raise UntranslatableError(f"{equation.primitive} depends on the size of the image") from error
     results = results if equation.primitive.multiple_results else [results]
     return [_constant(np.asarray(result)) for result in results]
 

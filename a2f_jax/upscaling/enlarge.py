@@ -3,16 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from a2f_jax.errors import UserError
 from a2f_jax.images import Picture
+from a2f_jax.images.pil import from_pil, to_pil
 from a2f_jax.upscaling.resizing import resize_strips
 from a2f_jax.upscaling.tiles import Progress
 from a2f_jax.upscaling.transparency import AlphaLimits, extend_colors
-from a2f_jax.upscaling.upscaler import Upscaler
 from a2f_jax.upscaling.windows import quantize
+
+if TYPE_CHECKING:
+    from a2f_jax.upscaling.upscaler import Upscaler
 
 SMALLEST = 8
 """Minimum width and height of an image in pixels."""
@@ -128,7 +133,7 @@ def _schedule(scale: int, picture: Picture, to: Enlargement, reserved: int) -> l
 
 
 def enlarge(
-    upscaler: Upscaler, picture: Picture, to: Enlargement, progress: Progress, *, reserved: int = 0
+    upscaler: "Upscaler", picture: Picture, to: Enlargement, progress: Progress, *, reserved: int = 0
 ) -> Iterator[np.ndarray]:
     """Enlarges a picture.
 
@@ -156,7 +161,7 @@ def enlarge(
 
 
 def _strips(
-    upscaler: Upscaler, picture: Picture, to: Enlargement, progress: Progress, schedule: Sequence[_Pass]
+    upscaler: "Upscaler", picture: Picture, to: Enlargement, progress: Progress, schedule: Sequence[_Pass]
 ) -> Iterator[np.ndarray]:
     *first, last = schedule
     alpha = picture.alpha
@@ -201,7 +206,7 @@ class _Rows:
         return rows
 
 
-def _upscaled(upscaler: Upscaler, image: np.ndarray, each: _Pass, progress: Progress) -> np.ndarray:
+def _upscaled(upscaler: "Upscaler", image: np.ndarray, each: _Pass, progress: Progress) -> np.ndarray:
     out = np.empty((each.height * upscaler.scale, each.width * upscaler.scale, 3), np.float32)
     row = 0
     for strip in upscaler.strips(image, dtype=out.dtype, reserved=each.reserved, progress=progress):
@@ -216,7 +221,7 @@ def _finished(strip: np.ndarray, gray: bool, dtype: np.dtype) -> np.ndarray:
     return quantize(strip.mean(-1, keepdims=True) if gray else strip, dtype)
 
 
-def steps(upscaler: Upscaler, picture: Picture, to: Enlargement, *, reserved: int = 0) -> int:
+def steps(upscaler: "Upscaler", picture: Picture, to: Enlargement, *, reserved: int = 0) -> int:
     """Returns the total that `enlarge` calls `progress` with.
 
     Args:
@@ -233,3 +238,30 @@ def steps(upscaler: Upscaler, picture: Picture, to: Enlargement, *, reserved: in
         upscaler.steps(each.height, each.width, upscaler.plan(each.height, each.width, each.reserved, each.images))
         for each in _schedule(upscaler.scale, picture, to, reserved)
     )
+
+
+def upscale_pil(upscaler: "Upscaler", image: Image.Image) -> Image.Image:
+    """Upscales a PIL image by the scale of the model.
+
+    Args:
+      upscaler: computes the colors.
+      image: an image of at least 8×8 pixels and mode 1, L, LA, P, PA, RGB, RGBA, RGBX, YCbCr or I;16.
+
+    Returns:
+      An image of mode L, LA, RGB, RGBA or I;16. As with `Image.resize`, `info` is that of the original, and an EXIF
+      orientation is not applied.
+
+    Raises:
+      ValueError: the image has another mode.
+      UserError: the image or the memory is too small, or the result is not finite.
+    """
+    picture = from_pil(image)
+    opaque = picture.alpha is not None and bool((picture.alpha == np.iinfo(picture.alpha.dtype).max).all())
+    if opaque:  # saves upscaling it
+        picture = dataclasses.replace(picture, alpha=None)
+    to = enlargement_of(picture, upscaler.scale, None, deep=True)
+    result = to_pil(np.concatenate(list(enlarge(upscaler, picture, to, lambda _: None))))
+    if opaque:
+        result.putalpha(255)
+    result.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return result

@@ -2,16 +2,19 @@
 
 import dataclasses
 import numbers
+import os
 import threading
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import jax
 import numpy as np
+from PIL import Image
 
 from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.progress import say
 from a2f_jax.upscaling import tiles
+from a2f_jax.upscaling.enlarge import upscale_pil
 from a2f_jax.upscaling.plan import Plan, default_memory, make_plan
 from a2f_jax.upscaling.programs import programs_of
 from a2f_jax.upscaling.tiles import Progress
@@ -149,22 +152,37 @@ class Upscaler:
         """The upscaling factor."""
         return self.network.scale
 
-    def upscale(self, image: np.ndarray, *, progress: Progress = lambda _: None) -> np.ndarray:
+    @overload
+    def upscale(self, image: np.ndarray | jax.Array, *, progress: Progress = ...) -> np.ndarray: ...
+
+    @overload
+    def upscale(self, image: Image.Image) -> Image.Image: ...
+
+    def upscale(
+        self, image: np.ndarray | jax.Array | Image.Image, *, progress: Progress = lambda _: None
+    ) -> np.ndarray | Image.Image:
         """Upscales one image.
 
         Args:
-          image: `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255.
-          progress: called with the number of tile programs that have run since the previous call.
+          image: an array `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255. Or a PIL image of at least
+            8×8 pixels and mode 1, L, LA, P, PA, RGB, RGBA, RGBX, YCbCr or I;16.
+          progress: called with the number of tile programs that have run since the previous call; of an array only.
 
         Returns:
-          `[scale · H, scale · W, 3]` of the same dtype. Integers are rounded to nearest and clipped; float32 is neither
-          rounded nor clipped.
+          For an array, `[scale · H, scale · W, 3]` of the same dtype. Integers are rounded to nearest and clipped;
+          float32 is neither rounded nor clipped. For a PIL image, a PIL image, as `Model.upscale` returns it.
 
         Raises:
-          ValueError: the image has another shape or dtype, or is not finite.
-          UserError: the memory budget, or the free disk space for the states, is too small; or the result is not
-            finite, most likely because of damaged weights.
+          TypeError: the image is a file name.
+          ValueError: the array has another shape or dtype, or is not finite; or the PIL image has another mode.
+          UserError: the PIL image is too small; the memory budget, or the free disk space for the states, is too small;
+            or the result is not finite, most likely because of damaged weights.
         """
+        if isinstance(image, Image.Image):
+            return upscale_pil(self, image)
+        if isinstance(image, str | os.PathLike):
+            raise TypeError(f"expected an array or a PIL image, got a file name: use PIL.Image.open({str(image)!r})")
+        image = np.asarray(image)
         _check(image)
         height, width = (side * self.scale for side in image.shape[:2])
         out = np.empty((height, width, 3), image.dtype)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from a2f_jax import buckets
 from a2f_jax.catalog import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import as_path, check_writable, identity, is_folder, resolved, walk
+from a2f_jax.files import as_path, check_writable, expanded, identity, is_folder, resolved, walk
+from a2f_jax.images.signatures import HEAD_SIZE, readable_formats, recognize
 
 WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
 """Suffixes, in lower case, of the files that can be written."""
@@ -39,8 +40,8 @@ class Worklist:
 
     Attributes:
       jobs: one for each image.
-      ignored: the files named like images, and the folders, that are left out, each with the reason: `"hidden"`,
-        `"in an unsupported format"` or `UNREADABLE`.
+      ignored: the images, the files named like images, and the folders that are left out, each with the reason:
+        `"hidden"`, `"in an unsupported format"`, `"not named like an image"` or `UNREADABLE`.
       single: whether one image was named, rather than a folder or several images.
     """
 
@@ -60,17 +61,6 @@ def input_path(image: str | os.PathLike[str]) -> pathlib.Path:
       UserError: the bucket cannot be used, or the user after `~` does not exist.
     """
     return pathlib.Path(image) if os.path.lexists(image) else as_path(image)
-
-
-def _input_paths(image: str | os.PathLike[str]) -> list[pathlib.Path]:
-    path = input_path(image)
-    # The shell does not expand patterns in a bucket.
-    if not buckets.in_bucket(path) or not any(character in str(path) for character in "*?[") or path.exists():
-        return [path]
-    found = buckets.matching(path)
-    if not found:
-        raise UserError(f"nothing in the bucket matches {path}")
-    return found
 
 
 def list_jobs(
@@ -95,7 +85,7 @@ def list_jobs(
       UserError: there are no images, two of them have the same output file, an output file is one of the images or
         cannot be written, or `output` is the name of an image file although there are several images.
     """
-    paths = [path for image in images for path in _input_paths(image)]
+    paths = [path for image in images for path in expanded(input_path(image))]
     target = as_path(output)
     names_folder = os.fspath(output).endswith(("/", os.sep)) or is_folder(target)
     single = len(paths) == 1 and not is_folder(paths[0])
@@ -185,7 +175,20 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
                 left_out.append((path, UNREADABLE))
         elif suffix in OTHER_IMAGE_SUFFIXES:
             left_out.append((path, "in an unsupported format"))
+        elif not buckets.in_bucket(path) and _is_image(path):  # in a bucket, this would download every file
+            left_out.append((path, "not named like an image"))
     return sorted(found), sorted(left_out)
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    # Such as photo.jpg~ or photo.png.1, if it is not hidden.
+    if path.name.startswith(".") or not os.path.isfile(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            return recognize(file.read(HEAD_SIZE)) in readable_formats()
+    except OSError:
+        return False
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:

@@ -1,6 +1,7 @@
 """`a2f average`."""
 
 import os
+import pathlib
 import shutil
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from a2f_jax import cli
+from a2f_jax.files import as_path
 from a2f_jax.model import Model, load, save
 from a2f_jax.models.a2f import A2F
 
@@ -84,3 +86,12 @@ def test_the_same_weights_under_two_paths_are_refused(files, tmp_path, fails):
     message = fails("average", *files, str(link), "-o", str(tmp_path / "out.safetensors"))
     assert "1.safetensors and link.safetensors are the same weights: leave out one of them" in message
     assert list(tmp_path.iterdir()) == [link]
+
+
+def test_a_pattern_in_a_bucket_stands_for_what_matches(files, bucket, fails, capsys):
+    for file in files[:2]:
+        (as_path(bucket) / os.path.basename(file)).write_bytes(pathlib.Path(file).read_bytes())
+    assert cli.main(["average", f"{bucket}/*.safetensors", "-o", f"{bucket}/average.safetensors"]) == 0
+    assert capsys.readouterr().out.endswith("the average of 2\n")
+    assert load(f"{bucket}/average.safetensors").metadata["average_of"] == "0, 1"
+    assert "nothing in the bucket matches" in fails("average", f"{bucket}/*.pt", "-o", f"{bucket}/b.safetensors")

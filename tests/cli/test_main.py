@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import a2f_jax
 from a2f_jax import cli
 
 COMMANDS = [
@@ -204,3 +205,8 @@ def test_without_standard_error_the_work_is_done_all_the_same():
     assert done.returncode == 0
     assert "a2f-sd-x4" in done.stdout
     assert a2f("a2f info missing.safetensors 2>&-").returncode == 2
+
+
+def test_the_package_can_be_run_by_the_python_that_is_named():
+    done = subprocess.run([sys.executable, "-m", "a2f_jax", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"a2f_jax {a2f_jax.__version__}\n"

@@ -90,6 +90,23 @@ def test_ctrl_c_inside_a_callback_that_swallows_exceptions_is_raised_after_it():
     assert sys.unraisablehook is hook
 
 
+@pytest.mark.parametrize(("pause", "code", "ended"), [(0, 0, True), (1.1, 130, False)])
+def test_a_second_ctrl_c_waits_for_the_end_of_the_work_but_not_for_long(pause, code, ended):
+    program = (
+        "import signal, time\n"
+        "from a2f_jax.cli.process import interruptible\n"
+        "with interruptible():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        f"        time.sleep({pause})\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        print('ended')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "ended\n" if ended else "")
+
+
 def test_ctrl_c_stays_ignored_in_a_background_job():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

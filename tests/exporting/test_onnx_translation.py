@@ -76,8 +76,16 @@ def test_onnx_runtime_computes_what_jax_computes(name):
         (lambda x: jnp.einsum("nhwc,nhwd->nhcd", x, x), "a product of this kind"),
         (lambda x: conv(x, kernel=x.sum() * KERNEL), "a convolution with a computed kernel"),
         (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, -1, 0))), "padding of this kind"),
+        (
+            lambda x: jax.image.resize(x, (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], 3), "linear"),
+            "depends on the size",
+        ),
+        (
+            lambda x: jax.image.resize(x, (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], 3), "nearest"),
+            "depends on the size",
+        ),
     ],
-    ids=["sort", "product", "kernel", "padding"],
+    ids=["sort", "product", "kernel", "padding", "linear", "nearest"],
 )
 def test_an_operation_without_translation_is_named(function, message):
     with pytest.raises(UntranslatableError, match=message):
