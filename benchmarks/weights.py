@@ -2,11 +2,11 @@
 
     python benchmarks/weights.py --data benchmark
     python benchmarks/weights.py --data benchmark --add runs/sd_x2 --trained-on "CLIC 2025 (...)"
-    python benchmarks/weights.py --data benchmark --add runs/photo_x4 --suffix photo --trained-on "CLIC 2025 (...)"
+    python benchmarks/weights.py --data benchmark --add runs/photo_x4 --trained-on "CLIC 2025 (...)"
 
 With `--add`, the best checkpoint of each training run is first added to the package. The scores are stored in the
-metadata of the weights, where `a2f models` finds them. Weights with a suffix are trained for other LR images than those
-of the benchmark sets; the tables leave them out, and `benchmarks/photo.py` compares them.
+metadata of the weights, where `a2f models` finds them. Weights that were trained on degraded LR images have the name of
+the degradation, as in `a2f-sd-x4-photo`; the tables leave them out, and `benchmarks/photo.py` compares them.
 """
 
 import argparse
@@ -33,14 +33,14 @@ def _plain_name(model: Model) -> str:
     return f"{model.variant}-x{model.scale}"
 
 
-def add(run: str, trained_on: str, suffix: str) -> None:
-    """Adds the best checkpoint of a training run to the package, as `a2f-sd-x4`, or with a suffix `a2f-sd-x4-photo`."""
+def add(run: str, trained_on: str) -> None:
+    """Adds the best checkpoint of a training run to the package, such as `a2f-sd-x4` or `a2f-sd-x4-photo`."""
     model = load(run)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
     about = {"data": trained_on, "license": "Apache-2.0", "commit": commit}
-    name = "-".join([_plain_name(model), *filter(None, [suffix])])
+    name = "-".join([_plain_name(model), *filter(None, [model.metadata.get("degradation")])])
     save(model, WEIGHTS / f"{name}.safetensors", about)
 
 
@@ -76,13 +76,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder that contains Set5/, Set14/, ...")
     parser.add_argument("--add", nargs="+", default=[], metavar="RUN", help="training runs to add to the package")
-    parser.add_argument("--suffix", default="", help="end of the names of the added weights, such as photo")
     parser.add_argument("--trained-on", help="training images of the added runs, and their licenses")
     args = parser.parse_args()
     if args.add and not args.trained_on:
         parser.error("--add requires --trained-on")
     for run in args.add:
-        add(run, args.trained_on, args.suffix)
+        add(run, args.trained_on)
 
     lines = [f"| weights | {' | '.join(SETS.values())} |", "|---|---|---|---|"]
     models = {name: load(file) for name, file in shipped_weights().items()}
