@@ -5,7 +5,6 @@ import contextlib
 import difflib
 import os
 import re
-import signal
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
@@ -172,17 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> int:
-    """Runs the command of this process, which ends afterwards: from then on, Ctrl-C is ignored.
-
-    While Python and JAX end their threads, a second Ctrl-C would abort the process.
-    """
+    """Runs the command of this process, which ends afterwards, and returns the exit code, as `main` does."""
     try:
-        code = main()
-    except KeyboardInterrupt:  # while an error was told
-        code = 130
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return code
+        with interruptible(ends_process=True):
+            return main()
+    except KeyboardInterrupt:  # while an error was printed
+        return 130
 
 
 def _main(argv: Sequence[str] | None) -> int:

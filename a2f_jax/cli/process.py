@@ -14,7 +14,7 @@ import time
 import types
 import unicodedata
 from collections.abc import Iterator
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from a2f_jax.signals import termination_signals
 
@@ -147,34 +147,45 @@ def quiet_libraries() -> None:
 class _Interrupt:
     """The handler of SIGINT."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends_process: bool):
         self.raised: float | None = None  # when
+        self._ends_process = ends_process
 
     def __call__(self, _: int, frame: types.FrameType | None) -> None:
         now = time.monotonic()
         if self.raised is not None and now < self.raised + _PATIENCE:
             return
+        if self.raised is not None and self._ends_process:
+            # An exception would leave threads running, which abort the process when Python ends.
+            self._exit()
         while frame:
-            if frame.f_code.co_filename.startswith("<frozen importlib") or self.raised is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
                 # An exception that is raised inside the initialization of a native library can abort the process, be
                 # swallowed, or surface as an ImportError. Commands import before they work: nothing is left to clean
-                # up. One that is raised while the first is handled would leave threads running, which aborts it too.
-                os.write(2, b"a2f: stopped\n")
-                os._exit(130)
+                # up.
+                self._exit()
             frame = frame.f_back
         self.raised = now
         raise KeyboardInterrupt
 
+    @staticmethod
+    def _exit() -> NoReturn:
+        os.write(2, b"a2f: stopped\n")
+        os._exit(130)
+
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, ends_process: bool = False) -> Iterator[None]:
     """Makes Ctrl-C stop the block with `KeyboardInterrupt`, wherever it happens to arrive.
 
     While a module is being imported, the process exits with code 130 instead. If the exception is raised inside a
     callback that cannot propagate it, such as one of the garbage collector, it is raised again after the callback.
-    While the work is being ended, Ctrl-C is ignored for a second, because some programs send it twice; after that, it
-    ends the process at once. SIGINT is left alone where it is ignored, as for a background job, or already handled by
-    a caller.
+    While the work is being ended, Ctrl-C is ignored for a second, because some programs send it twice. SIGINT is left
+    alone where it is ignored, as for a background job, or already handled by a caller.
+
+    Args:
+      ends_process: whether the process ends after the block. Another Ctrl-C then ends it at once, and is ignored after
+        the block, because an exception while Python and JAX end their threads would abort the process.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -193,14 +204,14 @@ def interruptible() -> Iterator[None]:
         timer.daemon = True
         timer.start()
 
-    interrupt = _Interrupt()
+    interrupt = _Interrupt(ends_process)
     signal.signal(signal.SIGINT, interrupt)
     sys.unraisablehook = resend
     try:
         yield
     finally:
         sys.unraisablehook = report_unraisable
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ends_process else signal.default_int_handler)
 
 
 @contextlib.contextmanager

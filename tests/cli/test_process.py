@@ -90,21 +90,32 @@ def test_ctrl_c_inside_a_callback_that_swallows_exceptions_is_raised_after_it():
     assert sys.unraisablehook is hook
 
 
-@pytest.mark.parametrize(("pause", "code", "ended"), [(0, 0, True), (1.1, 130, False)])
-def test_a_second_ctrl_c_waits_for_the_end_of_the_work_but_not_for_long(pause, code, ended):
+@pytest.mark.parametrize(
+    ("pause", "ends_process", "code", "output"),
+    [
+        (0, True, 0, "ended\n"),
+        (0, False, 0, "ended\n"),
+        (1.1, True, 130, ""),
+        (1.1, False, 0, "again\n"),  # such as a notebook, whose kernel must not end
+    ],
+)
+def test_a_second_ctrl_c_waits_for_the_end_of_the_work_but_not_for_long(pause, ends_process, code, output):
     program = (
         "import signal, time\n"
         "from a2f_jax.cli.process import interruptible\n"
-        "with interruptible():\n"
+        f"with interruptible(ends_process={ends_process}):\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "    except KeyboardInterrupt:\n"
         f"        time.sleep({pause})\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
-        "        print('ended')\n"
+        "        try:\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "            print('ended')\n"
+        "        except KeyboardInterrupt:\n"
+        "            print('again')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (code, "ended\n" if ended else "")
+    assert (done.returncode, done.stdout) == (code, output)
 
 
 def test_ctrl_c_stays_ignored_in_a_background_job():
