@@ -2,6 +2,9 @@
 
 import signal
 
+DUPLICATES = 1.0
+"""Seconds within which another Ctrl-C is the same one: `timeout -s INT` sends it to a process and to its group."""
+
 
 def termination_signals() -> list[signal.Signals]:
     """Returns SIGTERM and, where it exists and is not ignored, SIGHUP, which a terminal sends when it is closed."""

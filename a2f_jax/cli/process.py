@@ -16,11 +16,10 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO, cast
 
-from a2f_jax.signals import termination_signals
+from a2f_jax.signals import DUPLICATES, termination_signals
 
 _PLAIN = {"×": "x", "·": "*", "–": "-", "—": "-", "−": "-", "±": "+/-", "→": "->", "…": "...", "≥": ">=", "≤": "<="}
 _RESEND_DELAY = 0.05
-_PATIENCE = 1.0  # seconds
 
 # Cloud TPUs, NVIDIA GPUs, those of Windows in WSL, AMD and Intel GPUs.
 _DEVICE_FILES = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/dev/dri/*")
@@ -153,7 +152,7 @@ class _Interrupt:
 
     def __call__(self, _: int, frame: types.FrameType | None) -> None:
         now = time.monotonic()
-        if self.raised is not None and now < self.raised + _PATIENCE:
+        if self.raised is not None and now < self.raised + DUPLICATES:
             return
         if self.raised is not None and self._ends_process:
             # An exception would leave threads running, which abort the process when Python ends.

@@ -8,19 +8,20 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
-from a2f_jax.signals import termination_signals
+from a2f_jax.signals import DUPLICATES, termination_signals
 
 
 class Preemption:
     """A context manager that records SIGTERM, SIGHUP, and the first Ctrl-C instead of letting them end the process.
 
-    A second Ctrl-C does what Ctrl-C did before.
+    A second Ctrl-C does what Ctrl-C did before, unless it follows within a second: some programs send it twice.
 
     Attributes:
       interrupted: whether Ctrl-C was pressed.
@@ -29,6 +30,7 @@ class Preemption:
     def __init__(self) -> None:
         self.interrupted = False
         self._requested = False
+        self._interrupted_at = 0.0
         self._calls = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -53,8 +55,13 @@ class Preemption:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, self._before[signal.SIGINT])
-        self.interrupted = True
+        now = time.monotonic()
+        if self.interrupted:
+            if now >= self._interrupted_at + DUPLICATES:
+                signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+                signal.raise_signal(signal.SIGINT)
+            return
+        self.interrupted, self._interrupted_at = True, now
         # Not `print`, because the signal may interrupt a print to the same stream.
         with contextlib.suppress(OSError):  # the terminal is gone
             os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once\n")

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 
 import pytest
 
+from a2f_jax.signals import DUPLICATES
 from a2f_jax.training.preemption import Preemption
 
 
@@ -20,9 +22,12 @@ def test_the_first_signal_is_only_recorded(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_does_what_it_did_before():
-    with Preemption():
+def test_a_second_ctrl_c_does_what_it_did_before_but_one_that_is_sent_twice_counts_once():
+    with Preemption() as preemption:
         os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preemption.requested()
+        time.sleep(DUPLICATES)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
