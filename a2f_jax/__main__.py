@@ -1,4 +1,4 @@
-"""`python -m a2f_jax`, the same as `a2f`, for the Python that is named."""
+"""`python -m a2f_jax`: the command `a2f`, run by a chosen Python interpreter."""
 
 import sys
 

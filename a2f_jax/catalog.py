@@ -107,7 +107,7 @@ OTHER_IMAGE_SUFFIXES = (
     *(suffix for plugin in PLUGINS if not plugin.installed for suffix in plugin.suffixes),
     *(".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".hdr", ".psd", ".xcf", ".svg", ".eps", ".pdf", ".tga", ".ico"),
     *(".dds", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
-    *(".pef", ".jxr", ".wdp", ".qoi", ".dib"),
+    *(".pef", ".nrw", ".srw", ".3fr", ".erf", ".iiq", ".jxr", ".wdp", ".qoi", ".dib"),
 )
 """Suffixes, in lower case, of image files that cannot be read, so that a batch can name what it leaves out."""
 

@@ -30,6 +30,10 @@ class StorageError(UserError):
 _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
 
 
+# What is missing, or refers to a place before the beginning or far beyond the end of a file.
+_CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EOVERFLOW)
+
+
 def may_pass(error: OSError) -> bool:
     """Returns whether an error of a file system may be gone soon, such as those of one on a network."""
     return error.errno in _PASSING
@@ -45,7 +49,7 @@ def system_failure(error: BaseException) -> str | None:
       error: an exception raised while a file was read. Libraries raise many kinds for damaged content, including
         `OSError` without an error number.
     """
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) or not isinstance(error, OSError):
+    if not isinstance(error, OSError) or error.errno in _CONTENT:
         return None
     return error.strerror
 

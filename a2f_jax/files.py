@@ -10,6 +10,7 @@ import pathlib
 import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -133,9 +134,11 @@ def check_readable(folder: pathlib.Path) -> None:
     errors: list[OSError] = []
     for place, _, names in os.walk(folder, onerror=errors.append):
         for name in names:
+            path = os.path.join(place, name)
             try:
-                with open(os.path.join(place, name), "rb") as file:
-                    file.read(1)
+                if stat.S_ISREG(os.stat(path).st_mode):
+                    with open(path, "rb") as file:
+                        file.read(1)
             except OSError as error:
                 errors.append(error)
     for failed in errors:

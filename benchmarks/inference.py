@@ -17,7 +17,6 @@ import importlib.util
 import json
 import multiprocessing
 import os
-import pathlib
 import resource
 import statistics
 import time
@@ -153,7 +152,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     default = ["upscale", "jit", *(["pytorch"] if importlib.util.find_spec("torch") else [])]
     parser.add_argument("--forms", nargs="+", choices=_FORMS, default=default, help=f"(default: {' '.join(default)})")
-    parser.add_argument("--output", type=output_file, default=pathlib.Path("inference.json"))
+    parser.add_argument("--output", type=output_file, default="inference.json")
     args = parser.parse_args()
     # Threads that spin while they wait would slow down the candidate that is measured next.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -8,18 +8,18 @@ import pathlib
 import re
 from collections.abc import Callable
 
+from a2f_jax.errors import UserError
+from a2f_jax.files import check_file_writable
+
 
 def output_file(text: str) -> pathlib.Path:
     """Returns the path of a file to write, for use as the `type` of an argument. Its folder is created."""
     path = pathlib.Path(text)
     try:
+        check_file_writable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-        if not path.stat().st_size:
-            path.unlink()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write {text}: {error.strerror}") from None
+    except (UserError, OSError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return path
 
 
@@ -30,8 +30,9 @@ def page_with(*marks: str) -> Callable[[str], pathlib.Path]:
         path = pathlib.Path(text)
         try:
             content = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from None
+            check_file_writable(path)
+        except (UserError, OSError, UnicodeDecodeError) as error:
+            raise argparse.ArgumentTypeError(f"cannot change {text}: {error}") from None
         for mark in marks:
             if not re.search(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", content, re.DOTALL):
                 raise argparse.ArgumentTypeError(f"{text} lacks the markers <!-- {mark} --> and <!-- /{mark} -->")

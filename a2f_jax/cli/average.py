@@ -40,7 +40,8 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
 
     weights: list[str] = []
     for name in args.weights:
-        weights += map(str, expanded(as_path(name))) if is_url(name) else [name]
+        found = map(str, expanded(as_path(name))) if is_url(name) else [name]
+        weights += [path for path in found if path == name or path != str(output)]  # which a pattern may match, too
     model = average_labeled(load_labeled(weights, args.scale))
     save(model, output, {"average_of": ", ".join(map(name_without_folders, weights))})
     print(f"{output}: {model.variant} ×{model.scale}, the average of {len(weights)}")

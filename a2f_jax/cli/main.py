@@ -171,11 +171,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> int:
-    """Runs the command of this process, which ends afterwards, and returns the exit code, as `main` does."""
+    """Runs a command as `main` does, for a process that ends afterwards."""
     try:
         with interruptible(ends_process=True):
             return main()
-    except KeyboardInterrupt:  # while an error was printed
+    except KeyboardInterrupt:  # while an error was reported
         return 130
 
 

@@ -6,6 +6,7 @@ import ctypes
 import glob
 import importlib.util
 import io
+import math
 import os
 import signal
 import sys
@@ -143,29 +144,50 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Error (reading|writing) persistent compilation cache")
 
 
+class _Stop:
+    """Raises `KeyboardInterrupt`, unless it has done so within the last second: some programs send a signal twice."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def __call__(self) -> None:
+        if not self.is_recent():
+            self.note()
+            raise KeyboardInterrupt
+
+    def note(self) -> None:
+        self._at = time.monotonic()
+
+    def forget(self) -> None:
+        self._at = -math.inf
+
+    def is_recent(self) -> bool:
+        return time.monotonic() < self._at + DUPLICATES
+
+
+_stop = _Stop()  # of all signals
+
+
 class _Interrupt:
     """The handler of SIGINT."""
 
     def __init__(self, ends_process: bool):
-        self.raised: float | None = None  # when
         self._ends_process = ends_process
+        self.ending = False  # whether the block is being left, or has been
 
     def __call__(self, _: int, frame: types.FrameType | None) -> None:
-        now = time.monotonic()
-        if self.raised is not None and now < self.raised + DUPLICATES:
-            return
-        if self.raised is not None and self._ends_process:
+        if self.ending and self._ends_process and not _stop.is_recent():
             # An exception would leave threads running, which abort the process when Python ends.
             self._exit()
-        while frame:
+        while frame and not self.ending:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
                 # An exception that is raised inside the initialization of a native library can abort the process, be
                 # swallowed, or surface as an ImportError. Commands import before they work: nothing is left to clean
                 # up.
                 self._exit()
             frame = frame.f_back
-        self.raised = now
-        raise KeyboardInterrupt
+        self.ending = True
+        _stop()
 
     @staticmethod
     def _exit() -> NoReturn:
@@ -183,8 +205,8 @@ def interruptible(*, ends_process: bool = False) -> Iterator[None]:
     alone where it is ignored, as for a background job, or already handled by a caller.
 
     Args:
-      ends_process: whether the process ends after the block. Another Ctrl-C then ends it at once, and is ignored after
-        the block, because an exception while Python and JAX end their threads would abort the process.
+      ends_process: whether the process ends after the block. A later Ctrl-C then ends it at once, also after the block,
+        because an exception while Python and JAX end their threads would abort the process.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -198,11 +220,13 @@ def interruptible(*, ends_process: bool = False) -> Iterator[None]:
         if unraisable.exc_type is not KeyboardInterrupt:
             report_unraisable(unraisable)
             return
-        interrupt.raised = None
+        _stop.forget()
+        interrupt.ending = False
         timer = threading.Timer(_RESEND_DELAY, os.kill, (os.getpid(), signal.SIGINT))
         timer.daemon = True
         timer.start()
 
+    _stop.forget()
     interrupt = _Interrupt(ends_process)
     signal.signal(signal.SIGINT, interrupt)
     sys.unraisablehook = resend
@@ -210,7 +234,11 @@ def interruptible(*, ends_process: bool = False) -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = report_unraisable
-        signal.signal(signal.SIGINT, signal.SIG_IGN if ends_process else signal.default_int_handler)
+        if ends_process:
+            _stop.note()
+            interrupt.ending = True
+        else:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -221,9 +249,7 @@ def terminable() -> Iterator[None]:
     """
 
     def stop(*_: object) -> None:
-        for number in before:  # a second one would interrupt the end of the work
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        _stop()
 
     if threading.current_thread() is not threading.main_thread():  # only this one can set handlers
         yield

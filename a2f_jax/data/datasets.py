@@ -170,7 +170,7 @@ def dataset_folder(name: str, *, scale: int, data_dir: str | os.PathLike[str] | 
     exists = root.is_dir()
     if name == "sample" and (exists or data_dir is None):
         return cached_folder(prepare(name, scale=scale, data_dir=root))
-    check_readable(root / name)
+    check_readable(root / name / f"x{scale}")
     source = "" if name in ("div2k", "sample") else " --source DIR"
     if name in BENCHMARK_SETS:
         other = f"pass the folder that contains {BENCHMARK_SETS[name].title}/, or "

@@ -209,8 +209,10 @@ def parse_target(text: str) -> Target:
       UserError: the name or the shape is invalid, or the file cannot be read.
     """
     name, shape = text, None
-    if ":" in text and not _is_file_name(text):  # which may contain colons
-        name, _, shape = text.rpartition(":")
+    if ":" in text and not _is_file_name(text):
+        file = text.rpartition(":")[0]
+        name = file if _is_file_name(file) else text.partition(":")[0]  # the name of a file may contain colons
+        shape = text[len(name) + 1 :]
     accelerator = ACCELERATORS.get(name.lower()) or _from_file(name)
     if accelerator is None:
         raise UserError(
@@ -269,8 +271,8 @@ def _from_file(name: str) -> Accelerator | None:
     missing += [key for key, number in numbers.items() if number < (_MIB if key == "device_memory_size" else 1)]
     if missing:
         raise UserError(
-            f"{name} is not the target configuration of an NVIDIA GPU: it lacks {', '.join(missing)}, or has too small "
-            f"a value; see those in {_XLA_SPECS}"
+            f"{name} is not the target configuration of an NVIDIA GPU: {', '.join(missing)} is missing or too "
+            f"small; see those in {_XLA_SPECS}"
         )
     kind = field(r'device_description_str:\s*"([^"]*)"') or name
     # The peak of the arithmetic is not part of the file.

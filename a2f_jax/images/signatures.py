@@ -13,7 +13,7 @@ _SIGNATURES = (
     ("PNG", rb"\x89PNG\r\n\x1a\n"),
     ("JPEG", rb"\xff\xd8\xff"),
     ("WEBP", rb"RIFF....WEBP"),
-    ("BMP", rb"BM"),
+    ("BMP", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),  # the last is the size of the next header
     ("GIF", rb"GIF8[79]a"),
     ("AVIF", rb"....ftyp(avif|avis|(mif1|msf1|miaf).{4}(.{4})*?(avif|avis))"),
     ("HEIF", rb"....ftyp(heic|heix|heim|heis|hevc|hevx|hevm|hevs|mif1|msf1|miaf)"),

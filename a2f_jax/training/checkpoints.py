@@ -252,8 +252,8 @@ class Checkpoints:
           The state, or None if there is no checkpoint.
 
         Raises:
-          UserError: there are checkpoints, but all of them are damaged.
-          StorageError: the file system or the bucket fails.
+          UserError: there are checkpoints, but all of them are damaged, or they cannot be read, for example without
+            permission; `StorageError` if that may pass.
         """
         steps = self.steps[::-1]
         for step in steps:
@@ -261,17 +261,24 @@ class Checkpoints:
                 layout.read_about(self._folder / str(step))
                 return self._restore(step, like)
             except Exception as error:
-                reason = self._damage(step, like, error)
+                self._check_storage(step, error)
+                try:
+                    reason = self._damage(step, like, error)
+                except OSError as failure:
+                    self._check_storage(step, failure)
+                    raise
                 if reason is None:
-                    place = f"the checkpoint of step {step} in {self._folder}"
-                    if failure := layout.storage_error(error, f"cannot read {place}"):
-                        raise type(failure)(f"{failure}. Check the {self._place}, then resume") from error
                     raise
                 aside = self._move_aside(step)
                 self._say(f"The checkpoint of step {step} is damaged and was moved to {aside}: {reason}")
         if steps:
             raise UserError(f"all checkpoints in {self._folder.parent} are damaged: use another work folder")
         return None
+
+    def _check_storage(self, step: int, error: Exception) -> None:
+        action = f"cannot read the checkpoint of step {step} in {self._folder}"
+        if failure := layout.storage_error(error, action):
+            raise type(failure)(f"{failure}. Check the {self._place}, then resume") from error
 
     def _damage(self, step: int, like: TrainState, error: Exception) -> str | None:
         folder = self._folder / str(step)

@@ -240,12 +240,13 @@ def steps(upscaler: "Upscaler", picture: Picture, to: Enlargement, *, reserved: 
     )
 
 
-def upscale_pil(upscaler: "Upscaler", image: Image.Image) -> Image.Image:
+def upscale_pil(upscaler: "Upscaler", image: Image.Image, progress: Progress) -> Image.Image:
     """Upscales a PIL image by the scale of the model.
 
     Args:
       upscaler: computes the colors.
       image: an image of at least 8×8 pixels and mode 1, L, LA, P, PA, RGB, RGBA, RGBX, YCbCr or I;16.
+      progress: called with the number of tile programs that have run since the previous call.
 
     Returns:
       An image of mode L, LA, RGB, RGBA or I;16. As with `Image.resize`, `info` is that of the original, and an EXIF
@@ -260,7 +261,7 @@ def upscale_pil(upscaler: "Upscaler", image: Image.Image) -> Image.Image:
     if opaque:  # saves upscaling it
         picture = dataclasses.replace(picture, alpha=None)
     to = enlargement_of(picture, upscaler.scale, None, deep=True)
-    result = to_pil(np.concatenate(list(enlarge(upscaler, picture, to, lambda _: None))))
+    result = to_pil(np.concatenate(list(enlarge(upscaler, picture, to, progress))))
     if opaque:
         result.putalpha(255)
     result.info = {key: value for key, value in image.info.items() if key != "transparency"}

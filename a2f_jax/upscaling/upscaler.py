@@ -156,7 +156,7 @@ class Upscaler:
     def upscale(self, image: np.ndarray | jax.Array, *, progress: Progress = ...) -> np.ndarray: ...
 
     @overload
-    def upscale(self, image: Image.Image) -> Image.Image: ...
+    def upscale(self, image: Image.Image, *, progress: Progress = ...) -> Image.Image: ...
 
     def upscale(
         self, image: np.ndarray | jax.Array | Image.Image, *, progress: Progress = lambda _: None
@@ -166,7 +166,7 @@ class Upscaler:
         Args:
           image: an array `[H, W, 3]`, RGB; uint8, uint16 (0..65535) or float32 in 0..255. Or a PIL image of at least
             8×8 pixels and mode 1, L, LA, P, PA, RGB, RGBA, RGBX, YCbCr or I;16.
-          progress: called with the number of tile programs that have run since the previous call; of an array only.
+          progress: called with the number of tile programs that have run since the previous call.
 
         Returns:
           For an array, `[scale · H, scale · W, 3]` of the same dtype. Integers are rounded to nearest and clipped;
@@ -179,7 +179,7 @@ class Upscaler:
             or the result is not finite, most likely because of damaged weights.
         """
         if isinstance(image, Image.Image):
-            return upscale_pil(self, image)
+            return upscale_pil(self, image, progress)
         if isinstance(image, str | os.PathLike):
             raise TypeError(f"expected an array or a PIL image, got a file name: use PIL.Image.open({str(image)!r})")
         image = np.asarray(image)

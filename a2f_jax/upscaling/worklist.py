@@ -41,7 +41,7 @@ class Worklist:
     Attributes:
       jobs: one for each image.
       ignored: the images, the files named like images, and the folders that are left out, each with the reason:
-        `"hidden"`, `"in an unsupported format"`, `"not named like an image"` or `UNREADABLE`.
+        `"hidden"`, `"in an unsupported format"`, `"without an image suffix"` or `UNREADABLE`.
       single: whether one image was named, rather than a folder or several images.
     """
 
@@ -176,7 +176,7 @@ def _search(folder: pathlib.Path, output: pathlib.Path) -> tuple[list[pathlib.Pa
         elif suffix in OTHER_IMAGE_SUFFIXES:
             left_out.append((path, "in an unsupported format"))
         elif not buckets.in_bucket(path) and _is_image(path):  # in a bucket, this would download every file
-            left_out.append((path, "not named like an image"))
+            left_out.append((path, "without an image suffix"))
     return sorted(found), sorted(left_out)
 
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, ClassVar
 import ml_dtypes
 import numpy as np
 
-from a2f_jax.errors import UserError
+from a2f_jax.errors import UserError, system_failure
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -85,9 +85,10 @@ def _ordered_dict(pairs: Any = ()) -> collections.OrderedDict[Any, Any]:
 
 
 def _check_key(key: Any) -> None:
-    # The hash of a tuple that is nested a million times would overflow the stack.
-    if type(key) not in (str, int):
-        raise pickle.UnpicklingError("a key in it is neither a name nor a number")
+    # The hash of a tuple that is nested a million times would overflow the stack. Large numbers can have equal hashes.
+    for part in key if type(key) is tuple else (key,):
+        if not (isinstance(part, str | float | None) or (isinstance(part, int) and abs(part) < 1 << 60)):
+            raise pickle.UnpicklingError("a key in it is not a name or a number")
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
@@ -109,18 +110,19 @@ _OPERATIONS = """
 """
 
 
-_EXECUTE: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
+_STANDARD: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
 
 
 class _Unpickler(pickle._Unpickler):
-    """Executes only `_OPERATIONS`, resolves names in `_ALLOWED`, and storages through `load_storage(key, dtype, size)`.
+    """Executes only `_OPERATIONS`, resolves only names in `_ALLOWED`, and calls `load_storage(key, dtype, size)`.
 
-    Unlike `pickle.Unpickler`, that in Python takes no more memory than a file asks for by its length.
+    It is based on the unpickler that is written in Python because, unlike `pickle.Unpickler`, that takes no more memory
+    than the length of a file justifies.
     """
 
     stack: list[Any]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        code: _EXECUTE[code] for code in (getattr(pickle, name)[0] for name in _OPERATIONS.split())
+        code: _STANDARD[code] for code in (getattr(pickle, name)[0] for name in _OPERATIONS.split())
     }
 
     def __init__(self, file: BinaryIO, load_storage: Callable[[str, np.dtype, int], _Storage] | None = None):
@@ -138,17 +140,17 @@ class _Unpickler(pickle._Unpickler):
 
     def _load_setitem(self) -> None:
         _check_key(self.stack[-2])
-        _EXECUTE[pickle.SETITEM[0]](self)
+        _STANDARD[pickle.SETITEM[0]](self)
 
     def _load_setitems(self) -> None:
         for key in self.stack[::2]:
             _check_key(key)
-        _EXECUTE[pickle.SETITEMS[0]](self)
+        _STANDARD[pickle.SETITEMS[0]](self)
 
     def _load_dict(self) -> None:
         for key in self.stack[::2]:
             _check_key(key)
-        _EXECUTE[pickle.DICT[0]](self)
+        _STANDARD[pickle.DICT[0]](self)
 
     dispatch |= {
         pickle.BUILD[0]: _load_build,
@@ -251,8 +253,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             if not isinstance(value, _Tensor):
                 raise pickle.UnpicklingError(f"its entry {key!r} is not a tensor")
         return {str(key): value.array() for key, value in tree.items()}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle can raise almost anything
+        failure = error.strerror if isinstance(error, FileNotFoundError) else system_failure(error)
+        if failure:
+            raise UserError(f"cannot read {path}: {failure}") from error
         reason = str(error) if isinstance(error, pickle.UnpicklingError) else "it is damaged"
         raise UserError(f"{path} is not a PyTorch state dict: {reason}") from error

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from a2f_jax.buckets import check_checkpoints
 from a2f_jax.errors import StorageError, UserError, may_pass, system_failure
-from a2f_jax.files import resolved
+from a2f_jax.files import is_folder, resolved
 from a2f_jax.models.a2f import Params
 from a2f_jax.weights.safetensors_file import name_without_folders
 
@@ -61,7 +62,8 @@ def restoring() -> Iterator[None]:
         asyncio.set_event_loop_policy(before)
 
 
-# What TensorStore reports when the storage fails, does not answer, or denies access.
+# What TensorStore reports when a local file, or a bucket, cannot be read.
+_ERROR_NUMBER = re.compile(r"\[os_error_code='(\d+)'\]")
 _FAILURES = re.compile(r"(PERMISSION_DENIED|UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL): Error .*")
 
 
@@ -75,13 +77,16 @@ def storage_error(error: Exception, action: str) -> UserError | None:
     Returns:
       A `StorageError` if the same may succeed later, a `UserError` if not, or None if the checkpoint is damaged.
     """
-    if reason := system_failure(error):
-        kind = StorageError if isinstance(error, OSError) and may_pass(error) else UserError
-        return kind(f"{action}: {reason}")
-    if found := _FAILURES.search(" ".join(str(error).split()).partition(" [tensorstore_spec=")[0]):
+    text = " ".join(str(error).split()).partition(" [tensorstore_spec=")[0]
+    if code := _ERROR_NUMBER.search(text):
+        error = OSError(int(code[1]), os.strerror(int(code[1])))
+    if isinstance(error, OSError):
+        reason = system_failure(error)
+        kind = StorageError if may_pass(error) else UserError
+        return kind(f"{action}: {reason}") if reason else None
+    if found := _FAILURES.search(text):
         kind = UserError if found[1] == "PERMISSION_DENIED" else StorageError
-        reason = found[0].rpartition('": ')[2].partition(" [os_error_code=")[0]  # names the file once more
-        return kind(f"{action}: {reason[-200:]}")
+        return kind(f"{action}: {found[0][-200:]}")
     return None
 
 
@@ -192,7 +197,7 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
     """
     check_checkpoints(path)
     path = resolved(path)
-    if (path / "params").is_dir():
+    if is_folder(path / "params"):
         checkpoint = path
     else:
         best = _find_best(path / FOLDER)

@@ -94,4 +94,7 @@ def test_a_pattern_in_a_bucket_stands_for_what_matches(files, bucket, fails, cap
     assert cli.main(["average", f"{bucket}/*.safetensors", "-o", f"{bucket}/average.safetensors"]) == 0
     assert capsys.readouterr().out.endswith("the average of 2\n")
     assert load(f"{bucket}/average.safetensors").metadata["average_of"] == "0, 1"
+    # The result of the first time is not averaged with what it is the average of.
+    assert cli.main(["average", f"{bucket}/*.safetensors", "-o", f"{bucket}/average.safetensors", "--overwrite"]) == 0
+    assert load(f"{bucket}/average.safetensors").metadata["average_of"] == "0, 1"
     assert "nothing in the bucket matches" in fails("average", f"{bucket}/*.pt", "-o", f"{bucket}/b.safetensors")

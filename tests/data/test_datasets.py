@@ -155,6 +155,10 @@ def test_a_dataset_that_cannot_be_read_is_not_called_damaged(photos, data_dir):
     (folder / "dataset_info.json").unlink()
     with pytest.raises(UserError, match=rf"^cannot read {file}: "):  # rather than that it is not prepared
         open_pairs("photos", scale=2, split="train", data_dir=data_dir)
+    file.unlink()
+    os.mkfifo(file)  # which is no part of a dataset, and would wait for a writer
+    with pytest.raises(UserError, match="is not prepared in"):
+        open_pairs("photos", scale=2, split="train", data_dir=data_dir)
 
 
 def test_pairs_are_indexed_by_integers_only(set5, data_dir):

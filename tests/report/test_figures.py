@@ -108,5 +108,7 @@ def test_any_file_name_can_be_a_caption(name):
     measured = BlockWeights({"x": [1.0, 2.0]}, {"x": [1.0, 2.0]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        visual_figure(name, image, (8, 8, 20, 10), [Panel(name, "details", image)])
-        block_weights_figure({name: measured})
+        shown = [visual_figure(x, image, (8, 8, 20, 10), [Panel(x, "details", image)]) for x in (name, "")]
+        assert (read(shown[0]) != read(shown[1])).any()
+        shown = [block_weights_figure({x: measured}) for x in (name, "")]
+        assert (read(shown[0]) != read(shown[1])).any()

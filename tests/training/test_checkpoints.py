@@ -1,5 +1,7 @@
 """Which checkpoints are kept, and what happens on a full disk."""
 
+import errno
+import os
 import re
 import shutil
 
@@ -135,17 +137,27 @@ def test_an_error_that_is_not_damage_stops_and_touches_nothing(checkpoints, stat
         (OSError(24, "Too many open files"), UserError, "Too many open files"),
         (OSError(116, "Stale file handle"), StorageError, "Stale file handle"),
         (
+            ValueError("RESOURCE_EXHAUSTED: Failed to open: x [os_error_code='24'] [tensorstore_spec='{}']"),
+            UserError,
+            "Too many open files",
+        ),
+        (
+            ValueError("UNKNOWN: Error opening x: Too many links [os_error_code='40'] [tensorstore_spec='{}']"),
+            UserError,
+            os.strerror(40),
+        ),
+        (
             ValueError("PERMISSION_DENIED: Error opening x [tensorstore_spec='{}']"),
             UserError,
             "PERMISSION_DENIED: Error opening x",
         ),
         (
             ValueError(
-                'PERMISSION_DENIED: Error reading local file "/a/b": Failed to open: "/a/b": not allowed '
+                'PERMISSION_DENIED: Error reading local file "/a/b": Failed to open: "/a/b": Permission denied '
                 "[os_error_code='13'] [tensorstore_spec='{}']"
             ),
             UserError,
-            "not allowed",
+            "Permission denied",
         ),
         (
             ValueError("UNKNOWN: Error opening driver: [errno 5: Input/output error] [tensorstore_spec='{}']"),
@@ -172,6 +184,24 @@ def test_storage_that_fails_is_not_damage(checkpoints, state_at, tmp_path, monke
     with pytest.raises(UserError, match=message) as raised:
         checkpoints.restore(state_at(1))
     assert type(raised.value) is kind
+    assert files_of(tmp_path) == before
+
+
+def test_storage_that_fails_while_the_damage_is_looked_for_is_not_damage(checkpoints, state_at, tmp_path, monkeypatch):
+    checkpoints.save(state_at(3))
+    checkpoints.wait()
+    before = files_of(tmp_path)
+
+    def fail(*_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_restore", lambda *_: 1 / 0)
+        patch.setattr(Checkpoints, "_damage", fail)
+        with pytest.raises(
+            StorageError, match=r"cannot read the checkpoint of step 3 in .*: Stale file handle\. Check"
+        ):
+            checkpoints.restore(state_at(1))
     assert files_of(tmp_path) == before
 
 

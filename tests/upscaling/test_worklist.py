@@ -75,6 +75,7 @@ def test_what_is_left_out_of_a_folder_is_listed_with_the_reason(photo, tmp_path)
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "broken.png").symlink_to("missing.png")
+    (tmp_path / "BMW.txt").write_text("BMW and other cars, which do not begin like a bitmap of Windows")
     for name in ("photo", "photo.png.1", "photo.png~", ".photo.png.swp"):  # as browsers and editors name them
         (tmp_path / name).write_bytes(photo.read_bytes())
     work = list_jobs([tmp_path], tmp_path / "out")
@@ -87,9 +88,9 @@ def test_what_is_left_out_of_a_folder_is_listed_with_the_reason(photo, tmp_path)
         ".hidden/t.jpg": "hidden",
         "sub/.d.webp": "hidden",
         "broken.png": "unreadable",
-        "photo": "not named like an image",
-        "photo.png.1": "not named like an image",
-        "photo.png~": "not named like an image",
+        "photo": "without an image suffix",
+        "photo.png.1": "without an image suffix",
+        "photo.png~": "without an image suffix",
     }
 
 

@@ -13,8 +13,10 @@ def test_a_damaged_archive_is_refused_wherever_the_damage_is(tmp_path):
     content = file.read_bytes()
     for i in range(len(content)):
         file.write_bytes(content[:i] + bytes([content[i] ^ 0xFF]) + content[i + 1 :])
-        with pytest.raises((UserError, ValueError)):  # the latter if what is read are not the tensors of a network
+        # A ValueError if what is read are not the tensors of a network.
+        with pytest.raises((UserError, ValueError)) as error:
             read_weights(file)
+        assert "cannot read" not in str(error.value)  # as if it were the fault of the disk
 
 
 def test_a_single_array_is_not_an_archive(tmp_path):

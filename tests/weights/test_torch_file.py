@@ -203,10 +203,10 @@ NESTED = b")" + b"\x85" * 1_000_000  # a tuple in a tuple in a tuple ...
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\x80\x02}" + NESTED + b"Ns.", "a key in it is neither a name nor a number"),
-        (b"\x80\x02}(" + NESTED + b"Nu.", "a key in it is neither a name nor a number"),
-        (b"\x80\x02(" + NESTED + b"Nd.", "a key in it is neither a name nor a number"),
-        (b"\x80\x02ccollections\nOrderedDict\n]" + NESTED + b"N\x86a\x85R.", "a key in it is neither a name"),
+        (b"\x80\x02}" + NESTED + b"Ns.", "a key in it is not a name or a number"),
+        (b"\x80\x02}(" + NESTED + b"Nu.", "a key in it is not a name or a number"),
+        (b"\x80\x02(" + NESTED + b"Nd.", "a key in it is not a name or a number"),
+        (b"\x80\x02ccollections\nOrderedDict\n]" + NESTED + b"N\x86a\x85R.", "a key in it is not a name"),
         (b"\x80\x04\x8f(" + NESTED + b"\x90.", "it is damaged"),  # a set
     ],
     ids=["item", "items", "dict", "ordered", "set"],
@@ -246,3 +246,9 @@ def test_a_file_cannot_change_how_later_files_are_read(write):
             read_state_dict(hostile)
     assert not hasattr(_rebuild_tensor, "dtype")
     np.testing.assert_array_equal(read_state_dict(path)["a"], before)
+
+
+def test_keys_of_other_entries_may_be_any_plain_values(write):
+    tensor = contiguous("0", TENSORS["a.weight"])
+    path = write({"state_dict": {"a": tensor}, "notes": {1: 2, 0.1: 3, None: 4, (3, "x"): 5}, "t": tensor})
+    np.testing.assert_array_equal(read_state_dict(path)["a"], TENSORS["a.weight"])
