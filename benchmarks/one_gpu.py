@@ -109,7 +109,8 @@ def updates(size: Size) -> dict[str, np.ndarray]:
 
     winograd = prefers_winograd(jax.default_backend(), "float32")
     network = A2F(scale=4, features=size.features, blocks=size.blocks, winograd=winograd)
-    optimizer, rng, side = optax.sgd(1e-4), np.random.default_rng(0), size.patch_size
+    # With the seed 0, rounding in JAX 0.12 takes a ReLU to the other side of zero, which changes a gradient by 1 %.
+    optimizer, rng, side = optax.sgd(1e-4), np.random.default_rng(2), size.patch_size
     hr = rng.integers(0, 256, (1, 8, 4 * side, 4 * side, 3), np.uint8)
     batch = {"lr": hr[:, :, ::4, ::4], "hr": hr}
 
