@@ -1,9 +1,30 @@
 """The signals that ask a process to end."""
 
+import math
 import signal
+import time
 
 DUPLICATES = 1.0
-"""Seconds within which another Ctrl-C is the same one: `timeout -s INT` sends it to a process and to its group."""
+"""Seconds within which another signal is the same one: `timeout -s INT` sends it to a process and to its group."""
+
+
+class LastSignal:
+    """When a signal was last acted upon."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def note(self) -> None:
+        """Remembers that a signal is acted upon now."""
+        self._at = time.monotonic()
+
+    def forget(self) -> None:
+        """Lets the next signal count, whenever it comes."""
+        self._at = -math.inf
+
+    def is_recent(self) -> bool:
+        """Returns whether a signal that arrives now is a duplicate of it."""
+        return time.monotonic() < self._at + DUPLICATES
 
 
 def termination_signals() -> list[signal.Signals]:

@@ -6,18 +6,16 @@ import ctypes
 import glob
 import importlib.util
 import io
-import math
 import os
 import signal
 import sys
 import threading
-import time
 import types
 import unicodedata
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO, cast
 
-from a2f_jax.signals import DUPLICATES, termination_signals
+from a2f_jax.signals import LastSignal, termination_signals
 
 _PLAIN = {"×": "x", "·": "*", "–": "-", "—": "-", "−": "-", "±": "+/-", "→": "->", "…": "...", "≥": ">=", "≤": "<="}
 _RESEND_DELAY = 0.05
@@ -144,28 +142,13 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Error (reading|writing) persistent compilation cache")
 
 
-class _Stop:
-    """Raises `KeyboardInterrupt`, unless it has done so within the last second: some programs send a signal twice."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def __call__(self) -> None:
-        if not self.is_recent():
-            self.note()
-            raise KeyboardInterrupt
-
-    def note(self) -> None:
-        self._at = time.monotonic()
-
-    def forget(self) -> None:
-        self._at = -math.inf
-
-    def is_recent(self) -> bool:
-        return time.monotonic() < self._at + DUPLICATES
+_last = LastSignal()  # of any kind
 
 
-_stop = _Stop()  # of all signals
+def _stop() -> None:
+    if not _last.is_recent():
+        _last.note()
+        raise KeyboardInterrupt
 
 
 class _Interrupt:
@@ -176,7 +159,7 @@ class _Interrupt:
         self.ending = False  # whether the block is being left, or has been
 
     def __call__(self, _: int, frame: types.FrameType | None) -> None:
-        if self.ending and self._ends_process and not _stop.is_recent():
+        if self.ending and self._ends_process and not _last.is_recent():
             # An exception would leave threads running, which abort the process when Python ends.
             self._exit()
         while frame and not self.ending:
@@ -220,13 +203,13 @@ def interruptible(*, ends_process: bool = False) -> Iterator[None]:
         if unraisable.exc_type is not KeyboardInterrupt:
             report_unraisable(unraisable)
             return
-        _stop.forget()
+        _last.forget()
         interrupt.ending = False
         timer = threading.Timer(_RESEND_DELAY, os.kill, (os.getpid(), signal.SIGINT))
         timer.daemon = True
         timer.start()
 
-    _stop.forget()
+    _last.forget()
     interrupt = _Interrupt(ends_process)
     signal.signal(signal.SIGINT, interrupt)
     sys.unraisablehook = resend
@@ -235,7 +218,7 @@ def interruptible(*, ends_process: bool = False) -> Iterator[None]:
     finally:
         sys.unraisablehook = report_unraisable
         if ends_process:
-            _stop.note()
+            _last.note()
             interrupt.ending = True
         else:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,14 +8,13 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from types import FrameType
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
-from a2f_jax.signals import DUPLICATES, termination_signals
+from a2f_jax.signals import LastSignal, termination_signals
 
 
 class Preemption:
@@ -30,7 +29,7 @@ class Preemption:
     def __init__(self) -> None:
         self.interrupted = False
         self._requested = False
-        self._interrupted_at = 0.0
+        self._last_interrupt = LastSignal()
         self._calls = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -55,13 +54,13 @@ class Preemption:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
         if self.interrupted:
-            if now >= self._interrupted_at + DUPLICATES:
+            if not self._last_interrupt.is_recent():
                 signal.signal(signal.SIGINT, self._before[signal.SIGINT])
                 signal.raise_signal(signal.SIGINT)
             return
-        self.interrupted, self._interrupted_at = True, now
+        self._last_interrupt.note()
+        self.interrupted = True
         # Not `print`, because the signal may interrupt a print to the same stream.
         with contextlib.suppress(OSError):  # the terminal is gone
             os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once\n")
