@@ -86,11 +86,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=output_file)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="VARIANT")
     parser.add_argument("--devices", nargs="+", choices=DEVICES, default=DEVICES, metavar="DEVICES")
-    parser.add_argument(
-        "--table",
-        type=page_with("accelerators"),
-        help="page whose table to update",
-    )
+    parser.add_argument("--table", type=page_with("accelerators"), help="page whose table to update")
     args = parser.parse_args()
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
     for variant, devices, dtype, patches in cases(tuple(args.only), tuple(args.devices)):

@@ -23,6 +23,10 @@ def output_file(text: str) -> pathlib.Path:
     return path
 
 
+def _table(mark: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+
+
 def page_with(*marks: str) -> Callable[[str], pathlib.Path]:
     """Returns the `type` of an argument for a page that has the markers of these tables."""
 
@@ -34,7 +38,7 @@ def page_with(*marks: str) -> Callable[[str], pathlib.Path]:
         except (UserError, OSError, UnicodeDecodeError) as error:
             raise argparse.ArgumentTypeError(f"cannot change {text}: {error}") from None
         for mark in marks:
-            if not re.search(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", content, re.DOTALL):
+            if not _table(mark).search(content):
                 raise argparse.ArgumentTypeError(f"{text} lacks the markers <!-- {mark} --> and <!-- /{mark} -->")
         return path
 
@@ -43,12 +47,7 @@ def page_with(*marks: str) -> Callable[[str], pathlib.Path]:
 
 def write_between(page: pathlib.Path, mark: str, text: str) -> None:
     """Replaces the text between `<!-- mark -->` and `<!-- /mark -->` in a page."""
-    written, count = re.subn(
-        rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)",
-        lambda match: f"{match[1]}{text}\n{match[2]}",
-        page.read_text(),
-        flags=re.DOTALL,
-    )
+    written, count = _table(mark).subn(lambda match: f"{match[1]}{text}\n{match[2]}", page.read_text())
     if not count:
         raise SystemExit(f"{page} lacks the markers <!-- {mark} --> and <!-- /{mark} -->")
     page.write_text(written)
