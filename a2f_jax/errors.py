@@ -28,8 +28,6 @@ class StorageError(UserError):
 
 
 _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
-
-
 # What is missing, or refers to a place before the beginning or far beyond the end of a file.
 _CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EOVERFLOW)
 

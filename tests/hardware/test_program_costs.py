@@ -46,3 +46,16 @@ def test_what_the_compiler_says_about_memory_becomes_one_readable_line(text, mes
 def test_another_failure_of_the_compiler_is_one_line_too():
     with pytest.raises(UserError, match=r"cannot compile this program \(INTERNAL: a bug\)"):
         compile_costs(Refusing("INTERNAL: a\n bug"))
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("UNAVAILABLE: No PTX compilation provider is available.", r"install ptxas with the extra \[compile\]"),
+        ("INTERNAL: ptxas too old. Falling back to the driver.", "the installed ptxas does not know this GPU"),
+        ("INTERNAL: something else", "try a smaller batch"),
+    ],
+)
+def test_what_the_compiler_lacks_is_told_with_the_remedy(text, remedy):
+    with pytest.raises(UserError, match=remedy):
+        compile_costs(Refusing(text))

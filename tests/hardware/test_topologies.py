@@ -1,11 +1,19 @@
 """Devices to compile for that this machine does not have."""
 
 import importlib.util
+import sys
 
+import jax
 import pytest
 
 from a2f_jax.errors import UserError
 from a2f_jax.hardware import ACCELERATORS, compile_only_devices, parse_target
+
+
+@pytest.fixture(autouse=True, scope="module")
+def initialized():
+    """Fixes the number of CPU devices, which `cpu` would otherwise set to 1 if no test has used JAX before."""
+    jax.devices()
 
 
 @pytest.mark.parametrize(
@@ -36,7 +44,9 @@ def test_more_cpu_devices_than_jax_has_are_an_error():
 @pytest.mark.parametrize("devices", ["v5e:2x2", "h100:8"])
 def test_a_compiler_that_is_not_installed_is_an_error_with_the_remedy(devices, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=rf"cannot compile for {devices}: install the compilers with the extra \[compile\]"
-    ):
-        compile_only_devices(parse_target(devices))
+    installable = r"install the compilers with the extra \[compile\]"
+    remedies = {"linux": installable, "darwin": "the compilers exist for Linux only"}
+    for system, remedy in remedies.items():
+        monkeypatch.setattr(sys, "platform", system)
+        with pytest.raises(UserError, match=f"cannot compile for {devices}: {remedy}"):
+            compile_only_devices(parse_target(devices))

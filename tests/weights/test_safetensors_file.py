@@ -78,6 +78,11 @@ def other_architecture(path):
     safetensors.numpy.save_file({"conv.weight": np.zeros((3, 3), np.float32)}, path)
 
 
+def eight_bits(path):
+    header = b'{"head.bias":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
@@ -85,6 +90,7 @@ def other_architecture(path):
         ("empty.safetensors", lambda path: path.write_bytes(b""), "damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "damaged"),
         ("other.safetensors", other_architecture, "cannot be used"),
+        ("eight-bits.safetensors", eight_bits, "is not a safetensors or PyTorch file, or it is damaged: .*float8_e4m3"),
         ("text.pt", lambda path: path.write_text("weights"), "not a safetensors or PyTorch file"),
         ("pickle.pt", lambda path: path.write_bytes(pickle.dumps([1])), "not a PyTorch state dict"),
         ("unreadable", lambda path: path.symlink_to("/proc/self/mem"), "cannot read"),
