@@ -35,7 +35,7 @@ from a2f_jax.upscaling.upscaler import Upscaler
 from a2f_jax.upscaling.worklist import STDIO, Job, Worklist
 
 _START = 1 << 16
-"""Bytes of a result in a bucket that are read to find its size."""
+"""Bytes of an image in a bucket that are read to find its size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,10 +156,7 @@ class _Pipeline:
         start = time.perf_counter()
         if job.image == STDIO and sys.stdin is None:
             raise UserError("standard input is closed: pass the name of an image file")
-        with contextlib.nullcontext() if job.image == STDIO else local_copy(job.image) as file:
-            return self._run(job, self._standard_input if file is None else file, start)
-
-    def _run(self, job: Job, source: pathlib.Path | bytes, start: float) -> Result:
+        source = self._standard_input if job.image == STDIO else job.image
         format_name = self.options.format_name
         if not format_name and job.output != STDIO:
             format_name = format_of(job.output)
@@ -167,6 +164,13 @@ class _Pipeline:
         reason = self._reason_to_skip(job, source, format_name, exists)
         if reason:
             return Result(job, "skipped", reason)
+        with contextlib.nullcontext(source) if isinstance(source, bytes) else local_copy(source) as file:
+            replaces = exists or self.options.overwrite or self.options.resume
+            return self._run(job, file, format_name, start, replaces=replaces)
+
+    def _run(
+        self, job: Job, source: pathlib.Path | bytes, format_name: str | None, start: float, *, replaces: bool
+    ) -> Result:
         picture = read_picture(source, self.options.pixel_limit)
         weights = self.choice.of(picture)
         format_name = format_name or (picture.format if picture.format in FORMATS else "PNG")
@@ -175,7 +179,6 @@ class _Pipeline:
         check_format(format_name, str(job.output), picture, to.height, to.width)
         if self.options.verbose and self.choice.photo:
             say(f"{job.name}: {describe_source(picture)}, {weights.name}")
-        replaces = exists or self.options.overwrite or self.options.resume
         self._upscale(job, format_name, picture, to, weights, replaces=replaces)
         seconds = round(time.perf_counter() - start, 3)
         return Result(job, "done", weights=weights.name, height=to.height, width=to.width, seconds=seconds)
@@ -190,7 +193,7 @@ class _Pipeline:
         box = isinstance(self.options.target, tuple) and not self.single
         if not box and not (exists and self.options.resume):
             return None
-        _, height, width = read_size(source, self.options.pixel_limit)
+        height, width = _size_of(source, self.options.pixel_limit)
         factor = factor_of(height, width, self.choice.scale, self.options.target)
         if box and factor <= 1:
             return "the image already has the requested size"
@@ -253,6 +256,16 @@ class _Pipeline:
         counted = self.show_tiles or self.options.on_progress
         total = steps(upscaler, picture, to, reserved=reserved) if counted else None
         return progress_bar(total=total, unit="tile", visible=self.show_tiles, delay=2, leave=False)
+
+
+def _size_of(source: pathlib.Path | bytes, limit: int) -> tuple[int, int]:
+    # The height and the width. An object is copied as a whole only if its first bytes do not tell.
+    if isinstance(source, bytes) or not in_bucket(source):
+        return read_size(source, limit)[1:]
+    with contextlib.suppress(UserError):
+        return read_size(read_start(source, _START), limit)[1:]
+    with local_copy(source) as file:
+        return read_size(file, limit)[1:]
 
 
 def _find_result(output: pathlib.Path) -> tuple[tuple[str, int, int] | None, bool]:

@@ -8,12 +8,13 @@ import pathlib
 import subprocess
 import sys
 import time
+import zlib
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from a2f_jax import buckets
 from a2f_jax.errors import UserError
@@ -232,14 +233,33 @@ def test_a_result_that_was_cut_off_is_upscaled_again(model, photo, tmp_path, end
         assert (result.status, output.read_bytes()) == (status, whole)
 
 
-def test_finished_results_in_a_bucket_are_not_downloaded_to_resume(model, bucket, tmp_path, monkeypatch):
-    photo, result = tmp_path / "photo.png", as_path(f"{bucket}/photo.png")
-    write_rgb(photo, np.random.default_rng(0).integers(0, 256, (150, 160, 3), dtype=np.uint8))
+def test_images_and_finished_results_in_a_bucket_are_not_downloaded_to_resume(model, bucket, tmp_path, monkeypatch):
+    local, photo, result = tmp_path / "photo.jpg", as_path(f"{bucket}/photo.jpg"), as_path(f"{bucket}/photo.png")
+    pixels, turned = np.random.default_rng(0).integers(0, 256, (250, 260, 3), dtype=np.uint8), Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels).save(local, quality=95, exif=turned)
+    buckets.upload(local, photo)
     upscale(model, [photo], result)
-    assert len(result.read_bytes()) > 2 * batch._START
+    assert min(len(local.read_bytes()), len(result.read_bytes())) > batch._START
     monkeypatch.setattr(buckets, "download", lambda *_: pytest.fail("downloaded"))
     (found,) = upscale_all(model, [photo], result, Options(resume=True)).results
     assert found.status == "skipped"
+
+
+def test_an_image_in_a_bucket_whose_orientation_follows_its_pixels_is_read_whole_to_resume(model, bucket, tmp_path):
+    local, photo, result = tmp_path / "photo.png", as_path(f"{bucket}/photo.png"), as_path(f"{bucket}/result.png")
+    write_rgb(local, np.random.default_rng(0).integers(0, 256, (150, 160, 3), dtype=np.uint8))
+    orientation = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # 6: turned by 90°
+    chunk = b"eXIf" + orientation
+    whole, end = local.read_bytes(), len(b"\0\0\0\0IEND\0\0\0\0")
+    late = len(orientation).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    local.write_bytes(whole[:-end] + late + whole[-end:])
+    assert len(whole) > batch._START
+    buckets.upload(local, photo)
+    for status in ("done", "skipped"):
+        (found,) = upscale_all(model, [photo], result, Options(resume=True)).results
+        assert found.status == status
+    assert Image.open(io.BytesIO(result.read_bytes())).size == (300, 320)
 
 
 def test_an_unreadable_output_file_does_not_count_as_finished(model, photo, tmp_path):
