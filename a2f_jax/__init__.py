@@ -1,6 +1,7 @@
 """A2F: lightweight image super-resolution with attentive auxiliary features, in JAX and Flax.
 
-The public API is what this module exports; every other module is internal and may change without notice.
+The public API is what this module exports, and the configs in `a2f_jax.configs`; every other module is internal and may
+change without notice.
 """
 
 import importlib

@@ -30,8 +30,9 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
         )
 
     config = ConfigDict()
-    config.seed = 0
-    config.steps = 1_000_000
+    config.seed = 0  # of the initial values, the patches, and their degradation
+
+    config.steps = 1_000_000  # updates
     config.batch_size = 16  # global: shared by all devices of all processes
     config.loss = "l1"  # or "l2", "charbonnier", "fft"
     config.init = ""  # weights to start from, where names and shapes match; empty: random initialization
@@ -41,9 +42,9 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.model.scale = int(scale)
     config.model.features = placeholder(int)  # channels; unset: as many as the variant has
     config.model.blocks = placeholder(int)  # unset: as many as the variant has
-    config.model.head_kernel = 3
-    config.model.attention = True
-    config.model.auxiliary = True
+    config.model.head_kernel = 3  # side of the first convolution's kernel
+    config.model.attention = True  # channel attention in every block
+    config.model.auxiliary = True  # features of earlier blocks, projected, in every block
     config.model.dtype = (
         "float32"  # of the computation; parameters are always float32; "bfloat16" is faster on accelerators
     )
@@ -74,7 +75,7 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # or "muon", which needs a higher learning rate
     config.optimizer.schedule = "halving"  # or "cosine"
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 1e-3  # the highest one of the schedule
     config.optimizer.halve_every = 200_000  # steps; only for "halving"
     config.optimizer.warmup = 0  # steps of linear increase from 0 to learning_rate
     config.optimizer.momentum = 0.95  # only for "muon"
@@ -92,9 +93,9 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
     config.checks = False  # debugging: name the operation that made a NaN, disallow implicit transfers; slow
 
     config.log_every = 100  # steps
-    config.checkpoint_every = 5_000
+    config.checkpoint_every = 5_000  # a checkpoint is also saved at each validation
     config.validate_every = 5_000
-    config.validation_images = 10
+    config.validation_images = 10  # held-out images that are measured, by which the best checkpoint is chosen
     config.validation = ConfigDict()
     config.validation.sets = ()  # measured as well, on whole images, such as ("set5",); also folders such as "photos/"
     config.validation.dir = ""  # folder with these sets, as --data of `a2f evaluate`; empty: that of prepared datasets

@@ -1,6 +1,6 @@
 """Fine-tuning of the shipped weights on your own photographs, such as `finetune.py:sd_x4`.
 
-`a2f models` lists the shipped weights. For other variants and scales, name yours with `--config.init`.
+`a2f models` lists the shipped weights. For other variants and scales, pass weights of your own as `--config.init`.
 
 See docs/weights.md. For example:
 

@@ -1,7 +1,7 @@
 """Weights for photographs as they are: compressed as JPEG, slightly blurred and noisy. `photo.py:{s,sd,m,l}_x{2,3,4}`.
 
-LR images are made of HR images in the training step, and the held-out images that are validated are degraded alike.
-The runs start from the shipped weights, where there are some, which learned from bicubic LR images. For example:
+LR images are made of HR images in the training step, and the held-out images that are validated are degraded in the
+same way. The runs start from the shipped weights for clean images, where these exist. For example:
 
 a2f data prepare photos --source ~/Pictures --data-dir my_photos
 a2f train --config configs/photo.py:sd_x4 --config.data.dir=my_photos --workdir runs/photo_x4

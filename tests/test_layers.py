@@ -70,6 +70,12 @@ def test_no_import_points_up(file):
     assert not above, f"{file} imports from layers above its own: {above}"
 
 
+def test_the_layers_are_those_that_contributors_read_about():
+    text = (pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    chain = text.split("## Layers\n\n```\n")[1].split("```")[0]
+    assert ["__main__", *(layer.strip() for layer in chain.split(">"))] == LAYERS
+
+
 def test_no_two_files_share_a_name():
     names = collections.Counter(file.stem for file in FILES if file.stem != "__init__")
     assert not [name for name, count in names.items() if count > 1]

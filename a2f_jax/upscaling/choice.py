@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 CLEAN_FROM = 86
 """Quality of JPEG from which an image counts as clean.
 
-On the held-out photographs (`benchmarks/photo.py`), the weights for JPEG photographs gain 0.2 dB (×4) and 0.5 dB (×2)
-at 86, and nothing at about 90. LPIPS prefers them below 92 at ×4, but at ×2, where they smooth more, only below a
-quality between 80 and 60; at 86, its mean over both scales is about the same. In doubt, an image counts as clean.
+On the held-out photographs (`benchmarks/photo.py`), the weights for JPEG photographs gain 0.2 dB (×4) to 0.5 dB (×2) at
+86, and nothing at about 90. LPIPS prefers them from 92 down at ×3 and ×4, but at ×2, where they smooth more, only from
+a quality between 80 and 60; at 86, its mean over the scales is a little better. In doubt, an image counts as clean.
 """
 
 
