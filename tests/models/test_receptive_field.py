@@ -103,5 +103,30 @@ def test_a_network_that_reduces_the_image_cannot_be_divided_although_it_does_not
     assert reach(Strided()) is None
 
 
+class Positioned(nn.Module):
+    """A network that adds something to its input that depends on the position, and not on any pixel."""
+
+    scale = 1
+    coordinates: Callable
+
+    @nn.compact
+    def __call__(self, lr):
+        rows = jnp.broadcast_to(self.coordinates(lr.shape[2])[None, None, :, None], (*lr.shape[:3], 1))
+        return PlainConv(3)(jnp.concatenate([lr / 255, rows], -1))
+
+
+@pytest.mark.parametrize(
+    "coordinates",
+    [
+        lambda n: jnp.arange(n, dtype=jnp.float32) / 100,
+        lambda n: jnp.linspace(-1, 1, n),
+        lambda n: jnp.sin(jnp.arange(n, dtype=jnp.float32)),
+    ],
+)
+def test_a_network_that_knows_coordinates_cannot_be_divided_although_it_does_not_look_far(coordinates):
+    assert reach(Positioned(coordinates)) is None
+    assert reach(Positioned(lambda n: jnp.ones(n))) == 1
+
+
 def test_the_reach_is_the_farthest_of_all_directions():
     assert reach(Shifted()) == 5
