@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
+import flax.core
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,8 @@ class Model:
           ValueError: the tree is not that of the network; the message names the first parameter that does not fit.
         """
         metadata = dict(metadata or {})
+        if {*params} == {"params"}:
+            raise ValueError("these are the variables of a network: pass its parameters, `variables['params']`")
         if "network" not in metadata:
             return cls(infer_network(params), _in_float32(params), metadata)
         if metadata["network"] not in PEERS:
@@ -176,8 +179,14 @@ class Model:
           concurrent: number of upscalers that run at the same time, one on each device, and share the memory of the
             host.
           verbose: whether to print how each image is computed to standard error.
+
+        Raises:
+          TypeError: `device` is not a device.
+          ValueError: another option has a value that is not valid.
         """
-        device = device or jax.local_devices()[0]
+        device = jax.local_devices()[0] if device is None else device
+        if not isinstance(device, jax.Device):
+            raise TypeError(f"device is {device!r}, but must be a JAX device, such as jax.devices()[0]")
         network = self.inference_network
         if isinstance(network, A2F):
             network = network.clone(winograd=prefers_winograd(device.platform, network.dtype))
@@ -385,7 +394,8 @@ def average_labeled(models: Mapping[str, Model]) -> Model:
         if all(map(np.array_equal, jax.tree.leaves(first_of_two.params), jax.tree.leaves(second.params))):
             raise UserError(f"{label} and {other} are the same weights: leave out one of them")
     params = jax.tree.map(
-        lambda *each: np.mean(np.stack(each), 0, np.float64).astype(np.float32), *(m.params for m in models.values())
+        lambda *each: np.mean(np.stack(each), 0, np.float64).astype(np.float32),
+        *(flax.core.unfreeze(m.params) for m in models.values()),
     )
     shared = [item for item in first.metadata.items() if all(item in model.metadata.items() for _, model in others)]
     return Model(first.network, params, {key: value for key, value in shared if key not in _OWN_METADATA})
@@ -398,12 +408,14 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
       model: the model to save.
       path: the file, ending in `.safetensors`, which may be in a bucket (`gs://...`). It is written atomically; an
         existing file is replaced. A leading `~` is expanded to the home folder.
-      metadata: entries to add to the model's own metadata.
+      metadata: entries to add to the model's own metadata. `"variant"`, `"scale"`, and `"network"` describe the
+        network, and cannot be others.
 
     Raises:
       TypeError: `model` is not a `Model`, or the metadata are not strings.
-      ValueError: the metadata are not valid Unicode, or the network is an A2F without weight normalization, or neither
-        an A2F nor one of the compared networks.
+      ValueError: the metadata are not valid Unicode or contain `"network"`; the parameters are not those of the
+        network; or the network is an A2F without weight normalization, or neither an A2F nor one of the compared
+        networks.
       UserError: the file has another suffix or cannot be written.
     """
     check_model(model)
@@ -415,7 +427,11 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
             "docs/extending.md), or save its `params` in another way"
         )
     _check_metadata(metadata or {})
+    if "network" in (metadata or {}):
+        raise ValueError("the entry 'network' says which network the weights belong to: use another name for yours")
+    check_shapes(model.network, model.params)
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
+    about.pop("network", None)
     if model.variant in PEERS:
         about["network"] = model.variant
     write_safetensors(path, model.params, about)

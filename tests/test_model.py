@@ -5,7 +5,10 @@ import os
 import pathlib
 import pickle
 import re
+from typing import Any
 
+import flax.core
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,6 +228,60 @@ def test_what_a_file_cannot_hold_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="the network EDSR could not be loaded again: add it to PEERS first"):
         a2f_jax.save(own, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_loaded_again_is_not_written(model, tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(ValueError, match="the entry 'network' says which network"):
+        a2f_jax.save(model, path, {"network": "my ablation"})
+    with pytest.raises(ValueError, match=r"parameter block_00\.\S+ is missing|parameter head\.\S+"):
+        a2f_jax.save(Model(model.network, model.folded), path)
+    with pytest.raises(ValueError, match="must have shape"):
+        a2f_jax.save(Model(model.network.clone(scale=2), model.params), path)
+    with pytest.raises(ValueError, match="parameter extra does not belong to the network"):
+        a2f_jax.save(Model(model.network, {**model.params, "extra": np.zeros(1)}), path)
+    assert not path.exists()
+    a2f_jax.save(Model(model.network, model.params, {"network": "carn", "note": "kept"}), path)
+    loaded = load(path)
+    assert loaded.variant == model.variant
+    assert loaded.metadata["note"] == "kept"
+
+
+def test_frozen_parameters_are_averaged_as_well(model, random_params):
+    others = random_params(model.network, seed=1)
+    frozen = Model.from_params(flax.core.freeze(others))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        average([model, frozen]).params,
+        average([model, Model.from_params(others)]).params,
+    )
+
+
+def test_variables_in_place_of_parameters_are_refused_with_the_remedy(model):
+    with pytest.raises(ValueError, match=r"variables\['params'\]"):
+        Model.from_params({"params": model.params})
+
+
+@pytest.mark.parametrize("device", ["cpu", 0])
+def test_what_is_not_a_device_is_refused(model, device):
+    with pytest.raises(TypeError, match=r"must be a JAX device, such as jax\.devices\(\)\[0\]"):
+        model.upscaler(device=device)
+
+
+class Wide(nn.Module):
+    """A network that upscales by 3 and says 2."""
+
+    scale: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, lr):
+        return jnp.repeat(jnp.repeat(lr, 3, 1), 3, 2) * self.param("gain", nn.initializers.ones, ())
+
+
+def test_a_network_that_does_not_return_what_it_has_to_is_named(lr):
+    with pytest.raises(TypeError, match=r"Wide has scale=2, so for .* \[1, 18, 20, 3\], but it returns float32"):
+        Model(Wide(), {"gain": np.float32(1)}).upscale(lr[0])
 
 
 def test_the_same_weights_are_not_averaged_with_themselves(model, random_params):

@@ -6,6 +6,7 @@ function.
 """
 
 import itertools
+import operator
 import queue
 import threading
 from collections.abc import Generator
@@ -166,6 +167,7 @@ class Patches:
 
     Raises:
       UserError: the batch size is not a multiple of the number of processes, or an image is smaller than a patch.
+      ValueError: a size or the number of processes is not positive, or `process_index` is not that of a process.
     """
 
     def __init__(
@@ -181,6 +183,11 @@ class Patches:
         by_area: bool = False,
         permute_channels: bool = False,
     ):
+        least = {"batch_size": batch_size, "patch_size": patch_size, "process_count": process_count}
+        if wrong := [f"{name} is {value}" for name, value in least.items() if value < 1]:
+            raise ValueError(f"{wrong[0]}, but must be positive")
+        if not 0 <= process_index < process_count:
+            raise ValueError(f"process_index is {process_index}, but there are {process_count} processes, from 0 on")
         smallest = int(np.argmin(cache.sizes.min(axis=1)))
         height, width = cache.sizes[smallest]
         if source_size and min(height, width) < source_size:
@@ -203,7 +210,7 @@ class Patches:
         self._images = [cache.pair(i) for i in range(len(cache.names))]
         self._shares = cumulative_shares(cache.sizes, self.crop_size) if by_area else None
         self._permuted = permute_channels
-        self._seed = np.uint32(seed % 2**32)
+        self._seed = np.uint32(operator.index(seed) % 2**32)
         share = batch_size // process_count
         self.rows = np.arange(process_index * share, (process_index + 1) * share, dtype=np.uint32)
 

@@ -196,8 +196,11 @@ def dataset_name(name: str) -> str:
       name: the name as users write it.
 
     Raises:
+      TypeError: `name` is not a string, but for example the path of a folder.
       UserError: `name` is not a valid name.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"expected the name of a dataset, got {name!r}")
     stored = name.lower().replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", stored):
         raise UserError(f"{name!r} is not a valid dataset name: use letters, digits, - and _, starting with a letter")

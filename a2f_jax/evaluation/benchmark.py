@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -71,6 +72,8 @@ def _evaluable(model: Any, scale: int | None) -> Evaluable:
         raise TypeError(f"expected a model or a function that upscales an image, got {type(model).__name__}")
     if scale is None:
         raise TypeError(f"{type(model).__name__} does not tell by how much it upscales: pass scale")
+    if not isinstance(scale, numbers.Integral) or scale < 1:
+        raise ValueError(f"scale is {scale!r}, but must be a positive integer")
     name = getattr(model, "variant", None) or getattr(model, "__name__", None) or type(model).__name__
     return _UpscalingFunction(int(scale), name, upscale)
 
@@ -94,7 +97,8 @@ def check_jpeg_quality(quality: int | None) -> None:
     Raises:
       UserError: the quality is not an integer in 1..100.
     """
-    if quality is not None and not (isinstance(quality, int | np.integer) and 1 <= quality <= 100):
+    whole = isinstance(quality, int | np.integer) and not isinstance(quality, bool)
+    if quality is not None and not (whole and 1 <= quality <= 100):
         raise UserError(f"{quality!r} is not a JPEG quality: use an integer from 1 to 100", parameter="jpeg")
 
 
@@ -111,7 +115,7 @@ def jpeg_compressed(image: np.ndarray, quality: int | None) -> np.ndarray:
     if quality is None:
         return image
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    Image.fromarray(image).save(file, "JPEG", quality=int(quality), subsampling="4:2:0")
     return np.asarray(Image.open(file))
 
 
@@ -168,11 +172,11 @@ def evaluate(
       side; LPIPS on the whole RGB image.
 
     Raises:
-      TypeError: the model cannot upscale, or is a function without `scale`, or `datasets` is a string.
+      TypeError: the model cannot upscale, or is a function without `scale`, or `datasets` is a single name or path.
       UserError: a dataset is unknown or empty, an image pair does not match the model's scale or is too small to
         measure, the model's output is not finite or has the wrong size or dtype, the extra `[lpips]` is not installed,
         or `output` cannot be written.
-      ValueError: `scale` is not that of the model.
+      ValueError: `scale` is not that of the model, or not a positive integer.
     """
     results = evaluate_models(
         [(_evaluable(model, scale), None if weights is None else os.fspath(weights))],
@@ -216,8 +220,9 @@ def evaluate_models(
     Raises:
       UserError: as in `evaluate`.
     """
-    if isinstance(datasets, str):
-        raise TypeError(f"datasets is the string {datasets!r}: pass a list of names, such as [{datasets!r}]")
+    if isinstance(datasets, str | os.PathLike):
+        name = os.fspath(datasets)
+        raise TypeError(f"datasets is the single name {name!r}: pass a list of names, such as [{name!r}]")
     # Benchmark sets are found under any spelling; each is measured once.
     wanted = {_label(dataset): dataset for dataset in datasets}
     if output is not None:

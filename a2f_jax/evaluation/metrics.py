@@ -31,10 +31,11 @@ def _shaved_luma(sr: np.ndarray, hr: np.ndarray, shave: int) -> tuple[np.ndarray
         raise ValueError(f"the images have different shapes: {list(sr.shape)} and {list(hr.shape)}")
     if shave < 0:
         raise ValueError(f"shave is {shave}, but must be at least 0")
-    height, width = hr.shape[:2]
+    result, truth = luma(sr), luma(hr)
+    height, width = truth.shape
     check_size(height, width, shave)
     inside = np.s_[shave : height - shave, shave : width - shave]
-    return luma(sr)[inside], luma(hr)[inside]
+    return result[inside], truth[inside]
 
 
 def check_size(height: int, width: int, shave: int) -> None:

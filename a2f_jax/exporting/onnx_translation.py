@@ -144,6 +144,8 @@ class Translation:
             consts = next((value.consts for value in equation.params.values() if hasattr(value, "consts")), ())
             return self._translate(called, consts, inputs)
         shape = equation.outvars[0].aval.shape
+        if equation.outvars[0].aval.dtype.name == "bfloat16" and any(x.array is None for x in inputs):
+            raise UntranslatableError("it computes in bfloat16, which runtimes do not support")
         if name in _ELEMENTWISE:
             return [self._elementwise(_ELEMENTWISE[name], equation, inputs)]
         if all(x.array is not None for x in inputs) and name not in ("broadcast_in_dim", "dim_as_value"):

@@ -42,6 +42,28 @@ def abstract_variables(network: nn.Module, *shape: int) -> Any:
     return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(shape)))
 
 
+def check_result(network: Any, height: int, width: int, sr: Any) -> None:
+    """Checks that a network, possibly one of the user's, returns what it has to return.
+
+    Args:
+      network: a module with the attribute `scale`.
+      height: the height of its input.
+      width: the width of its input.
+      sr: what it returns for one image of this size, or the shape and the dtype of it.
+
+    Raises:
+      TypeError: it is something else than floating-point `[1, scale · H, scale · W, 3]`.
+    """
+    name, scale = type(network).__name__, network.scale
+    shape, dtype = getattr(sr, "shape", ()), getattr(sr, "dtype", np.dtype(object))
+    if shape != (1, scale * height, scale * width, 3) or not jnp.issubdtype(dtype, jnp.floating):
+        found = f"{dtype} {list(shape)}" if hasattr(sr, "dtype") else f"a {type(sr).__name__}"
+        raise TypeError(
+            f"{name} has scale={scale}, so for [1, {height}, {width}, 3] it must return floating-point "
+            f"[1, {scale * height}, {scale * width}, 3], but it returns {found}"
+        )
+
+
 def kernel_norm(v: jax.Array) -> jax.Array:
     """Returns the Euclidean norm of each output channel's kernel: `[h, w, in, out]` → `[out]`."""
     return jnp.sqrt(jnp.sum(jnp.square(v), axis=(0, 1, 2)))

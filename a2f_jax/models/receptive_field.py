@@ -64,9 +64,7 @@ def _reach_along(network: Any, axis: int) -> int | None:
     length = 2 * int(max(after, before)) + 2 * _PHASES
     strips = _Strips(network, axis, length, _PHASES)
     starts = (length - _PHASES) // 2 + np.arange(_PHASES)
-    distances = {
-        tuple(row.nonzero()[0] - start) for row, start in zip(_touched(strips, starts), starts, strict=True)
-    }
+    distances = {tuple(row.nonzero()[0] - start) for row, start in zip(_touched(strips, starts), starts, strict=True)}
     if len(distances) > 1:
         return None
     (around,) = distances

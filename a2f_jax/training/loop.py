@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -19,7 +19,7 @@ from a2f_jax import __version__, buckets
 from a2f_jax.errors import UserError, count_of
 from a2f_jax.files import as_path, exists, locked, resolved
 from a2f_jax.model import Model, Network, load
-from a2f_jax.models.a2f import Params
+from a2f_jax.models.a2f import A2F, Params
 from a2f_jax.models.color import LumaNetwork
 from a2f_jax.training.checkpoints import Checkpoints
 from a2f_jax.training.debugging import checked_step, explain_divergence, tracing
@@ -39,10 +39,11 @@ from a2f_jax.training.settings import (
     make_network,
     stored,
     unknown_entries,
+    with_plain_numbers,
 )
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
-from a2f_jax.training.step import make_train_step
+from a2f_jax.training.step import check_network, make_train_step
 from a2f_jax.training.step_metrics import StepMetrics
 from a2f_jax.training.validation import WholeImages, digest_of, open_whole_images, validate
 from a2f_jax.training.warm_start import initialize_from
@@ -50,6 +51,8 @@ from a2f_jax.weights.training_run import FOLDER
 
 Callback = Callable[[int, dict[str, float], TrainState], object]
 """Called with the step, the metrics and the state of a run; it stops the run by returning something true."""
+
+_NO_MESH = jax.sharding.Mesh(np.empty((), object), ())
 
 
 class TrainResult(NamedTuple):
@@ -106,7 +109,7 @@ def train(
     Raises:
       KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
       TypeError: `config` is not a ConfigDict, a callback is not a function or returns what is neither true nor false,
-        such as an array, or `loss` does not return a scalar.
+        such as an array, `loss` does not return a scalar, or a network of one's own does not return what it has to.
       UserError: a setting is invalid, the dataset is missing, the work folder cannot be written, or training diverged.
     """
     finished = run_training(
@@ -142,13 +145,14 @@ def run_training(
     if callable(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
         raise TypeError(f"callbacks must be a sequence of functions, not {callbacks!r}")
     workdir = as_path(workdir)
+    config = with_plain_numbers(config)
     check(config, jax.device_count())
     if loss is None:
         loss = LOSSES[config.loss]
     else:
-        # So that a run does not resume with another loss unnoticed. The config may be frozen.
-        config = ConfigDict({**config.to_dict(), "loss": name_of_loss(loss)})
-    return _run(config, workdir, loss, callbacks, accept_changes, profile)
+        config = with_plain_numbers(config, loss=name_of_loss(loss))  # a run must not resume with another one unnoticed
+    with jax.set_mesh(_NO_MESH):  # of the caller; the run has one of its own
+        return _run(config, workdir, loss, callbacks, accept_changes, profile)
 
 
 def _run(
@@ -161,6 +165,8 @@ def _run(
 ) -> bool:
     """Runs the training loop; returns whether it has reached the last step."""
     network = make_network(config, jax.local_devices()[0].platform, jax.device_count())
+    if not isinstance(network, A2F):
+        check_network(network, config.data.patch_size)
     check_loss(loss, network.scale * config.data.patch_size, 1 if isinstance(network, LumaNetwork) else 3)
     optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
@@ -336,6 +342,9 @@ def _stop_requested(callbacks: Sequence[Callback], step: int, monitor: Monitor, 
 
 def _is_true(value: object, callback: Callback) -> bool:
     try:
+        if isinstance(value, Coroutine):
+            value.close()  # which would warn otherwise
+            raise TypeError("a coroutine does not run unless it is awaited")
         return bool(value)
     except (ValueError, TypeError) as error:  # such as an array of several elements
         name = getattr(callback, "__name__", type(callback).__name__)

@@ -6,16 +6,21 @@ the N images: then the average is the loss of the whole batch.
 """
 
 import functools
+import hashlib
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 _CHARBONNIER_EPSILON = 1e-3 * 255
 _FOURIER_WEIGHT = 0.05
+_LONGEST_NAME = 200
 
 
 def l1(sr: jax.Array, hr: jax.Array) -> jax.Array:
@@ -58,12 +63,25 @@ def name_of_loss(loss: Loss) -> str:
     """Returns the name under which a run remembers the loss it was given, such as that of the function.
 
     Args:
-      loss: the loss. A `functools.partial` is named after its function and its arguments.
+      loss: the loss. A `functools.partial` is named after its function and its arguments. The name is the same in
+        another process: it contains no addresses of objects.
     """
     if isinstance(loss, functools.partial):
-        arguments = [*map(repr, loss.args), *(f"{name}={value!r}" for name, value in sorted(loss.keywords.items()))]
-        return f"{name_of_loss(loss.func)}({', '.join(arguments)})"[:200]
+        arguments = [
+            *map(_shown, loss.args),
+            *(f"{name}={_shown(value)}" for name, value in sorted(loss.keywords.items())),
+        ]
+        name = f"{name_of_loss(loss.func)}({', '.join(arguments)})"
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... {digest}"
     return getattr(loss, "__qualname__", type(loss).__qualname__)
+
+
+def _shown(value: object) -> str:
+    if callable(value):
+        return name_of_loss(value)
+    with np.printoptions(threshold=sys.maxsize):  # arrays as a whole
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def check_loss(loss: Loss, size: int, channels: int) -> None:

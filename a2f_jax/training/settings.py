@@ -74,7 +74,8 @@ def _is_regular_expression(value: Any) -> bool:
 
 
 def _choice(*names: Any) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in names, f"one of {', '.join(map(str, names))}"
+    kinds = (int, np.integer) if isinstance(names[0], int) else str
+    return lambda value: isinstance(value, kinds) and value in names, f"one of {', '.join(map(str, names))}"
 
 
 def _with(name: str, value: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -98,7 +99,7 @@ _SETTINGS = {
         *_TEXT, _IMPOSSIBLE, same=lambda old, new: pathlib.PurePath(old).name == pathlib.PurePath(new).name
     ),
     "model.name": _Setting(
-        lambda x: x == "a2f" or x in PEERS,
+        lambda x: isinstance(x, str) and (x == "a2f" or x in PEERS),
         "a2f or a network that `a2f models` lists",
         _IMPOSSIBLE,
         default=lambda _: "a2f",
@@ -211,9 +212,25 @@ def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(part) for part in value] if isinstance(value, tuple) else value
+
+
+def with_plain_numbers(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """Returns a copy of a config in which the settings are Python numbers where they were NumPy scalars.
+
+    Args:
+      config: the settings of a run, which may be frozen.
+      **changes: settings that get another value in the copy.
+    """
+    return ConfigDict({**_plain(config.to_dict()), **changes})
 
 
 def stored(config: ConfigDict) -> dict[str, Any]:
@@ -222,8 +239,9 @@ def stored(config: ConfigDict) -> dict[str, Any]:
     NumPy scalars become Python numbers, and tuples lists. Settings that are unset (None) are left out, and so are
     entries that are not settings: they can be any object.
     """
-    plain = {name: _plain(value) for name, value in flat(config).items() if name in _SETTINGS and value is not None}
-    return flax.traverse_util.unflatten_dict(plain, sep=".")
+    settings = {name: value for name, value in flat(config).items() if name in _SETTINGS and value is not None}
+    lists = {name: _as_lists(_plain(value)) for name, value in settings.items()}
+    return flax.traverse_util.unflatten_dict(lists, sep=".")
 
 
 def check_complete(config: ConfigDict, name: str) -> None:

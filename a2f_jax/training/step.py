@@ -10,6 +10,7 @@ import optax
 
 from a2f_jax.models.a2f import Params
 from a2f_jax.models.color import RGB_TO_LUMA, LumaNetwork
+from a2f_jax.models.layers import abstract_variables, check_result
 from a2f_jax.training.losses import Loss, l1
 from a2f_jax.training.optimizer import frozen_parameters
 from a2f_jax.training.state import TrainState
@@ -20,6 +21,26 @@ AXIS = "data"
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def check_network(network: nn.Module, patch_size: int) -> None:
+    """Checks that a network, possibly one of the user's, can be trained, without computing anything.
+
+    Args:
+      network: the network.
+      patch_size: the side of the LR patches, in pixels.
+
+    Raises:
+      TypeError: the network has other variables than parameters, or its result has another shape or dtype.
+    """
+    variables = abstract_variables(network, 1, patch_size, patch_size, 3)
+    if others := sorted({*variables} - {"params"}):
+        raise TypeError(
+            f"{type(network).__name__} has the variables {', '.join(others)}, but only its `params` are trained and "
+            "saved: use layers without others, such as group normalization instead of batch normalization"
+        )
+    lr = jax.ShapeDtypeStruct((1, patch_size, patch_size, 3), jnp.uint8)
+    check_result(network, patch_size, patch_size, jax.eval_shape(network.apply, variables, lr))
 
 
 def make_train_step(

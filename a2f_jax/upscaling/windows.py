@@ -16,7 +16,7 @@ import numpy as np
 from a2f_jax.errors import UserError
 from a2f_jax.files import format_bytes
 from a2f_jax.models.a2f import Params
-from a2f_jax.models.layers import abstract_variables
+from a2f_jax.models.layers import abstract_variables, check_result
 from a2f_jax.models.receptive_field import reach
 from a2f_jax.upscaling.plan import RUNTIME, Plan
 from a2f_jax.upscaling.tiles import Progress, cut, require_finite
@@ -59,9 +59,9 @@ def _compiled(network: Any, device: jax.Device, height: int, width: int) -> Any:
     # The default on accelerators multiplies float32 with fewer bits. Nothing can be compiled while JAX is told to run
     # operations one by one, as for debugging.
     with jax.default_matmul_precision("highest"), jax.disable_jit(False):
-        return program.lower(
-            jax.tree.map(lambda x: on_device(x.shape), params), on_device((1, height, width, 3))
-        ).compile()
+        lowered = program.lower(jax.tree.map(lambda x: on_device(x.shape), params), on_device((1, height, width, 3)))
+        check_result(network, height, width, lowered.out_info)
+        return lowered.compile()
 
 
 def _spans(size: int, side: int, overlap: int) -> list[_Span]:

@@ -169,6 +169,27 @@ def test_patches_larger_than_an_image_are_refused(cache):
         Patches(cache, seed=0, batch_size=8, patch_size=17)
 
 
+@pytest.mark.parametrize("kind", [np.uint32, np.int8])
+def test_the_seed_may_be_of_any_integer_type(cache, patches, kind):
+    others = Patches(cache, seed=kind(1), batch_size=8, patch_size=16)
+    np.testing.assert_array_equal(others.batch(3)["hr"], patches.batch(3)["hr"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"seed": 1.5}, TypeError, "float"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0, but must be positive"),
+        ({"patch_size": -3}, ValueError, "patch_size is -3"),
+        ({"process_count": 0}, ValueError, "process_count is 0"),
+        ({"process_index": 5}, ValueError, "process_index is 5, but there are 1 processes"),
+    ],
+)
+def test_values_that_would_crop_nothing_are_refused(cache, options, error, message):
+    with pytest.raises(error, match=message):
+        Patches(cache, **{"seed": 1, "batch_size": 8, "patch_size": 16, **options})
+
+
 def test_batches_that_cannot_be_divided_evenly_are_refused(cache):
     with pytest.raises(UserError, match=r"batch_size=8 cannot be divided evenly among 3 processes"):
         Patches(cache, seed=0, batch_size=8, patch_size=16, process_count=3)

@@ -1,4 +1,5 @@
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -74,6 +75,11 @@ def test_dataset_names_are_normalized(written, stored):
 def test_invalid_dataset_names_are_refused(name):
     with pytest.raises(UserError, match="is not a valid dataset name"):
         dataset_name(name)
+
+
+def test_a_path_in_place_of_a_name_is_refused():
+    with pytest.raises(TypeError, match="expected the name of a dataset"):
+        dataset_name(pathlib.Path("photos"))
 
 
 def test_the_fingerprint_changes_with_the_files(photos, tmp_path, picture):

@@ -193,7 +193,7 @@ def test_images_of_a_folder_that_cannot_be_measured_are_all_named_before_one_is(
 
 
 def test_lr_is_compressed_before_it_is_upscaled(data_dir, images, tmp_path):
-    rows = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, jpeg=20, per_image=True)
+    rows = evaluate(Bicubic(2), ["set5"], data_dir=data_dir, jpeg=np.int64(20), per_image=True)
     for hr, row in zip(images, rows, strict=True):
         file = tmp_path / "lr.jpg"
         Image.fromarray(matlab_bicubic(hr, 1 / 2)).save(file, quality=20)  # 4:2:0 is Pillow's default
@@ -201,15 +201,16 @@ def test_lr_is_compressed_before_it_is_upscaled(data_dir, images, tmp_path):
         assert (row["jpeg"], row["psnr"], row["ssim"]) == (20, psnr_y(sr, hr, 2), ssim_y(sr, hr, 2))
 
 
-@pytest.mark.parametrize("quality", [0, 101, 60.5, "60"])
+@pytest.mark.parametrize("quality", [0, 101, 60.5, "60", True])
 def test_an_invalid_quality_is_an_error_before_anything_is_measured(data_dir, quality):
     with pytest.raises(UserError, match=f"{quality!r} is not a JPEG quality: use an integer from 1 to 100"):
         evaluate(Unused(), ["set5"], data_dir=data_dir, jpeg=quality)
 
 
 def test_one_name_instead_of_a_list_is_refused(data_dir):
-    with pytest.raises(TypeError, match=r"pass a list of names, such as \['set5'\]"):
-        result_of(Bicubic(2), "set5", data_dir=data_dir)
+    for name in ("set5", pathlib.Path("set5")):
+        with pytest.raises(TypeError, match=r"pass a list of names, such as \['set5'\]"):
+            result_of(Bicubic(2), name, data_dir=data_dir)
 
 
 def test_a_benchmark_set_in_two_spellings_is_measured_once(data_dir):
@@ -285,6 +286,8 @@ def test_the_scale_may_come_from_an_array_and_belong_to_an_object(data_dir, tmp_
         ("a2f-sd-x4", None, TypeError, r"got the name of one: use a2f_jax.load\('a2f-sd-x4'\)"),
         (3, None, TypeError, "expected a model or a function that upscales an image, got int"),
         (Doubled(), 3, ValueError, "the model upscales by 2, not by 3"),
+        (lambda image: image, 2.5, ValueError, "scale is 2.5, but must be a positive integer"),
+        (lambda image: image, "2", ValueError, "scale is '2', but must be a positive integer"),
         (lambda image: image, 2, UserError, "set5, image img_001: the images have different shapes"),
         (lambda image: np.float32(Doubled().upscale(image)), 2, UserError, r"expected uint8 \[H, W, 3\], got float32"),
     ],

@@ -64,6 +64,8 @@ def test_wrong_shapes_dtypes_and_sizes_are_errors(metric, truth):
         metric(truth[:-1], truth, 0)
     with pytest.raises(ValueError, match="expected uint8"):
         metric(truth / 255, truth / 255, 0)
+    with pytest.raises(ValueError, match="expected uint8"):
+        metric(truth[None], truth[None], 0)
     with pytest.raises(ValueError, match="20×16 is too small"):
         metric(truth[:16, :20], truth[:16, :20], 3)
     assert metric(truth[:17, :20], truth[:17, :20], 3) >= 1

@@ -224,6 +224,24 @@ def test_bfloat16_is_exported_for_jax_only(model, images, tmp_path):
         export(narrow, tmp_path / "model.onnx")
 
 
+class Mixed(nn.Module):
+    """A network of float32 with a layer that computes in bfloat16."""
+
+    scale: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, lr):
+        h = nn.Conv(3 * self.scale**2, (3, 3), dtype=jnp.bfloat16)(lr.astype(self.dtype))
+        return pixel_shuffle(h.astype(jnp.float32), self.scale)
+
+
+def test_a_layer_that_computes_in_bfloat16_is_refused_as_well(tmp_path):
+    params = Mixed().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    with pytest.raises(UserError, match=r"it computes in bfloat16, .* Export it to \.stablehlo"):
+        export(Model(Mixed(), params), tmp_path / "model.onnx")
+
+
 def test_what_cannot_be_written_is_refused_with_the_choices(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"must end in \.onnx \(.*\) or \.stablehlo \("):
         export(model, tmp_path / "model.pb")

@@ -125,7 +125,7 @@ class Positioned(nn.Module):
 )
 def test_a_network_that_knows_coordinates_cannot_be_divided_although_it_does_not_look_far(coordinates):
     assert reach(Positioned(coordinates)) is None
-    assert reach(Positioned(lambda n: jnp.ones(n))) == 1
+    assert reach(Positioned(jnp.ones)) == 1
 
 
 def test_the_reach_is_the_farthest_of_all_directions():

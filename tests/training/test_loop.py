@@ -10,21 +10,26 @@ import runpy
 import shlex
 import shutil
 import signal
+from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 import a2f_jax
 from a2f_jax import buckets
 from a2f_jax.cli.main import parser
+from a2f_jax.configs import peers
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, locked
 from a2f_jax.images import write_rgb
 from a2f_jax.models.a2f import A2F
+from a2f_jax.models.layers import pixel_shuffle
+from a2f_jax.models.registry import PEERS, Peer
 from a2f_jax.training import loop
 from a2f_jax.training.history import read_history
 from a2f_jax.training.loop import train
@@ -174,6 +179,80 @@ def test_a_callback_that_returns_an_array_is_told_what_it_may_return(config, tmp
 
     with pytest.raises(TypeError, match=r"the callback weights returned a value of type ndarray.*True to stop the run"):
         train(config, tmp_path, callbacks=[weights])
+
+
+def test_a_callback_that_would_have_to_be_awaited_is_told_what_it_may_return(config, tmp_path):
+    config.steps, config.log_every = 2, 1
+
+    async def upload(step, metrics, state):
+        pass
+
+    with pytest.raises(TypeError, match=r"the callback upload returned a value of type coroutine.*or nothing"):
+        train(config, tmp_path, callbacks=[upload])
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_a_mesh_of_the_caller_does_not_change_the_run(config, tmp_path, mode):
+    config.spmd, config.steps, config.model.blocks = mode, 2, 1
+    outside = train(config, tmp_path / "outside").model
+    mesh = jax.make_mesh((2, 4), ("batch", "model"))
+    with jax.set_mesh(mesh):
+        inside = train(config, tmp_path / "inside").model
+        assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
+    jax.tree.map(np.testing.assert_array_equal, inside.params, outside.params)
+
+
+class Gray(nn.Module):
+    """A network with the result of a network for luma, which is none."""
+
+    scale: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, lr):
+        return pixel_shuffle(nn.Conv(self.scale**2, (3, 3))(lr.astype(self.dtype)), self.scale)
+
+
+class Normalized(Gray):
+    """A network whose statistics would be lost."""
+
+    @nn.compact
+    def __call__(self, lr):
+        h = nn.BatchNorm(use_running_average=False)(lr.astype(self.dtype))
+        return pixel_shuffle(nn.Conv(3 * self.scale**2, (3, 3))(h), self.scale)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            Gray,
+            r"Gray has scale=2, so for \[1, 8, 8, 3\] it must return .*, but it returns float32 \[1, 16, 16, 1\]",
+        ),
+        (Normalized, "Normalized has the variables batch_stats, but only its `params` are trained and saved"),
+    ],
+)
+def test_a_network_that_does_not_return_what_it_has_to_is_refused_before_any_work(
+    data_dir, tmp_path, monkeypatch, network, message
+):
+    monkeypatch.setitem(PEERS, "mine", Peer("Mine", network, scales=(2,)))
+    config = peers.get_config("mine_x2")
+    config.batch_size = 8
+    config.data.name, config.data.dir, config.data.patch_size = "tiny", str(data_dir), 8
+    with pytest.raises(TypeError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_may_be_numpy_scalars(config, tmp_path):
+    settings = config.to_dict()
+    settings |= {"seed": np.uint32(2**31), "steps": np.uint8(2), "steps_per_dispatch": np.int8(2)}
+    settings |= {"checkpoint_every": np.int16(2), "batch_size": np.int64(8)}
+    settings["model"] |= {"features": np.uint8(8), "scale": np.int32(2), "auxiliary": np.bool_(True)}
+    assert train(ConfigDict(settings), tmp_path).finished
+    seed = {**settings, "seed": 2**31 + 1}
+    with pytest.raises(UserError, match="seed: 2147483648 → 2147483649"):
+        train(ConfigDict(seed), tmp_path)
 
 
 def halved(sr, hr):

@@ -126,6 +126,24 @@ def test_a_partial_function_is_named_after_its_arguments():
     assert names == ["l1(weight=2)", "l1(3, weight=2)"]
 
 
+class Features:
+    """An extractor of features, with the `repr` that Python gives it."""
+
+
+def test_the_name_of_a_partial_function_is_the_same_in_another_process_and_tells_arrays_apart():
+    def name(**arguments):
+        return losses.name_of_loss(functools.partial(losses.l1, **arguments))
+
+    assert name(of=losses.l2, features=[Features()], inner=functools.partial(losses.l2, Features())) == (
+        f"l1(features=[<{__name__}.Features object>], inner=l2(<{__name__}.Features object>), of=l2)"
+    )
+    weights = np.zeros(5000)
+    changed = weights.copy()
+    changed[2500] = 1
+    assert len({name(weights=x) for x in (weights, changed, jnp.asarray(changed))}) == 3
+    assert len(name(weights=weights)) < 300
+
+
 def test_a_partial_function_is_a_loss():
     check_loss(functools.partial(lambda sr, hr, weight: weight * losses.l1(sr, hr), weight=2), 8, 3)
 
