@@ -42,8 +42,7 @@ def prepare(
     """Prepares a dataset: reads its images once and stores LR–HR pairs for `open_pairs`.
 
     A dataset that is already prepared is kept, and a preparation that was interrupted is resumed. The dataset appears
-    only when it is complete. Meanwhile, up to twice its size is needed on disk, and three times the
-    size of its collages.
+    only when it is complete. Meanwhile, up to twice its size is needed on disk, and three times that of its collages.
 
     Which photographs are held out is decided by a hash of their names when a dataset is first prepared, and remembered
     for every further preparation of the same name in `data_dir`, at any scale: adding photographs moves none of the

@@ -68,8 +68,8 @@ def _reach_along(network: Any, axis: int) -> int | None:
     if len(distances) > 1:
         return None
     (around,) = distances
-    reach = int(max(-around[0], around[-1]))
-    return reach if _treats_positions_alike(strips, reach) else None
+    farthest = int(max(-around[0], around[-1]))
+    return farthest if _treats_positions_alike(strips, farthest) else None
 
 
 class _Strips:
@@ -117,8 +117,8 @@ def _touched(strips: _Strips, starts: np.ndarray) -> np.ndarray:
     return np.isnan(strips(np.zeros, lr)).any(-1)
 
 
-def _treats_positions_alike(strips: _Strips, reach: int) -> bool:
-    """Returns whether the same pixels give the same result at several positions, far enough from the borders."""
+def _treats_positions_alike(strips: _Strips, margin: int) -> bool:
+    """Returns whether the same pixels give the same result at several positions, `margin` pixels from the borders."""
     rng = np.random.default_rng(0)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
@@ -128,7 +128,7 @@ def _treats_positions_alike(strips: _Strips, reach: int) -> bool:
     count, length = strips.shape[:2]
     image = rng.uniform(0, 255, (length + count - 1, *strips.shape[2:])).astype(np.float32)
     sr = strips(draw, np.stack([image[n : n + length] for n in range(count)]))
-    common = range(count - 1 + reach, length - reach)
+    common = range(count - 1 + margin, length - margin)
     same = np.stack([sr[n, common[0] - n : common[-1] + 1 - n] for n in range(count)])
     # Of a network that overflows with these weights, nothing can be said.
     return not np.isfinite(sr).all() or bool(np.ptp(same, axis=0).max() <= _ROUNDING * np.abs(sr).max())

@@ -29,6 +29,10 @@ def test_the_reach_is_the_sum_over_the_layers(name, scale, pixels):
     assert reach(PEERS[name].make(scale)) == pixels
 
 
+def test_a_network_reaches_as_far_in_bfloat16():
+    assert reach(PEERS["fsrcnn"].make(2).clone(dtype=jnp.bfloat16)) == 8
+
+
 def test_attention_looks_at_the_whole_image_and_a_network_without_it_does_not():
     network = A2F(scale=2, features=4, blocks=2)
     assert reach(network) is None
