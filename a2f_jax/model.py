@@ -413,9 +413,9 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
 
     Raises:
       TypeError: `model` is not a `Model`, or the metadata are not strings.
-      ValueError: the metadata are not valid Unicode or contain `"network"`; the parameters are not those of the
-        network; or the network is an A2F without weight normalization, or neither an A2F nor one of the compared
-        networks.
+      ValueError: the metadata are not valid Unicode or name another network as `"network"`; the parameters are not
+        those of the network; or the network is an A2F without weight normalization, or neither an A2F nor one of the
+        compared networks.
       UserError: the file has another suffix or cannot be written.
     """
     check_model(model)
@@ -427,11 +427,12 @@ def save(model: Model, path: str | os.PathLike[str], metadata: Mapping[str, str]
             "docs/extending.md), or save its `params` in another way"
         )
     _check_metadata(metadata or {})
-    if "network" in (metadata or {}):
+    network = model.variant if model.variant in PEERS else None
+    if (metadata or {}).get("network", network) != network:
         raise ValueError("the entry 'network' says which network the weights belong to: use another name for yours")
     check_shapes(model.network, model.params)
     about = {**model.metadata, **(metadata or {}), "variant": model.variant, "scale": str(model.scale)}
     about.pop("network", None)
-    if model.variant in PEERS:
-        about["network"] = model.variant
+    if network:
+        about["network"] = network
     write_safetensors(path, model.params, about)

@@ -247,6 +247,15 @@ def test_what_could_not_be_loaded_again_is_not_written(model, tmp_path):
     assert loaded.metadata["note"] == "kept"
 
 
+def test_metadata_that_were_loaded_can_be_saved_again(random_params, tmp_path):
+    network = PEERS["srcnn"].make(2)
+    path = tmp_path / "w.safetensors"
+    a2f_jax.save(Model(network, random_params(network)), path)
+    loaded = load(path)
+    a2f_jax.save(loaded, path, {**loaded.metadata, "note": "new"})
+    assert load(path).metadata == {**loaded.metadata, "note": "new"}
+
+
 def test_frozen_parameters_are_averaged_as_well(model, random_params):
     others = random_params(model.network, seed=1)
     frozen = Model.from_params(flax.core.freeze(others))

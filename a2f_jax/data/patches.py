@@ -166,6 +166,7 @@ class Patches:
       rows: uint32 `[b]`, the positions in the global batch that this process crops.
 
     Raises:
+      TypeError: the seed is not an integer.
       UserError: the batch size is not a multiple of the number of processes, or an image is smaller than a patch.
       ValueError: a size or the number of processes is not positive, or `process_index` is not that of a process.
     """

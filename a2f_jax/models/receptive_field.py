@@ -126,7 +126,8 @@ def _treats_positions_alike(strips: _Strips, margin: int) -> bool:
         return rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape) if len(shape) > 1 else rng.uniform(0.5, 1, shape)
 
     count, length = strips.shape[:2]
-    image = rng.uniform(0, 255, (length + count - 1, *strips.shape[2:])).astype(np.float32)
+    # Dark, so that a skip connection does not hide what the layers add.
+    image = rng.uniform(0, 1, (length + count - 1, *strips.shape[2:])).astype(np.float32)
     sr = strips(draw, np.stack([image[n : n + length] for n in range(count)]))
     common = range(count - 1 + margin, length - margin)
     same = np.stack([sr[n, common[0] - n : common[-1] + 1 - n] for n in range(count)])

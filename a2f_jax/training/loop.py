@@ -37,9 +37,9 @@ from a2f_jax.training.settings import (
     degradation_of,
     flat,
     make_network,
+    settings_of,
     stored,
     unknown_entries,
-    with_plain_numbers,
 )
 from a2f_jax.training.spmd import parallelize
 from a2f_jax.training.state import TrainState, init_state
@@ -145,18 +145,19 @@ def run_training(
     if callable(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
         raise TypeError(f"callbacks must be a sequence of functions, not {callbacks!r}")
     workdir = as_path(workdir)
-    config = with_plain_numbers(config)
+    unknown, config = unknown_entries(config), settings_of(config)
     check(config, jax.device_count())
     if loss is None:
         loss = LOSSES[config.loss]
     else:
-        config = with_plain_numbers(config, loss=name_of_loss(loss))  # a run must not resume with another one unnoticed
+        config = settings_of(config, loss=name_of_loss(loss))  # a run must not resume with another one unnoticed
     with jax.set_mesh(_NO_MESH):  # of the caller; the run has one of its own
-        return _run(config, workdir, loss, callbacks, accept_changes, profile)
+        return _run(config, unknown, workdir, loss, callbacks, accept_changes, profile)
 
 
 def _run(
     config: ConfigDict,
+    unknown: Sequence[str],
     workdir: pathlib.Path,
     loss: Loss,
     callbacks: Sequence[Callback],
@@ -185,7 +186,7 @@ def _run(
         check_same({**same, "a2f_jax": __version__, "jax": jax.__version__})
         if not buckets.in_bucket(workdir):
             check_shared(workdir)
-        if unknown := unknown_entries(config):
+        if unknown:
             monitor.say(f"Ignoring entries of the config that are not settings: {', '.join(unknown)}")
         # Before the dataset is decoded, which may take minutes.
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, monitor.say)))

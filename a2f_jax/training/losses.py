@@ -59,7 +59,7 @@ LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "charbonnier": charbonnier, "fft"
 """The losses that `config.loss` can name."""
 
 
-def name_of_loss(loss: Loss) -> str:
+def name_of_loss(loss: Callable[..., Any]) -> str:
     """Returns the name under which a run remembers the loss it was given, such as that of the function.
 
     Args:
@@ -77,8 +77,8 @@ def name_of_loss(loss: Loss) -> str:
     return getattr(loss, "__qualname__", type(loss).__qualname__)
 
 
-def _shown(value: object) -> str:
-    if callable(value):
+def _shown(value: Any) -> str:
+    if isinstance(value, functools.partial) or hasattr(value, "__qualname__"):
         return name_of_loss(value)
     with np.printoptions(threshold=sys.maxsize):  # arrays as a whole
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

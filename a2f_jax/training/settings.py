@@ -212,8 +212,6 @@ def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
     if type(value) in (tuple, list):
         return type(value)(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
@@ -223,14 +221,15 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
-def with_plain_numbers(config: ConfigDict, **changes: Any) -> ConfigDict:
-    """Returns a copy of a config in which the settings are Python numbers where they were NumPy scalars.
+def settings_of(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """Returns a config of the settings alone, without entries that are none, and without NumPy scalars.
 
     Args:
-      config: the settings of a run, which may be frozen.
+      config: the settings of a run, which may be frozen, and have any entries of its own.
       **changes: settings that get another value in the copy.
     """
-    return ConfigDict({**_plain(config.to_dict()), **changes})
+    plain = {name: _plain(value) for name, value in flat(config).items() if name in _SETTINGS}
+    return ConfigDict(flax.traverse_util.unflatten_dict({**plain, **changes}, sep="."))
 
 
 def stored(config: ConfigDict) -> dict[str, Any]:

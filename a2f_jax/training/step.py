@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,16 +32,20 @@ def check_network(network: nn.Module, patch_size: int) -> None:
       patch_size: the side of the LR patches, in pixels.
 
     Raises:
-      TypeError: the network has other variables than parameters, or its result has another shape or dtype.
+      TypeError: the network needs other variables than parameters, or its result has another shape or dtype.
     """
     variables = abstract_variables(network, 1, patch_size, patch_size, 3)
-    if others := sorted({*variables} - {"params"}):
-        raise TypeError(
-            f"{type(network).__name__} has the variables {', '.join(others)}, but only its `params` are trained and "
-            "saved: use layers without others, such as group normalization instead of batch normalization"
-        )
     lr = jax.ShapeDtypeStruct((1, patch_size, patch_size, 3), jnp.uint8)
-    check_result(network, patch_size, patch_size, jax.eval_shape(network.apply, variables, lr))
+    try:
+        sr = jax.eval_shape(network.apply, {"params": variables["params"]}, lr)
+    except flax.errors.FlaxError as error:
+        if others := sorted({*variables} - {"params"}):
+            raise TypeError(
+                f"{type(network).__name__} has the variables {', '.join(others)}, but only its `params` are trained "
+                "and saved: use layers without others, such as group normalization instead of batch normalization"
+            ) from error
+        raise
+    check_result(network, patch_size, patch_size, sr)
 
 
 def make_train_step(

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import io
 import pathlib
 import queue
@@ -156,17 +157,21 @@ class _Pipeline:
         start = time.perf_counter()
         if job.image == STDIO and sys.stdin is None:
             raise UserError("standard input is closed: pass the name of an image file")
-        source = self._standard_input if job.image == STDIO else job.image
         format_name = self.options.format_name
         if not format_name and job.output != STDIO:
             format_name = format_of(job.output)
         exists = job.output != STDIO and path_exists(job.output)
-        reason = self._reason_to_skip(job, source, format_name, exists)
-        if reason:
-            return Result(job, "skipped", reason)
-        with contextlib.nullcontext(source) if isinstance(source, bytes) else local_copy(source) as file:
+        with contextlib.ExitStack() as stack:
+
+            @functools.cache  # copied once, if at all
+            def source() -> pathlib.Path | bytes:
+                return self._standard_input if job.image == STDIO else stack.enter_context(local_copy(job.image))
+
+            reason = self._reason_to_skip(job, source, format_name, exists)
+            if reason:
+                return Result(job, "skipped", reason)
             replaces = exists or self.options.overwrite or self.options.resume
-            return self._run(job, file, format_name, start, replaces=replaces)
+            return self._run(job, source(), format_name, start, replaces=replaces)
 
     def _run(
         self, job: Job, source: pathlib.Path | bytes, format_name: str | None, start: float, *, replaces: bool
@@ -184,7 +189,7 @@ class _Pipeline:
         return Result(job, "done", weights=weights.name, height=to.height, width=to.width, seconds=seconds)
 
     def _reason_to_skip(
-        self, job: Job, source: pathlib.Path | bytes, format_name: str | None, exists: bool
+        self, job: Job, source: Callable[[], pathlib.Path | bytes], format_name: str | None, exists: bool
     ) -> str | None:
         if exists and is_folder(job.output):
             raise UserError(f"{job.output} is a folder: choose another output")
@@ -193,7 +198,7 @@ class _Pipeline:
         box = isinstance(self.options.target, tuple) and not self.single
         if not box and not (exists and self.options.resume):
             return None
-        height, width = _size_of(source, self.options.pixel_limit)
+        height, width = _size_of(job, source, self.options.pixel_limit)
         factor = factor_of(height, width, self.choice.scale, self.options.target)
         if box and factor <= 1:
             return "the image already has the requested size"
@@ -258,14 +263,15 @@ class _Pipeline:
         return progress_bar(total=total, unit="tile", visible=self.show_tiles, delay=2, leave=False)
 
 
-def _size_of(source: pathlib.Path | bytes, limit: int) -> tuple[int, int]:
+def _size_of(job: Job, source: Callable[[], pathlib.Path | bytes], limit: int) -> tuple[int, int]:
     # The height and the width. An object is copied as a whole only if its first bytes do not tell.
-    if isinstance(source, bytes) or not in_bucket(source):
-        return read_size(source, limit)[1:]
-    with contextlib.suppress(UserError):
-        return read_size(read_start(source, _START), limit)[1:]
-    with local_copy(source) as file:
-        return read_size(file, limit)[1:]
+    if in_bucket(job.image):
+        try:
+            return read_size(read_start(job.image, _START), limit, name=job.name)[1:]
+        except UserError as error:
+            if error.parameter == "pixel_limit":
+                raise
+    return read_size(source(), limit)[1:]
 
 
 def _find_result(output: pathlib.Path) -> tuple[tuple[str, int, int] | None, bool]:

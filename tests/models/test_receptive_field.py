@@ -112,13 +112,15 @@ class Positioned(nn.Module):
 
     scale = 1
     coordinates: Callable
+    skip: bool = False
 
     @nn.compact
     def __call__(self, lr):
         rows = jnp.broadcast_to(self.coordinates(lr.shape[2])[None, None, :, None], (*lr.shape[:3], 1))
-        return PlainConv(3)(jnp.concatenate([lr / 255, rows], -1))
+        return PlainConv(3)(jnp.concatenate([lr / 255, rows], -1)) + self.skip * lr
 
 
+@pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize(
     "coordinates",
     [
@@ -127,9 +129,9 @@ class Positioned(nn.Module):
         lambda n: jnp.sin(jnp.arange(n, dtype=jnp.float32)),
     ],
 )
-def test_a_network_that_knows_coordinates_cannot_be_divided_although_it_does_not_look_far(coordinates):
-    assert reach(Positioned(coordinates)) is None
-    assert reach(Positioned(jnp.ones)) == 1
+def test_a_network_that_knows_coordinates_cannot_be_divided_although_it_does_not_look_far(coordinates, skip):
+    assert reach(Positioned(coordinates, skip)) is None
+    assert reach(Positioned(jnp.ones, skip)) == 1
 
 
 def test_the_reach_is_the_farthest_of_all_directions():

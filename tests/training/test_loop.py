@@ -248,11 +248,12 @@ def test_settings_may_be_numpy_scalars(config, tmp_path):
     settings = config.to_dict()
     settings |= {"seed": np.uint32(2**31), "steps": np.uint8(2), "steps_per_dispatch": np.int8(2)}
     settings |= {"checkpoint_every": np.int16(2), "batch_size": np.int64(8)}
+    settings["mine"] = {"a.b": object()}  # an entry that is no setting may be anything
     settings["model"] |= {"features": np.uint8(8), "scale": np.int32(2), "auxiliary": np.bool_(True)}
-    assert train(ConfigDict(settings), tmp_path).finished
-    seed = {**settings, "seed": 2**31 + 1}
+    assert train(ConfigDict(settings, convert_dict=False), tmp_path).finished
+    settings["seed"] = 2**31 + 1
     with pytest.raises(UserError, match="seed: 2147483648 → 2147483649"):
-        train(ConfigDict(seed), tmp_path)
+        train(ConfigDict(settings, convert_dict=False), tmp_path)
 
 
 def halved(sr, hr):

@@ -137,6 +137,7 @@ def test_the_name_of_a_partial_function_is_the_same_in_another_process_and_tells
     assert name(of=losses.l2, features=[Features()], inner=functools.partial(losses.l2, Features())) == (
         f"l1(features=[<{__name__}.Features object>], inner=l2(<{__name__}.Features object>), of=l2)"
     )
+    assert len({name(net=nn.Conv(features, (3, 3))) for features in (3, 5)}) == 2  # which can be called as well
     weights = np.zeros(5000)
     changed = weights.copy()
     changed[2500] = 1

@@ -246,7 +246,9 @@ def test_images_and_finished_results_in_a_bucket_are_not_downloaded_to_resume(mo
     assert found.status == "skipped"
 
 
-def test_an_image_in_a_bucket_whose_orientation_follows_its_pixels_is_read_whole_to_resume(model, bucket, tmp_path):
+def test_an_image_in_a_bucket_whose_orientation_follows_its_pixels_is_read_whole_to_resume(
+    model, bucket, tmp_path, monkeypatch
+):
     local, photo, result = tmp_path / "photo.png", as_path(f"{bucket}/photo.png"), as_path(f"{bucket}/result.png")
     write_rgb(local, np.random.default_rng(0).integers(0, 256, (150, 160, 3), dtype=np.uint8))
     orientation = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # 6: turned by 90°
@@ -256,10 +258,29 @@ def test_an_image_in_a_bucket_whose_orientation_follows_its_pixels_is_read_whole
     local.write_bytes(whole[:-end] + late + whole[-end:])
     assert len(whole) > batch._START
     buckets.upload(local, photo)
+    downloads, download = [], buckets.download
+    monkeypatch.setattr(buckets, "download", lambda *paths: downloads.append(paths) or download(*paths))
     for status in ("done", "skipped"):
         (found,) = upscale_all(model, [photo], result, Options(resume=True)).results
         assert found.status == status
     assert Image.open(io.BytesIO(result.read_bytes())).size == (300, 320)
+    assert len(downloads) == 2
+    cut_off = tmp_path / "cut-off.png"
+    cut_off.touch()
+    upscale(model, [photo], cut_off, Options(resume=True))
+    assert len(downloads) == 3
+
+
+def test_an_image_in_a_bucket_that_exceeds_the_limit_is_refused_before_it_is_downloaded(
+    model, bucket, photo, tmp_path, monkeypatch
+):
+    jpeg, result = as_path(f"{bucket}/large.jpg"), tmp_path / "result.png"
+    Image.new("RGB", (50, 60)).save(tmp_path / "large.jpg")
+    buckets.upload(tmp_path / "large.jpg", jpeg)
+    upscale(model, [photo], result)
+    monkeypatch.setattr(buckets, "download", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(UserError, match=r"large\.jpg .*pixels"):
+        upscale(model, [jpeg], result, Options(resume=True, pixel_limit=1000))
 
 
 def test_an_unreadable_output_file_does_not_count_as_finished(model, photo, tmp_path):
