@@ -24,7 +24,7 @@ from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.registry import PEERS, ScaleError, name_of
 from a2f_jax.staging import local_copy
-from a2f_jax.upscaling.upscaler import Edge, Upscaler
+from a2f_jax.upscaling.upscaler import Edge, Upscaler, chosen_device
 from a2f_jax.weights import read_weights, shipped_weights, write_safetensors
 
 Network = Any
@@ -184,9 +184,7 @@ class Model:
           TypeError: `device` is not a device.
           ValueError: another option has a value that is not valid.
         """
-        device = jax.local_devices()[0] if device is None else device
-        if not isinstance(device, jax.Device):
-            raise TypeError(f"device is {device!r}, but must be a JAX device, such as jax.devices()[0]")
+        device = chosen_device(device)
         network = self.inference_network
         if isinstance(network, A2F):
             network = network.clone(winograd=prefers_winograd(device.platform, network.dtype))

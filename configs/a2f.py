@@ -31,7 +31,6 @@ def get_config(run: str = "sd_x4") -> ConfigDict:
 
     config = ConfigDict()
     config.seed = 0  # of the initial values, the patches, and their degradation
-
     config.steps = 1_000_000  # updates
     config.batch_size = 16  # global: shared by all devices of all processes
     config.loss = "l1"  # or "l2", "charbonnier", "fft"

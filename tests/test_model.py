@@ -234,7 +234,7 @@ def test_what_could_not_be_loaded_again_is_not_written(model, tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(ValueError, match="the entry 'network' says which network"):
         a2f_jax.save(model, path, {"network": "my ablation"})
-    with pytest.raises(ValueError, match=r"parameter block_00\.\S+ is missing|parameter head\.\S+"):
+    with pytest.raises(ValueError, match=r"parameter block_00\.expand\.g is missing"):
         a2f_jax.save(Model(model.network, model.folded), path)
     with pytest.raises(ValueError, match="must have shape"):
         a2f_jax.save(Model(model.network.clone(scale=2), model.params), path)

@@ -200,7 +200,9 @@ def dataset_name(name: str) -> str:
       UserError: `name` is not a valid name.
     """
     if not isinstance(name, str):
-        raise TypeError(f"expected the name of a dataset, got {name!r}")
+        raise TypeError(
+            f"{name!r} is not the name of a dataset, such as 'div2k': pass a folder as `source` or `data_dir`"
+        )
     stored = name.lower().replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", stored):
         raise UserError(f"{name!r} is not a valid dataset name: use letters, digits, - and _, starting with a letter")

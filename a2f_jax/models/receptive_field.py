@@ -38,7 +38,7 @@ def reach(network: Any) -> int | None:
       The larger of the distances in both directions of both axes. None if the network looks at the whole image, or
       does not treat all positions alike: where it reduces the image by strides, the same pixels give other values when
       the image begins elsewhere, as do coordinates that it adds. None, too, if it has operations on booleans or
-      integers that cannot be followed.
+      integers that cannot be followed, or overflows with random weights.
     """
     plain = {name: False for name in ("weight_norm", "winograd") if hasattr(network, name)}
     if plain:  # the norm of zeros is no divisor, and Winograd's algorithm mixes pixels that do not belong together
@@ -78,10 +78,12 @@ class _Strips:
     def __init__(self, network: Any, axis: int, length: int, count: int):
         self.axis = axis
         # Strips take little work. The other axis only has to be as long as the network needs it.
-        self.shape = (count, length, getattr(network, "smallest", 1), 3)
+        breadth = getattr(network, "smallest", 1)
+        self.shape = (count, length, breadth, 3)
         # NaN is no mistake here, and a program of many operations takes seconds if they are compiled one by one.
         with self._settings():
-            lr = jax.ShapeDtypeStruct(self._turned(np.empty(self.shape, np.float32)).shape, np.float32)
+            sides = (length, breadth) if axis == 0 else (breadth, length)
+            lr = jax.ShapeDtypeStruct((count, *sides, 3), np.float32)
             self.variables = abstract_variables(network, 1, *lr.shape[1:])
             lowered = jax.jit(with_surviving_nan(network.apply)).lower(self.variables, lr)
             # To optimize the program takes longer than to run it, except for convolutions that spread their input.
@@ -132,7 +134,7 @@ def _treats_positions_alike(strips: _Strips, margin: int) -> bool:
     common = range(count - 1 + margin, length - margin)
     same = np.stack([sr[n, common[0] - n : common[-1] + 1 - n] for n in range(count)])
     # Of a network that overflows with these weights, nothing can be said.
-    return not np.isfinite(sr).all() or bool(np.ptp(same, axis=0).max() <= _ROUNDING * np.abs(sr).max())
+    return bool(np.isfinite(sr).all() and np.ptp(same, axis=0).max() <= _ROUNDING * np.abs(sr).max())
 
 
 def _exact_device() -> jax.Device:

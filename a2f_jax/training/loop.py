@@ -342,17 +342,16 @@ def _stop_requested(callbacks: Sequence[Callback], step: int, monitor: Monitor, 
 
 
 def _is_true(value: object, callback: Callback) -> bool:
-    try:
-        if isinstance(value, Coroutine):
-            value.close()  # which would warn otherwise
-            raise TypeError("a coroutine does not run unless it is awaited")
-        return bool(value)
-    except (ValueError, TypeError) as error:  # such as an array of several elements
-        name = getattr(callback, "__name__", type(callback).__name__)
-        raise TypeError(
-            f"the callback {name} returned a value of type {type(value).__name__}, which is neither true nor false: "
-            "return True to stop the run, or nothing"
-        ) from error
+    if isinstance(value, Coroutine):
+        value.close()  # which would warn otherwise
+    else:
+        with contextlib.suppress(ValueError, TypeError):  # such as an array of several elements
+            return bool(value)
+    name = getattr(callback, "__name__", type(callback).__name__)
+    raise TypeError(
+        f"the callback {name} returned a value of type {type(value).__name__}, which is neither true nor false: "
+        "return True to stop the run, or nothing"
+    )
 
 
 def _stopped_by(cause: str, step: int) -> str:

@@ -170,12 +170,9 @@ class _Pipeline:
             reason = self._reason_to_skip(job, source, format_name, exists)
             if reason:
                 return Result(job, "skipped", reason)
-            replaces = exists or self.options.overwrite or self.options.resume
-            return self._run(job, source(), format_name, start, replaces=replaces)
+            return self._run(job, source(), format_name, start)
 
-    def _run(
-        self, job: Job, source: pathlib.Path | bytes, format_name: str | None, start: float, *, replaces: bool
-    ) -> Result:
+    def _run(self, job: Job, source: pathlib.Path | bytes, format_name: str | None, start: float) -> Result:
         picture = read_picture(source, self.options.pixel_limit)
         weights = self.choice.of(picture)
         format_name = format_name or (picture.format if picture.format in FORMATS else "PNG")
@@ -184,7 +181,7 @@ class _Pipeline:
         check_format(format_name, str(job.output), picture, to.height, to.width)
         if self.options.verbose and self.choice.photo:
             say(f"{job.name}: {describe_source(picture)}, {weights.name}")
-        self._upscale(job, format_name, picture, to, weights, replaces=replaces)
+        self._upscale(job, format_name, picture, to, weights)
         seconds = round(time.perf_counter() - start, 3)
         return Result(job, "done", weights=weights.name, height=to.height, width=to.width, seconds=seconds)
 
@@ -230,13 +227,11 @@ class _Pipeline:
             )
         return True
 
-    def _upscale(
-        self, job: Job, format_name: str, picture: Picture, to: Enlargement, weights: Candidate, *, replaces: bool
-    ) -> None:
+    def _upscale(self, job: Job, format_name: str, picture: Picture, to: Enlargement, weights: Candidate) -> None:
         shape = to.height, to.width, to.channels
         large = self._exceeds_memory(job, format_name, to, weights)
         # Before the work, which would be lost if the file could not be written.
-        with _opened(job.output, replaces=replaces) as file:
+        with _opened(job.output, replaces=self.options.overwrite or self.options.resume) as file:
             kept = 0 if large else to.nbytes
             with _naming(job), self._device(weights) as upscaler, self._bar(upscaler, picture, to, kept) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)

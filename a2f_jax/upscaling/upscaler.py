@@ -82,6 +82,19 @@ class _Meter:
         return advance
 
 
+def chosen_device(device: jax.Device | None) -> jax.Device:
+    """Returns the device to compute on: the given one, or by default JAX's first local device.
+
+    Raises:
+      TypeError: `device` is something else than a device.
+    """
+    if device is None:
+        return jax.local_devices()[0]
+    if not isinstance(device, jax.Device):
+        raise TypeError(f"device is {device!r}, but must be a JAX device, such as jax.devices()[0]")
+    return device
+
+
 class Upscaler:
     """Upscales images of any size exactly and in bounded memory; a few compiled programs serve all sizes."""
 
@@ -122,6 +135,7 @@ class Upscaler:
           verbose: whether to print to standard error how each image is computed.
 
         Raises:
+          TypeError: `device` is not a device.
           ValueError: `edge` has another value, or a number is not a whole one, or is negative, or 0 for `tile` or
             `concurrent`.
         """
@@ -134,7 +148,7 @@ class Upscaler:
             if value is not None and not (whole and value >= least):
                 raise ValueError(f"{name} is {value!r}, but must be a whole number of at least {least}")
         self.network = network
-        self.device = device or jax.local_devices()[0]
+        self.device = chosen_device(device)
         self.memory = None if memory is None else int(memory)
         self.disk = None if disk is None else int(disk)
         self.tile = None if tile is None else int(tile)

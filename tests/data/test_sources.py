@@ -78,7 +78,7 @@ def test_invalid_dataset_names_are_refused(name):
 
 
 def test_a_path_in_place_of_a_name_is_refused():
-    with pytest.raises(TypeError, match="expected the name of a dataset"):
+    with pytest.raises(TypeError, match=r"is not the name of a dataset, .*: pass a folder as `source` or `data_dir`"):
         dataset_name(pathlib.Path("photos"))
 
 

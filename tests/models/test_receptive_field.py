@@ -134,5 +134,19 @@ def test_a_network_that_knows_coordinates_cannot_be_divided_although_it_does_not
     assert reach(Positioned(jnp.ones, skip)) == 1
 
 
+class Overflowing(nn.Module):
+    """A network whose result is finite with the zeros by which it is followed, and with few others."""
+
+    scale = 1
+
+    @nn.compact
+    def __call__(self, lr):
+        return jnp.exp(1e6 * PlainConv(3)(lr) ** 2)
+
+
+def test_of_a_network_that_overflows_it_is_not_known_whether_it_can_be_divided():
+    assert reach(Overflowing()) is None
+
+
 def test_the_reach_is_the_farthest_of_all_directions():
     assert reach(Shifted()) == 5
