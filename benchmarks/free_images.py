@@ -51,10 +51,46 @@ UBUNTU = (
     "budgie-wallpapers-*_25.04_all.deb",
     "edubuntu-wallpapers*_25.10.5_all.deb",
 )
+# More wallpapers, none of which are held out. License: mostly CC BY-SA, CC0, Unsplash's, or public domain; those of
+# KDE and MATE: mostly LGPL, GPL, or CC BY-SA.
+MORE_WALLPAPERS = (
+    "gnome-backgrounds_3.18.0-1_all.deb",
+    "gnome-backgrounds_3.28.0-1_all.deb",
+    "gnome-backgrounds_3.36.0-1_all.deb",
+    "gnome-backgrounds_3.38.0-1_all.deb",
+    "gnome-backgrounds_42.0-1_all.deb",
+    "gnome-backgrounds_45.0-1_all.deb",
+    "gnome-backgrounds_48.2.1-1_all.deb",
+    "budgie-wallpapers-resolute_26.04.1_all.deb",
+    "edubuntu-wallpapers_26.04.10_all.deb",
+    "lubuntu-artwork_22.04.2_all.deb",
+    "lubuntu-artwork_26.04.3_all.deb",
+    "lubuntu-artwork-*_0.71_all.deb",
+    "pysycache-puzzle-photos_3.1-3.3ubuntu1_all.deb",
+    "ubuntu-unity-backgrounds_26.04-0ubuntu1_all.deb",
+    "ubuntu-wallpapers-questing_26.04.2_all.deb",
+    "ubuntu-wallpapers-resolute_26.04.2_all.deb",
+    "ubuntucinnamon-wallpapers-resolute_26.04.2_all.deb",
+    "ubuntukylin-wallpapers-questing_26.04_all.deb",
+    "ubuntukylin-wallpapers-resolute_26.04_all.deb",
+    "ubuntustudio-wallpapers-*_24.04.8_all.deb",
+    "ubuntustudio-wallpapers-resolute_26.04.11_all.deb",
+    "xubuntu-wallpapers-*_25.10_all.deb",
+    "kde-wallpapers_15.08.2-0ubuntu1_all.deb",
+    "kdeartwork-wallpapers_15.08.2-0ubuntu1_all.deb",
+    "kubuntu-wallpapers-bionic_18.04.0_all.deb",
+    "kubuntu-wallpapers-focal_20.04.1_all.deb",
+    "kubuntu-wallpapers_24.04.2_all.deb",
+    "mate-backgrounds_1.20.0-0ubuntu1_all.deb",
+    "mate-backgrounds_1.28.0-1_all.deb",
+    "plasma-workspace-wallpapers_5.5.5-0ubuntu1_all.deb",
+    "plasma-workspace-wallpapers_5.27.5-2_all.deb",
+    "plasma-workspace-wallpapers_6.7.4-1_all.deb",
+)
 SMALLEST_FILE = 60_000
 SMALLEST_WALLPAPER = 480  # pixels
 
-# Much of the wallpapers of Ubuntu is sky, or plain.
+# Much of the wallpapers in packages of these two lists is sky, or plain.
 LARGEST_WINDOW = 900
 LEAST_DETAIL = 3.0
 """Mean difference between adjacent pixels of the luma, in gray levels."""
@@ -146,7 +182,8 @@ def main() -> None:
 
     collectors: dict[str, Callable[[pathlib.Path], Iterator[Image.Image]]] = {}
     missing = []
-    for pattern, images in (WALLPAPERS | EDUCATION | dict.fromkeys(UBUNTU, "*.[jpw][pne]*")).items():
+    windows = dict.fromkeys(UBUNTU, "*.[jpw][pne]*") | dict.fromkeys(MORE_WALLPAPERS, "*.[jpw][pnex]*")
+    for pattern, images in (WALLPAPERS | EDUCATION | windows).items():
         packages = sorted(file.name for file in args.packages.glob(pattern))
         if not packages:
             missing.append(pattern)
@@ -165,10 +202,11 @@ def main() -> None:
     seen: list[np.ndarray] = []
     for name, collect in tqdm.tqdm(collectors.items(), unit="package"):
         ubuntu = any(fnmatch.fnmatch(name, pattern) for pattern in UBUNTU)
+        windowed = any(fnmatch.fnmatch(name, pattern) for pattern in windows)
         with tempfile.TemporaryDirectory() as unpacked:
             subprocess.run(["dpkg-deb", "-x", args.packages / name, unpacked], check=True)
             for image in collect(pathlib.Path(unpacked)):
-                window = most_detailed(image) if ubuntu else image
+                window = most_detailed(image) if windowed else image
                 small = thumbnail(image)
                 if window is None or small is None or any((small * other).mean() > SIMILAR for other in seen):
                     continue
