@@ -188,18 +188,19 @@ class Model:
         network = self.inference_network
         if isinstance(network, A2F):
             network = network.clone(winograd=prefers_winograd(device.platform, network.dtype))
-        return Upscaler(
-            network,
-            self.folded,
-            memory=memory,
-            disk=disk,
-            tile=tile,
-            ensemble=ensemble,
-            edge=edge,
-            device=device,
-            concurrent=concurrent,
-            verbose=verbose,
-        )
+        with jax.transfer_guard("allow"):  # the weights are meant to be moved
+            return Upscaler(
+                network,
+                self.folded,
+                memory=memory,
+                disk=disk,
+                tile=tile,
+                ensemble=ensemble,
+                edge=edge,
+                device=device,
+                concurrent=concurrent,
+                verbose=verbose,
+            )
 
     @functools.cached_property
     def _upscaler(self) -> Upscaler:

@@ -151,7 +151,8 @@ def run_training(
         loss = LOSSES[config.loss]
     else:
         config = settings_of(config, loss=name_of_loss(loss))  # a run must not resume with another one unnoticed
-    with jax.set_mesh(_NO_MESH):  # of the caller; the run has one of its own
+    # The mesh and the guard of the caller are not for the run, which has a mesh of its own and moves its inputs.
+    with jax.set_mesh(_NO_MESH), jax.transfer_guard("allow"):
         return _run(config, unknown, workdir, loss, callbacks, accept_changes, profile)
 
 

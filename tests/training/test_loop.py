@@ -192,11 +192,11 @@ def test_a_callback_that_would_have_to_be_awaited_is_told_what_it_may_return(con
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_a_mesh_of_the_caller_does_not_change_the_run(config, tmp_path, mode):
+def test_a_mesh_and_a_transfer_guard_of_the_caller_do_not_change_the_run(config, tmp_path, mode):
     config.spmd, config.steps, config.model.blocks = mode, 2, 1
     outside = train(config, tmp_path / "outside").model
     mesh = jax.make_mesh((2, 4), ("batch", "model"))
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
         inside = train(config, tmp_path / "inside").model
         assert jax.sharding.get_abstract_mesh() == mesh.abstract_mesh
     jax.tree.map(np.testing.assert_array_equal, inside.params, outside.params)

@@ -47,6 +47,17 @@ def test_images_computed_as_a_whole_equal_those_of_tiles(model, monkeypatch, siz
     assert sum(done) == whole.steps(*size, chosen) == (8 if ensemble else 1)
 
 
+@pytest.mark.parametrize("network", [A2F(scale=2, features=8, blocks=2), PEERS["srcnn"].make(2)], ids=["a2f", "srcnn"])
+@pytest.mark.parametrize("tile", [None, 16])
+def test_a_transfer_guard_of_the_caller_is_not_for_the_images_that_are_upscaled(random_params, network, tile):
+    params, image = random_params(network), _image(20, 40)
+    want = Model(network, params).upscaler(tile=tile).upscale(image)
+    with jax.transfer_guard("disallow"):
+        np.testing.assert_array_equal(Model(network, params).upscaler(tile=tile).upscale(image), want)
+        with pytest.raises(Exception, match="Disallowed"):
+            jax.numpy.sin(image)
+
+
 def test_smaller_tiles_are_tried_when_memory_runs_out(model, monkeypatch, capsys):
     tried, real = [], tiles.strips
 
