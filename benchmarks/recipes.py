@@ -6,7 +6,7 @@ the L1 loss.
 
     a2f data prepare open_photos --source open-photos/ --scale 4 --validation 24
     python benchmarks/recipes.py --output docs/results/recipes.json
-    python benchmarks/recipes.py --output docs/results/recipes.json --only "momentum 0.9" --table docs/weights.md
+    python benchmarks/recipes.py --output docs/results/recipes.json --only "momentum 0.9" --table docs/training-runs.md
 
 Runs whose results are already in the output file are not repeated. `--table` updates the table in a documentation page.
 """

@@ -1,4 +1,4 @@
-"""The table of recipes in docs/weights.md."""
+"""The table of recipes in docs/training-runs.md."""
 
 import importlib
 import json
@@ -12,4 +12,5 @@ def test_results_in_the_repository_give_the_table_of_the_page(monkeypatch):
     recipes = importlib.import_module("recipes")
     results = json.loads((ROOT / "docs/results/recipes.json").read_text())
     assert results.keys() <= recipes.RECIPES.keys()
-    assert f"<!-- recipes -->\n{recipes.table(results)}\n<!-- /recipes -->" in (ROOT / "docs/weights.md").read_text()
+    page = (ROOT / "docs/training-runs.md").read_text()
+    assert f"<!-- recipes -->\n{recipes.table(results)}\n<!-- /recipes -->" in page
