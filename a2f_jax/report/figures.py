@@ -142,17 +142,19 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.prod(np.maximum(0, np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]))))
 
 
-def _label(axes: Axes, points: Sequence[tuple[float, float, str, dict[str, Any]]]) -> None:
+def _label(
+    axes: Axes, points: Sequence[tuple[float, float, str, dict[str, Any]]], markers: Sequence[tuple[float, float]]
+) -> None:
     # Each point is x, y, name and style. A name takes the place, of those near its point, where it covers least of the
-    # markers and names that are there already. The iterative placement of adjustText was tried: in the dense groups of
-    # these figures it leaves names on top of each other and of markers.
+    # markers, also of points without a name, and of the names that are there already. The iterative placement of
+    # adjustText was tried: in the dense groups of these figures it leaves names on top of each other and of markers.
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     frame = axes.get_window_extent().get_points()
     point = figure.dpi / 72  # pixels
     centers = axes.transData.transform([(x, y) for x, y, _, _ in points])
-    taken = [np.array([center - 4 * point, center + 4 * point]) for center in centers]
+    taken = [np.array([at - 4 * point, at + 4 * point]) for at in axes.transData.transform(markers)]
     directions = [np.array([x, y]) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
     places = [(direction, distance) for distance in (7, 12, 24) for direction in directions]
     for (x, y, name, style), center in zip(points, centers, strict=True):
@@ -234,7 +236,8 @@ def tradeoff_figure(points: Sequence[Point], dataset: str) -> bytes:
                 and not (p.measured and abs(published.get(p.method, 0) - p.psnr) < _SAME_PLACE)
             ]
             named.sort(key=kind)  # A2F is labeled first, where space is free
-            _label(axes, [(getattr(p, size), p.psnr, p.method, kinds[kind(p)][1]) for p in named])
+            labels = [(getattr(p, size), p.psnr, p.method, kinds[kind(p)][1]) for p in named]
+            _label(axes, labels, [(getattr(p, size), p.psnr) for p in points if getattr(p, size) is not None])
         return _png(figure, colors=64)
 
 

@@ -63,8 +63,8 @@ def test_labels_do_not_overlap(monkeypatch):
     boxes = []
     label = figures._label
 
-    def spy(axes, named):
-        label(axes, named)
+    def spy(axes, named, markers):
+        label(axes, named, markers)
         boxes.append([text.get_window_extent() for text in axes.texts])
         assert [text.get_text() for text in axes.texts] == [name for _, _, name, _ in named]
 
@@ -75,9 +75,27 @@ def test_labels_do_not_overlap(monkeypatch):
         assert not any(a.overlaps(b) for a, b in itertools.combinations(panel, 2))
 
 
+def test_labels_do_not_cover_the_marker_of_a_measured_network_that_has_no_label(monkeypatch):
+    covered = []
+    label = figures._label
+
+    def spy(axes, named, markers):
+        label(axes, named, markers)
+        assert len(markers) == 2 * len(named)
+        centers = axes.transData.transform(markers)
+        covered.append(sum(text.get_window_extent().contains(*at) for text in axes.texts for at in centers))
+
+    monkeypatch.setattr(figures, "_label", spy)
+    published = [p._replace(psnr=30 + (p.psnr - 30) / 2) for p in points(16)]
+    tradeoff_figure([*published, *(p._replace(psnr=p.psnr + 0.045, measured=True) for p in published)], "Set14")
+    assert covered == [0, 0]
+
+
 def test_networks_without_multiply_adds_are_omitted_from_that_panel_only(monkeypatch):
     named = []
-    monkeypatch.setattr(figures, "_label", lambda axes, points: named.append([name for _, _, name, _ in points]))
+    monkeypatch.setattr(
+        figures, "_label", lambda axes, points, markers: named.append([name for _, _, name, _ in points])
+    )
     tradeoff_figure([Point("A", 10, 1, 30, False), Point("B", 20, None, 31, False)], "Set14")
     assert named == [["A", "B"], ["A"]]
 
