@@ -20,7 +20,16 @@ from PIL import Image
 from a2f_jax.catalog import DEFAULT_SCALE, SCALES
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, check_regular, exists, is_folder
-from a2f_jax.models.a2f import A2F, VARIANTS, Params, check_shapes, fold_weight_norm, infer_network, variant_of
+from a2f_jax.models.a2f import (
+    A2F,
+    VARIANTS,
+    Params,
+    check_shapes,
+    fold_weight_norm,
+    infer_network,
+    is_weight_normalized,
+    variant_of,
+)
 from a2f_jax.models.convolution import prefers_winograd
 from a2f_jax.models.registry import PEERS, ScaleError, name_of
 from a2f_jax.staging import local_copy
@@ -121,7 +130,8 @@ class Model:
     @functools.cached_property
     def inference_network(self) -> Network:
         """The network that `folded` are the parameters of: `network` without weight normalization."""
-        if not getattr(self.network, "weight_norm", False):
+        # A network of one's own may normalize its weights in another way.
+        if not getattr(self.network, "weight_norm", False) or not is_weight_normalized(self.params):
             return self.network
         return self.network.clone(weight_norm=False)
 
@@ -134,8 +144,12 @@ class Model:
         Raises:
           ValueError: `dtype` is another data type.
         """
-        if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
-            raise ValueError(f"dtype is {jnp.dtype(dtype)}, but must be float32 or bfloat16")
+        try:
+            known = jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16)
+        except TypeError:  # no data type at all
+            known = False
+        if not known:
+            raise ValueError(f"dtype is {dtype!r}, but must be float32 or bfloat16")
         return dataclasses.replace(self, network=self.network.clone(dtype=dtype))
 
     def __call__(self, lr: jax.Array) -> jax.Array:

@@ -46,7 +46,7 @@ def main() -> None:
         rows.append(f"| largest error, a {name} image ×2, ×3, ×4 | {' | '.join(cells)} |")
     for name, models in (
         (f"PSNR within {NEAR} pixels of the border, RGB, Set14 ×2, ×4", [shipped[2], shipped[4]]),
-        ("the same with the published weights, ×4", [load(args.published)]),
+        ("the same with the authors' weights, ×4", [load(args.published)]),
     ):
         cells = [", ".join(f"{psnr_near_border(m, edge, args.data):.2f}" for m in models) for edge in EDGES]
         rows.append(f"| {name} | {' | '.join(f'{cell} dB' for cell in cells)} |")

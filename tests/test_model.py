@@ -1,10 +1,12 @@
 """`Model`, and the folding of weight normalization."""
 
 import copy
+import dataclasses
 import os
 import pathlib
 import pickle
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import flax.core
@@ -18,9 +20,10 @@ from PIL import Image
 import a2f_jax
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model, average, fold_weight_norm, infer_network, load, load_labeled, variant_of
-from a2f_jax.models.a2f import A2F, build
+from a2f_jax.models.a2f import A2F, build, check_shapes
 from a2f_jax.models.awsrn import AWSRN
 from a2f_jax.models.edsr import EDSR
+from a2f_jax.models.layers import pixel_shuffle
 from a2f_jax.models.registry import PEERS
 
 
@@ -293,6 +296,35 @@ def test_a_network_that_does_not_return_what_it_has_to_is_named(lr):
         Model(Wide(), {"gain": np.float32(1)}).upscale(lr[0])
 
 
+class Normalized(nn.Module):
+    """A network that normalizes its weights by Flax's own layer, and whose width is a list."""
+
+    scale: int = 2
+    dtype: Any = jnp.float32
+    weight_norm: bool = True
+    widths: Sequence[int] = dataclasses.field(default_factory=lambda: [12])
+    smallest: int = 17
+
+    @nn.compact
+    def __call__(self, lr):
+        if min(lr.shape[1:3]) < self.smallest:
+            raise ValueError("too small")
+        (width,) = self.widths
+        conv = nn.Conv(width, (3, 3))
+        return pixel_shuffle((nn.WeightNorm(conv) if self.weight_norm else conv)(lr), 2)
+
+
+def test_a_network_may_normalize_its_weights_in_its_own_way_and_have_lists_and_a_smallest_image(random_params, lr):
+    network, lr = Normalized(), np.tile(lr, (1, 2, 2, 1))
+    variables = network.init(jax.random.key(0), lr)
+    params = jax.tree.map(lambda x: 3 * x, variables["params"])
+    model = Model(network, params)
+    want = network.apply({"params": params}, lr)
+    np.testing.assert_allclose(model(lr), want, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(model.upscale(np.float32(lr[0])), want[0], rtol=1e-5, atol=1e-3)
+    check_shapes(network, params)
+
+
 def test_the_same_weights_are_not_averaged_with_themselves(model, random_params):
     copied = Model.from_params(jax.tree.map(np.copy, model.params))
     other = Model(model.network, random_params(model.network, 1))
@@ -318,7 +350,7 @@ def test_what_is_not_a_model_is_refused(model, tmp_path):
         a2f_jax.save(model.params, tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("dtype", [int, np.float16, None])
+@pytest.mark.parametrize("dtype", [int, np.float16, None, "foo", "int4x"])
 def test_other_data_types_than_those_of_the_computation_are_refused(model, dtype):
     with pytest.raises(ValueError, match="must be float32 or bfloat16"):
         model.with_dtype(dtype)

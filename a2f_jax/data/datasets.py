@@ -13,6 +13,7 @@ import os
 import pathlib
 import shlex
 from collections.abc import Iterator, Sequence
+from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,20 @@ from a2f_jax.staging import cached_folder, naming
 
 class Pairs(Sequence[Pair]):
     """The pairs of a dataset, decoded on access."""
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        places = range(len(self))[index if isinstance(index, slice) else operator.index(index)]
+        return self._read(places) if isinstance(places, int) else [self._read(place) for place in places]
+
+    @abc.abstractmethod
+    def _read(self, index: int) -> Pair:
+        """Decodes a pair; `index` is not negative."""
 
     @abc.abstractmethod
     def hr_size(self, index: int) -> tuple[int, int]:
@@ -116,8 +131,7 @@ class StoredPairs(Pairs):
                 f"image {index} in {self._folder} is damaged ({error}): prepare the dataset again and overwrite it"
             ) from error
 
-    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        index = range(len(self))[operator.index(index)]
+    def _read(self, index: int) -> Pair:
         with self._reporting_damage(index), without_pillow_limit:  # the images are those that `prepare` accepted
             example = self._data[index]
             lr, hr = (np.asarray(Image.open(io.BytesIO(example[key])).convert("RGB")) for key in ("lr", "hr"))
@@ -141,8 +155,8 @@ class _Files(Pairs):
     def __len__(self) -> int:
         return len(self._sources)
 
-    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        return self._sources[operator.index(index)].read(self._scale)
+    def _read(self, index: int) -> Pair:
+        return self._sources[index].read(self._scale)
 
     def hr_size(self, index: int) -> tuple[int, int]:
         return self._sources[index].hr_size(self._scale)
@@ -207,7 +221,10 @@ def _open_folder(path: str | os.PathLike[str], scale: int) -> Pairs:
         splits = find(name, folder, scale)
     if left_out := unsupported_images(folder):
         say(f"left out of {root}, in unsupported formats: {shorten(left_out)}")
-    return _Files([source for sources in splits.values() for source in sources], scale)
+    sources = [source for split in splits.values() for source in split]
+    if len({source.name for source in sources}) < len(sources):  # such as `train/HR/1.png` and `val/HR/1.png`
+        sources = [s._replace(name=f"{split}/{s.name}") for split, group in splits.items() for s in group]
+    return _Files(sources, scale)
 
 
 def open_pairs(

@@ -84,7 +84,9 @@ def _name(model: Evaluable) -> str:
 
 def _label(dataset: str | os.PathLike[str]) -> str:
     text = os.fspath(dataset)
-    name = None if is_folder_path(dataset) else dataset_name(text)
+    if is_folder_path(dataset):
+        return text if is_folder_path(text) else os.path.join(".", text)  # not the name of a dataset
+    name = dataset_name(text)
     return name if name in BENCHMARK_SETS else text
 
 

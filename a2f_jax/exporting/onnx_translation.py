@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.extend.core import Jaxpr, Literal, jaxprs_in_params
 
@@ -139,13 +140,15 @@ class Translation:
     def _outputs(self, equation: Any, inputs: list[_Variable]) -> Sequence[_Variable]:
         name = equation.primitive.name
         inner = list(jaxprs_in_params(equation.params))
-        if name in ("jit", "pjit", "custom_jvp_call", "remat2", "checkpoint"):
+        if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"):
             (called,) = inner
             consts = next((value.consts for value in equation.params.values() if hasattr(value, "consts")), ())
             return self._translate(called, consts, inputs)
         shape = equation.outvars[0].aval.shape
         if equation.outvars[0].aval.dtype.name == "bfloat16" and any(x.array is None for x in inputs):
             raise UntranslatableError("it computes in bfloat16, which runtimes do not support")
+        if name == "round" and equation.params["rounding_method"] != jax.lax.RoundingMethod.TO_NEAREST_EVEN:
+            raise UntranslatableError("it rounds halves away from zero, which has no translation: use jnp.round")
         if name in _ELEMENTWISE:
             return [self._elementwise(_ELEMENTWISE[name], equation, inputs)]
         if all(x.array is not None for x in inputs) and name not in ("broadcast_in_dim", "dim_as_value"):
@@ -398,7 +401,9 @@ def _reshape(graph: Translation, inputs: list[_Variable], shape: tuple, params: 
     if x.shape == shape:
         return x
     order = tuple(range(len(shape)))
-    name = graph.add("Reshape", [graph.complete(x, range(len(x.shape))), graph.lengths(shape)])
+    # By default, ONNX takes a length of 0 for "as before".
+    zero = {"allowzero": 1} if 0 in shape else {}
+    name = graph.add("Reshape", [graph.complete(x, range(len(x.shape))), graph.lengths(shape)], **zero)
     return _Variable(shape, name=name, order=order)
 
 
@@ -411,6 +416,10 @@ def _transpose(graph: Translation, inputs: list[_Variable], shape: tuple, params
 
 @_rule("concatenate")
 def _concatenate(graph: Translation, inputs: list[_Variable], shape: tuple, params: dict) -> _Variable:
+    # `jnp.pad` adds parts without any values.
+    inputs = [x for x in inputs if 0 not in x.shape] or inputs
+    if len(inputs) == 1:
+        return inputs[0]
     order = next(x.order for x in inputs if x.array is None)
     names = [graph.complete(x, order) for x in inputs]
     return _Variable(shape, name=graph.add("Concat", names, axis=order.index(params["dimension"])), order=order)
@@ -462,11 +471,13 @@ def _sum(graph: Translation, inputs: list[_Variable], shape: tuple, params: dict
 @_rule("reduce_window_max")
 def _max_pool(graph: Translation, inputs: list[_Variable], shape: tuple, params: dict) -> _Variable:
     (x,), order = inputs, (0, 3, 1, 2)
-    window, strides = (tuple(params[key][axis] for axis in order) for key in ("window_dimensions", "window_strides"))
-    if window[:2] != (1, 1) or any(map(any, params["padding"])):
+    window, strides, dilation = (
+        [params[key][axis] for axis in order] for key in ("window_dimensions", "window_strides", "window_dilation")
+    )
+    if window[:2] != [1, 1] or any(map(any, params["padding"])) or {*params["base_dilation"]} != {1}:
         raise UntranslatableError("pooling of this kind has no translation")
-    name = graph.add("MaxPool", [graph.complete(x, order)], kernel_shape=list(window[2:]), strides=list(strides[2:]))
-    return _Variable(shape, name=name, order=order)
+    options = {"kernel_shape": window[2:], "strides": strides[2:], "dilations": dilation[2:]}
+    return _Variable(shape, name=graph.add("MaxPool", [graph.complete(x, order)], **options), order=order)
 
 
 @_rule("select_n")

@@ -279,10 +279,16 @@ def fold_weight_norm(params: Params) -> Params:
     return flax.traverse_util.unflatten_dict(folded)
 
 
+def is_weight_normalized(params: Params) -> bool:
+    """Returns whether there are kernels that `fold_weight_norm` computes: directions `v` beside gains `g`."""
+    paths = {*flax.traverse_util.flatten_dict(params)}
+    return any(path[-1] == "v" and (*path[:-1], "g") in paths for path in paths)
+
+
 def check_shapes(network: nn.Module, params: Params) -> None:
     """Raises a `ValueError` that names the first parameter whose name or shape is not the network's."""
-    # 16×16 pixels, since some of the compared networks need more than a few.
-    expected = abstract_variables(network, 1, 16, 16, 3)["params"]
+    side = getattr(network, "smallest", 8)
+    expected = abstract_variables(network, 1, side, side, 3)["params"]
     want, have = (flax.traverse_util.flatten_dict(tree, sep=".") for tree in (expected, params))
     for name in sorted({*want, *have}):
         shapes = tuple(tree[name].shape if name in tree else None for tree in (want, have))

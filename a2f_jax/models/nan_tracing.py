@@ -25,7 +25,7 @@ _MOVES = frozenset({
     "pad", "rev", "gather",
 })
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or"})
-_LOOPS = frozenset({"while", "scan", "cond"})
+_CALLS = frozenset({"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"})
 # fmt: on
 
 
@@ -62,9 +62,9 @@ def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
 
 def _apply(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     name = eqn.primitive.name
-    inner = _programs_in(eqn)
-    if len(inner) == 1 and name not in _LOOPS:  # a call
-        return _run(inner[0].jaxpr, inner[0].consts, inputs)
+    if name in _CALLS:
+        (called,) = _programs_in(eqn)
+        return _run(called.jaxpr, called.consts, inputs)
     kept = [_is_float(x) and not _is_float(variable.aval) for x, variable in zip(inputs, eqn.invars, strict=True)]
     if not any(kept) and not _loses_nan(eqn):
         return _bind(eqn, inputs)

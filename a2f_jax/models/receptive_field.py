@@ -12,6 +12,7 @@ import numpy as np
 
 from a2f_jax.models.layers import abstract_variables
 from a2f_jax.models.nan_tracing import UntraceableError, with_surviving_nan
+from a2f_jax.models.network_key import NetworkKey
 
 _LENGTHS = (64, 256)
 """Lengths in LR pixels of the strips that are tried. A network that looks farther is taken to look everywhere."""
@@ -23,7 +24,6 @@ _ROUNDING = 1e-3
 """Difference, relative to the largest value, up to which two results count as the same."""
 
 
-@functools.cache
 def reach(network: Any) -> int | None:
     """Returns how many LR pixels away from its own position a pixel of the result depends on the input.
 
@@ -38,15 +38,21 @@ def reach(network: Any) -> int | None:
       The larger of the distances in both directions of both axes. None if the network looks at the whole image, or
       does not treat all positions alike: where it reduces the image by strides, the same pixels give other values when
       the image begins elsewhere, as do coordinates that it adds. None, too, if it has operations on booleans or
-      integers that cannot be followed, or overflows with random weights.
+      integers that cannot be followed, takes no image of `smallest` by 64 pixels, or overflows with random weights.
     """
+    return _reach(NetworkKey(network))
+
+
+@functools.cache
+def _reach(key: NetworkKey) -> int | None:
+    network = key.network
     plain = {name: False for name in ("weight_norm", "winograd") if hasattr(network, name)}
     if plain:  # the norm of zeros is no divisor, and Winograd's algorithm mixes pixels that do not belong together
         network = network.clone(**plain)
     try:
         rows = _reach_along(network, 0)
         columns = None if rows is None else _reach_along(network, 1)
-    except UntraceableError:
+    except (UntraceableError, TypeError, ValueError):  # or the network takes no strips, such as one of windows of 8×8
         return None
     return None if rows is None or columns is None else max(rows, columns)
 

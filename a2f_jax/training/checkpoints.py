@@ -324,7 +324,7 @@ class Checkpoints:
         averaged = like.ema is not None and (self._folder / str(step) / "ema").is_dir()
         if averaged:
             items["ema"] = ocp.args.StandardRestore(abstract.ema)
-        with layout.restoring():
+        with layout.restoring:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         ema = None
         if like.ema is not None:  # a new average starts from the weights

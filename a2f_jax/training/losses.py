@@ -8,7 +8,6 @@ the N images: then the average is the loss of the whole batch.
 import functools
 import hashlib
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 _CHARBONNIER_EPSILON = 1e-3 * 255
 _FOURIER_WEIGHT = 0.05
 _LONGEST_NAME = 200
+_LONGEST_ARRAY = 1000  # elements
 
 
 def l1(sr: jax.Array, hr: jax.Array) -> jax.Array:
@@ -80,8 +80,23 @@ def name_of_loss(loss: Callable[..., Any]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, functools.partial) or hasattr(value, "__qualname__"):
         return name_of_loss(value)
-    with np.printoptions(threshold=sys.maxsize):  # arrays as a whole
+    if any(map(_is_long, jax.tree.leaves(value))):  # such as the weights of a network
+        value = jax.tree.map(lambda leaf: _Digest(leaf) if _is_long(leaf) else leaf, value)
+    with np.printoptions(threshold=_LONGEST_ARRAY, floatmode="unique"):
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, np.ndarray | jax.Array) and value.size > _LONGEST_ARRAY
+
+
+class _Digest:
+    def __init__(self, array: Any):
+        content = np.ascontiguousarray(array).tobytes()
+        self._text = f"{array.dtype}{[*array.shape]} {hashlib.sha256(content).hexdigest()[:16]}"
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def check_loss(loss: Loss, size: int, channels: int) -> None:

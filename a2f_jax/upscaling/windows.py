@@ -17,6 +17,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.files import format_bytes
 from a2f_jax.models.a2f import Params
 from a2f_jax.models.layers import abstract_variables, check_result
+from a2f_jax.models.network_key import NetworkKey
 from a2f_jax.models.receptive_field import reach
 from a2f_jax.upscaling.plan import RUNTIME, Plan
 from a2f_jax.upscaling.tiles import Progress, cut, require_finite
@@ -47,15 +48,16 @@ def quantize(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 @functools.lru_cache(_PROGRAMS)
-def _compiled(network: Any, device: jax.Device, height: int, width: int) -> Any:
+def _compiled(key: NetworkKey, device: jax.Device, height: int, width: int) -> Any:
     # Models with equal networks, such as successive checkpoints of one training run, share the programs. Each program
     # is compiled from a function of its own: JAX frees none of the programs of a function that still exists.
+    network = key.network
     program = jax.jit(lambda params, lr: network.apply({"params": params}, lr))
 
     def on_device(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, np.float32, sharding=jax.sharding.SingleDeviceSharding(device))
 
-    params = abstract_variables(network, 1, 16, 16, 3)["params"]
+    params = abstract_variables(network, 1, height, width, 3)["params"]
     # The default on accelerators multiplies float32 with fewer bits. Nothing can be compiled while JAX is told to run
     # operations one by one, as for debugging.
     with jax.default_matmul_precision("highest"), jax.disable_jit(False):
@@ -166,7 +168,7 @@ class Windows:
         estimate = int(self._bytes_per_pixel * rows * columns)
         if estimate > 2 * memory:
             return estimate
-        if (analysis := _compiled(self._network, self._device, rows, columns).memory_analysis()) is None:
+        if (analysis := _compiled(NetworkKey(self._network), self._device, rows, columns).memory_analysis()) is None:
             return 0  # not every backend tells
         total = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
         self._bytes_per_pixel = (total - analysis.argument_size_in_bytes) / (rows * columns)
@@ -200,7 +202,7 @@ class Windows:
         height, width = (size + 2 * margin for size in image.shape[:2])
         scale, overlap = self._network.scale, self._overlap(height, width, plan.side)
         window = [min(size, plan.side + 2 * overlap) for size in (height, width)]
-        program = _compiled(self._network, self._device, *window)
+        program = _compiled(NetworkKey(self._network), self._device, *window)
         columns = _spans(width, plan.side, overlap)
         for start, top, bottom in _spans(height, plan.side, overlap):
             parts = []

@@ -5,13 +5,13 @@ weights), `optimizer` and `about` (JSON: step, config and package version). A va
 """
 
 import asyncio
-import contextlib
 import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -47,19 +47,33 @@ class _ForgivingLoops(asyncio.DefaultEventLoopPolicy):
     _loop_factory = _ForgivingLoop
 
 
-@contextlib.contextmanager
-def restoring() -> Iterator[None]:
-    """Lets Orbax restore a checkpoint, which may be damaged, in the block.
+class _LoopPolicy:
+    """Of the threads that restore a checkpoint, the first changes the policy of the process, and the last resets it."""
 
-    Orbax closes its event loop at the first array that cannot be read, while TensorStore is still reading others. When
-    TensorStore then finishes these, on a thread of its own, Python would print a traceback about the closed loop.
-    """
-    before = asyncio.get_event_loop_policy()
-    asyncio.set_event_loop_policy(_ForgivingLoops())
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop_policy(before)
+    def __init__(self) -> None:
+        self._lock, self._threads = threading.Lock(), 0
+        self._usual: asyncio.AbstractEventLoopPolicy | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._usual = asyncio.get_event_loop_policy()
+                asyncio.set_event_loop_policy(_ForgivingLoops())
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                asyncio.set_event_loop_policy(self._usual)
+
+
+restoring = _LoopPolicy()
+"""A context in which Orbax restores a checkpoint, which may be damaged.
+
+Orbax closes its event loop at the first array that cannot be read, while TensorStore is still reading others. When
+TensorStore then finishes these, on a thread of its own, Python would print a traceback about the closed loop.
+"""
 
 
 # What TensorStore reports when a local file, or a bucket, cannot be read.
@@ -212,7 +226,7 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Params, dict[str, str]]:
         item = checkpoint / ("ema" if (checkpoint / "ema").is_dir() else "params")
         # That of a checkpointer warns that an item has no metadata of its own.
         saved = ocp.StandardCheckpointHandler().metadata(item).tree
-        with ocp.StandardCheckpointer() as checkpointer, restoring():
+        with ocp.StandardCheckpointer() as checkpointer, restoring:
             # As NumPy arrays, because this machine may lack the devices that wrote the checkpoint.
             params = checkpointer.restore(item, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # Orbax raises many kinds

@@ -10,6 +10,7 @@ from a2f_jax.data import matlab_bicubic, open_cache, open_pairs, prepare
 from a2f_jax.data.discovery import find
 from a2f_jax.data.sources import Source
 from a2f_jax.errors import UserError
+from a2f_jax.evaluation.benchmark import Bicubic, evaluate
 from a2f_jax.images import write_rgb
 
 
@@ -161,12 +162,13 @@ def test_a_dataset_that_cannot_be_read_is_not_called_damaged(photos, data_dir):
         open_pairs("photos", scale=2, split="train", data_dir=data_dir)
 
 
-def test_pairs_are_indexed_by_integers_only(set5, data_dir):
+def test_pairs_are_indexed_by_integers_and_slices(set5, data_dir):
     prepare("set5", scale=2, data_dir=data_dir, source=set5)
     for folder in (data_dir, set5):
         pairs = open_pairs("set5", scale=2, data_dir=folder)
         np.testing.assert_array_equal(pairs[np.int64(-1)].lr, pairs[1].lr)
-        for index in (slice(0, 2), 0.0, "0"):
+        assert [pair.name for pair in pairs[::-1]] == [pairs[1].name, pairs[0].name]
+        for index in (0.0, "0"):
             with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
                 pairs[index]
 
@@ -196,3 +198,16 @@ def test_hr_images_that_are_smaller_than_their_lr_images_are_named(photos, data_
     message = r"image 0 in \S+/photos/x2/1\.0\.0 has an HR image of 40×23 pixels, but LR ×2 is 40×24: prepare"
     with pytest.raises(UserError, match=message):
         open_cache("photos", scale=2, data_dir=data_dir)
+
+
+def test_images_of_the_same_name_in_two_splits_of_a_folder_are_told_apart(tmp_path, picture):
+    for split, names in (("train", "01"), ("val", "12")):
+        for kind, divisor in (("HR", 1), ("LR", 2)):
+            folder = tmp_path / "photos" / split / kind
+            folder.mkdir(parents=True)
+            for name in names:
+                write_rgb(folder / f"{name}.png", picture(int(name), 32 // divisor, 24 // divisor))
+    pairs = open_pairs(tmp_path / "photos", scale=2)
+    assert [pair.name for pair in pairs] == ["train/0", "train/1", "validation/1", "validation/2"]
+    (row,) = evaluate(Bicubic(2), [tmp_path / "photos"])
+    assert row["images"] == 4

@@ -311,13 +311,24 @@ def test_a_folder_of_images_is_measured_whole_and_as_it_is(photos, images, tmp_p
     for hr in (images[0][:-2, :-2], images[1]):
         expected.append(psnr_y(matlab_bicubic(matlab_bicubic(hr, 1 / 2), 2), hr, 2))
     for place in (photos, pathlib.Path("photos"), str(photos), "photos/", "./photos"):
+        label = str(place) if "/" in str(place) else f"./{place}"
         rows = evaluate(Bicubic(2), [place], per_image=True, output=tmp_path / "out")
         assert [(row["dataset"], row["image"], row["psnr"]) for row in rows] == [
-            (str(place), "a.png", expected[0]),
-            (str(place), "more/b.png", expected[1]),
+            (label, "a.png", expected[0]),
+            (label, "more/b.png", expected[1]),
         ]
     assert "| ./photos | bicubic ×2 | 2 |" in (tmp_path / "out/results.md").read_text()
     assert sorted(file.name for file in photos.rglob("*")) == ["a.png", "b.png", "more"]
+
+
+@pytest.mark.parametrize("name", ["my photos", "2024", "set5"])
+def test_a_path_object_is_never_the_name_of_a_dataset(name, photos, data_dir, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    photos.rename(name)
+    rows = evaluate(Bicubic(2), ["set5", pathlib.Path(name)], data_dir=data_dir, output="out")
+    assert [row["dataset"] for row in rows] == ["set5", f"./{name}"]
+    assert rows[0]["psnr"] != rows[1]["psnr"]
 
 
 def test_a_folder_of_images_may_be_in_a_bucket(photos, bucket):

@@ -27,6 +27,14 @@ def conv(x, padding="SAME", strides=(1, 1), kernel=KERNEL, **options):
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, **options)
 
 
+@jax.custom_vjp
+def straight_through(x):
+    return jnp.round(x) + 1
+
+
+straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, g: (g,))
+
+
 def tensorflow_shuffle(x):
     n, h, w, _ = x.shape
     return x.reshape(n, h, w, 2, 2, 1).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, 1)
@@ -44,6 +52,12 @@ FUNCTIONS = {
     "strided convolutions": lambda x: conv(x, "VALID", (2, 2)),
     "transposed convolutions": lambda x: conv(x, [(2, 3), (2, 3)], lhs_dilation=(2, 2)) + BIAS[:4],
     "pooling": lambda x: nn.max_pool(x, (3, 2), (2, 1), "VALID"),
+    "dilated pooling": lambda x: jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, 3, 2, 1), (1, 1, 2, 1), "VALID", window_dilation=(1, 2, 3, 1)
+    ),
+    "rounding": lambda x: jnp.round(2 * x) / 2,
+    "edges by NumPy's name": lambda x: jnp.pad(x, ((0, 0), (1, 1), (2, 0), (0, 0)), mode="edge"),
+    "functions with gradients of their own": straight_through,
     "activations": lambda x: nn.leaky_relu(x - 1, 0.2) + jax.scipy.special.erf(x) + nn.sigmoid(x),
     "sigmoids near zero": lambda x: nn.sigmoid(-10 * x) * 1e4,
     "padding with a value": lambda x: jnp.pad(x, ((0, 0), (1, 2), (3, 0), (0, 0)), constant_values=7.0),
@@ -76,6 +90,13 @@ def test_onnx_runtime_computes_what_jax_computes(name):
         (lambda x: jnp.einsum("nhwc,nhwd->nhcd", x, x), "a product of this kind"),
         (lambda x: conv(x, kernel=x.sum() * KERNEL), "a convolution with a computed kernel"),
         (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, -1, 0))), "padding of this kind"),
+        (jax.lax.round, "it rounds halves away from zero"),
+        (
+            lambda x: jax.lax.reduce_window(
+                x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", base_dilation=(1, 2, 2, 1)
+            ),
+            "pooling of this kind",
+        ),
         (
             lambda x: jax.image.resize(x, (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], 3), "linear"),
             "depends on the size",
@@ -85,7 +106,7 @@ def test_onnx_runtime_computes_what_jax_computes(name):
             "depends on the size",
         ),
     ],
-    ids=["sort", "product", "kernel", "padding", "linear", "nearest"],
+    ids=["sort", "product", "kernel", "padding", "rounding", "pooling", "linear", "nearest"],
 )
 def test_an_operation_without_translation_is_named(function, message):
     with pytest.raises(UntranslatableError, match=message):

@@ -14,7 +14,7 @@ def native(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-@pytest.mark.parametrize(("fan_in", "out"), [(16, 128), (128, 16)])
+@pytest.mark.parametrize(("fan_in", "out"), [(16, 128), (128, 16), (16, 48), (32, 27)])
 @pytest.mark.parametrize("size", [(1, 1), (6, 9)])
 def test_result_and_gradients_are_those_of_a_convolution(fan_in, out, size):
     rng = np.random.default_rng(0)

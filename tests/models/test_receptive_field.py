@@ -1,10 +1,12 @@
 """How far networks look, against sums over their layers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from a2f_jax.models.a2f import A2F
@@ -71,6 +73,8 @@ class Gated(nn.Module):
         jnp.nan_to_num,
         lambda h: jnp.round(h).astype(jnp.int32).astype(h.dtype),
         lambda h: jnp.where((h > 0).any(-1, keepdims=True), 1.0, 2.0) + 0 * h,
+        lambda h: jnp.zeros_like(h).at[:, ::2].add(h[:, ::2]).at[:, 1::2].add(h[:, 1::2]).at[:].max(-h),
+        lambda h: jax.lax.reduce(h[..., None], -jnp.inf, lambda a, b: jnp.maximum(a, 2 * b), (4,)),
         lambda h: jnp.pad(h > 0, ((0, 0), (1, 1), (0, 0), (0, 0)))[:, 1:-1].astype(h.dtype),
         nn.leaky_relu,
         nn.elu,
@@ -91,6 +95,43 @@ def test_what_a_comparison_or_an_integer_depends_on_counts(gate):
 )
 def test_a_network_that_cannot_be_followed_is_taken_to_look_everywhere(gate):
     assert reach(Gated(gate)) is None
+
+
+class Unshuffled(nn.Module):
+    """A network that computes on blocks of some pixels, which has to be told where they begin."""
+
+    scale = 1
+    smallest: int
+
+    @nn.compact
+    def __call__(self, lr):
+        n, height, width, _ = lr.shape
+        side = max(2, self.smallest)
+        blocks = lr.reshape(n, height // side, side, width // side, side, 3)
+        return (blocks + blocks.mean((2, 4), keepdims=True)).reshape(lr.shape)
+
+
+@pytest.mark.parametrize("smallest", [1, 8])
+def test_a_network_of_blocks_of_pixels_is_taken_to_look_everywhere(smallest):
+    assert reach(Unshuffled(smallest)) is None
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_attributes_need_not_be_hashable(kind):
+    assert reach(Widths(kind([4, 4]))) == 3
+
+
+class Widths(nn.Module):
+    """A network with a convolution for each width."""
+
+    widths: Any
+    scale = 1
+
+    @nn.compact
+    def __call__(self, lr):
+        for width in (*self.widths, 3):
+            lr = PlainConv(int(width))(lr)
+        return lr
 
 
 class Shifted(nn.Module):

@@ -1,6 +1,7 @@
 """The losses compared with their formulas, and averaged over devices and parts of a batch."""
 
 import functools
+import hashlib
 
 import flax.linen as nn
 import jax
@@ -143,6 +144,16 @@ def test_the_name_of_a_partial_function_is_the_same_in_another_process_and_tells
     changed[2500] = 1
     assert len({name(weights=x) for x in (weights, changed, jnp.asarray(changed))}) == 3
     assert len(name(weights=weights)) < 300
+    assert len({name(weights=np.array([x])) for x in (0.123456781, 0.123456784)}) == 2
+
+
+def test_weights_of_a_network_are_named_by_a_digest_of_their_bytes():
+    """The name of a perceptual loss with tens of millions of weights is made at once."""
+    weights = {"conv": {"kernel": jnp.arange(4000.0).reshape(40, 100), "bias": np.zeros(2)}, "act": nn.relu}
+    digest = hashlib.sha256(np.arange(4000, dtype=np.float32).tobytes()).hexdigest()[:16]
+    shown = losses.name_of_loss(functools.partial(losses.l1, params=weights))
+    assert f"'kernel': float32[40, 100] {digest}" in shown
+    assert "'bias': array([0., 0.])" in shown
 
 
 def test_a_partial_function_is_a_loss():

@@ -6,6 +6,7 @@ import pytest
 
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model
+from a2f_jax.models import receptive_field
 from a2f_jax.models.a2f import A2F
 from a2f_jax.models.receptive_field import reach
 from a2f_jax.models.registry import PEERS
@@ -32,7 +33,7 @@ def test_settings_for_debugging_do_not_break_it(random_params):
     network = PEERS["srcnn"].make(2)
     params = random_params(network)
     want = Model(network, params).upscaler(tile=SIDE).upscale(noise(20, 40))
-    reach.cache_clear()
+    receptive_field._reach.cache_clear()
     windows._compiled.cache_clear()
     with jax.debug_nans(True), jax.disable_jit():
         np.testing.assert_array_equal(Model(network, params).upscaler(tile=SIDE).upscale(noise(20, 40)), want)

@@ -1,6 +1,7 @@
 """Which checkpoint of a work folder is read. tests/training writes real ones."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -90,14 +91,20 @@ def test_scores_of_another_structure_count_as_no_scores(tmp_path, content):
 
 
 def test_an_operation_that_ends_after_a_failed_restore_is_not_an_error():
-    with training_run.restoring():
-        forgiving = asyncio.new_event_loop()
+    usual = type(asyncio.get_event_loop_policy())
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()  # two threads, of which the first ends first
+    first.enter_context(training_run.restoring)
+    second.enter_context(training_run.restoring)
+    first.close()
+    forgiving = asyncio.new_event_loop()
+    second.close()
     strict = asyncio.new_event_loop()
     for loop in (forgiving, strict):
         loop.call_soon_threadsafe(loop.stop)
         loop.run_forever()  # ends, because it was told to stop
         loop.close()
     forgiving.call_soon_threadsafe(print)
+    assert type(asyncio.get_event_loop_policy()) is usual
     with pytest.raises(RuntimeError, match="closed"):
         strict.call_soon_threadsafe(print)
 
