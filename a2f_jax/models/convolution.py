@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from a2f_jax.models import winograd as winograd_form
 
 # With fewer input × output channels, the matrix products are too small to be faster than XLA's convolution. A little
-# above, the forward pass is as fast as that, and the gradients several times faster: 16 → 48, the tail of SD ×4, took
-# 8 ms instead of 26 for both on 16 patches of 48×48 (two cores), and 16 → 27 7 instead of 30; 16 → 12 took 5 instead
-# of 5, and a third longer for the forward pass alone.
+# above, the forward pass is as fast as that, and the gradients are several times faster: on 16 patches of 48×48, both
+# took 8 ms instead of 26 for 16 → 48 channels, the tail of SD ×4, and 7 ms instead of 30 for 16 → 27 (two cores). For
+# 16 → 12, the forward pass took a third longer, and the gradients gained nothing.
 _MIN_CHANNEL_PRODUCT = 400
 
 
