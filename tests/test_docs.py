@@ -1,5 +1,6 @@
 """The documentation: its commands, links, and lists agree with the package."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -15,6 +16,8 @@ from PIL import Image
 import a2f_jax
 from a2f_jax import cli
 from a2f_jax.cli import average, compare, convert, data, evaluate, export, info, models, report, serve, train, upscale
+from a2f_jax.models.a2f import VARIANTS, build
+from a2f_jax.models.counts import count
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -108,3 +111,21 @@ def test_every_place_names_the_same_versions_of_python_and_jax():
         assert f"JAX 0.{jax_first} to 0.{jax_end - 1}" in text, page
     contributing = (ROOT / "CONTRIBUTING.md").read_text()
     assert f"PYTHON_OLDEST=/path/to/python{versions[0]} PYTHON_NEWEST=/path/to/python{versions[-1]}" in contributing
+
+
+def test_the_tables_of_speed_and_variants_are_those_of_the_results():
+    page = (ROOT / "docs/upscaling.md").read_text()
+    rows = json.loads((ROOT / "docs/results/inference.json").read_text())
+    forms = {"upscale": "`Model.upscale`", "jit": "`jax.jit(model)`", "pytorch": "PyTorch"}
+    for row in rows:
+        assert f"| {row['variant']} | {forms[row['form']]} | {row['ms']:.0f} | {row['fastest_ms']:.0f} |" in page
+    times = {row["variant"]: row["ms"] for row in rows if row["form"] == "upscale"}
+    for variant, size in VARIANTS.items():
+        counts = count(build(variant, 4))
+        numbers = f"{size.features} | {size.blocks} | {counts.parameters:,} | {counts.multiply_adds / 1e9:.1f} G"
+        assert re.search(rf"\| `{variant}`[^|]*\| {re.escape(numbers)} \| {times[variant]:.0f} ms \|", page)
+    page = (ROOT / "docs/training.md").read_text()
+    for row in json.loads((ROOT / "docs/results/train.json").read_text())["rows"]:
+        torch, ratio = f"{row['torch_ms']:.0f}", f"{row['ratio_torch']:.2f}"
+        numbers = f"{row['jax_ms']:.0f} | {row['images_per_second']:.0f} | {torch} | {ratio}"
+        assert f"| {row['variant']} | {numbers} |" in page

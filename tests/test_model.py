@@ -314,7 +314,7 @@ class Normalized(nn.Module):
         return pixel_shuffle((nn.WeightNorm(conv) if self.weight_norm else conv)(lr), 2)
 
 
-def test_a_network_may_normalize_its_weights_in_its_own_way_and_have_lists_and_a_smallest_image(random_params, lr):
+def test_a_network_may_normalize_its_weights_in_its_own_way_and_have_lists_and_a_smallest_image(lr):
     network, lr = Normalized(), np.tile(lr, (1, 2, 2, 1))
     variables = network.init(jax.random.key(0), lr)
     params = jax.tree.map(lambda x: 3 * x, variables["params"])

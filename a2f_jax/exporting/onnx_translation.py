@@ -17,6 +17,7 @@ from jax.extend.core import Jaxpr, Literal, jaxprs_in_params
 
 from a2f_jax.exporting.onnx_simplification import Node
 from a2f_jax.exporting.pixel_shuffles import find_pixel_shuffles
+from a2f_jax.models.nan_tracing import CALLS
 
 _ELEMENTWISE = {
     "add": "Add",
@@ -140,7 +141,7 @@ class Translation:
     def _outputs(self, equation: Any, inputs: list[_Variable]) -> Sequence[_Variable]:
         name = equation.primitive.name
         inner = list(jaxprs_in_params(equation.params))
-        if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"):
+        if name in CALLS:
             (called,) = inner
             consts = next((value.consts for value in equation.params.values() if hasattr(value, "consts")), ())
             return self._translate(called, consts, inputs)

@@ -25,8 +25,10 @@ _MOVES = frozenset({
     "pad", "rev", "gather",
 })
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or"})
-_CALLS = frozenset({"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"})
 # fmt: on
+
+CALLS = frozenset({"jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2"})
+"""Names of the operations that only call a program, in the supported versions of JAX."""
 
 
 class UntraceableError(Exception):
@@ -62,7 +64,7 @@ def _run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
 
 def _apply(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     name = eqn.primitive.name
-    if name in _CALLS:
+    if name in CALLS:
         (called,) = _programs_in(eqn)
         return _run(called.jaxpr, called.consts, inputs)
     kept = [_is_float(x) and not _is_float(variable.aval) for x, variable in zip(inputs, eqn.invars, strict=True)]
