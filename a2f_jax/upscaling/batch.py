@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import math
 import pathlib
 import queue
 import sys
@@ -26,14 +27,17 @@ from a2f_jax.images.limits import PIXEL_LIMIT
 from a2f_jax.images.reading import read_picture, read_size
 from a2f_jax.images.signatures import is_cut_off
 from a2f_jax.images.writing import check_format, format_of, write_picture
-from a2f_jax.machine import free_memory
+from a2f_jax.machine import free_memory, usable_cores
 from a2f_jax.progress import progress_bar, say
 from a2f_jax.staging import local_copy
 from a2f_jax.upscaling.choice import Candidate, Choice, describe_source
-from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, steps
+from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, share, steps
 from a2f_jax.upscaling.plan import RUNTIME
 from a2f_jax.upscaling.upscaler import Upscaler
 from a2f_jax.upscaling.worklist import STDIO, Job, Worklist
+
+_TILE = 64
+"""Side of the tiles on a CPU in pixels."""
 
 _START = 1 << 16
 """Bytes of an image in a bucket that are read to find its size."""
@@ -113,8 +117,30 @@ class Outcome:
         return [result for result in self.results if result.status == status]
 
 
+class _Slots:
+    """Slots of which several can be taken at once, in turn, so that one who needs many does not wait forever."""
+
+    def __init__(self, slots: Sequence[Any]):
+        self.count = len(slots)
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        for slot in slots:
+            self._free.put(slot)
+
+    @contextlib.contextmanager
+    def take(self, count: int) -> Iterator[Any]:
+        """Waits until `count` slots are free, and takes them; yields one of them."""
+        with self._turn:
+            taken = [self._free.get() for _ in range(count)]
+        try:
+            yield taken[0]
+        finally:
+            for slot in taken:
+                self._free.put(slot)
+
+
 class _Pipeline:
-    """Decodes, upscales and encodes several images concurrently, using all local devices."""
+    """Decodes, upscales and encodes several images concurrently, using all local devices and cores."""
 
     def __init__(self, choice: Choice, work: Worklist, options: Options):
         self.single = work.single
@@ -130,9 +156,14 @@ class _Pipeline:
         self._standard_input = sys.stdin.buffer.read() if reads else b""
         self._upscalers: dict[tuple[Candidate, jax.Device], Upscaler] = {}
         self._making = threading.Lock()
-        self._free: queue.Queue[jax.Device] = queue.Queue()
-        for device in self.devices:
-            self._free.put(device)
+        # A large image takes all cores of a CPU, one of a few tiles leaves some to others.
+        self._cores = usable_cores()
+        self._parts = self._cores if [device.platform for device in self.devices] == ["cpu"] else 1
+        self._slots = _Slots(self.devices * self._parts)
+        # What is decoded and not yet encoded takes memory: one large image more than there are devices, or many small
+        # ones, so that devices need not wait for a single core that decodes and encodes.
+        self._in_memory = _Slots(range((len(self.devices) + 1) * self._cores))
+        self.threads = min(len(work.jobs), self._in_memory.count)
 
     def _upscaler(self, weights: Candidate, device: jax.Device) -> Upscaler:
         with self._making:
@@ -142,15 +173,15 @@ class _Pipeline:
             return self._upscalers[weights, device]
 
     @contextlib.contextmanager
-    def _device(self, weights: Candidate) -> Iterator[Upscaler]:
-        device = self._free.get()
-        start = time.perf_counter()
-        try:
-            yield self._upscaler(weights, device)
-        finally:
-            with self._lock:
-                self.busy += time.perf_counter() - start
-            self._free.put(device)
+    def _device(self, weights: Candidate, share: float) -> Iterator[Upscaler]:
+        count = math.ceil(share * self._parts - 1e-9)  # 7 / 25 * 25 is a little more than 7
+        with self._slots.take(count) as device:
+            start = time.perf_counter()
+            try:
+                yield self._upscaler(weights, device)
+            finally:
+                with self._lock:
+                    self.busy += (time.perf_counter() - start) * count / self._parts
 
     def run(self, job: Job) -> Result:
         """Upscales one file; raises `UserError` if it fails."""
@@ -170,7 +201,17 @@ class _Pipeline:
             reason = self._reason_to_skip(job, source, format_name, exists)
             if reason:
                 return Result(job, "skipped", reason)
-            return self._run(job, source(), format_name, start)
+            with self._in_memory.take(self._tiles(job, source)):
+                if self.stopped.is_set():
+                    raise UserError("interrupted")
+                return self._run(job, source(), format_name, start)
+
+    def _tiles(self, job: Job, source: Callable[[], pathlib.Path | bytes]) -> int:
+        # About as many as the image has, and as its result would have if it were that of one pass; at most all cores.
+        height, width = _size_of(job, source, self.options.pixel_limit)
+        factor = factor_of(height, width, self.choice.scale, self.options.target)
+        pixels = height * width * max(1.0, factor / self.choice.scale) ** 2
+        return min(self._cores, math.ceil(pixels / _TILE**2))
 
     def _run(self, job: Job, source: pathlib.Path | bytes, format_name: str | None, start: float) -> Result:
         picture = read_picture(source, self.options.pixel_limit)
@@ -233,7 +274,9 @@ class _Pipeline:
         # Before the work, which would be lost if the file could not be written.
         with _opened(job.output, replaces=self.options.overwrite or self.options.resume) as file:
             kept = 0 if large else to.nbytes
-            with _naming(job), self._device(weights) as upscaler, self._bar(upscaler, picture, to, kept) as bar:
+            with _naming(job):
+                part = share(self._upscaler(weights, self.devices[0]), picture, to, reserved=kept)
+            with _naming(job), self._device(weights, part) as upscaler, self._bar(upscaler, picture, to, kept) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)
                 if large:
                     write_picture(file, format_name, shape, to.dtype, strips, picture, self.options.quality)
@@ -337,7 +380,7 @@ def upscale_files(
     results: dict[Job, Result] = {}
     start = time.perf_counter()
     with (
-        concurrent.futures.ThreadPoolExecutor(len(pipeline.devices) + 1) as pool,
+        concurrent.futures.ThreadPoolExecutor(pipeline.threads) as pool,
         progress_bar(total=len(work.jobs), unit="image", visible=options.progress and not pipeline.show_tiles) as bar,
     ):
         try:

@@ -17,6 +17,7 @@ from a2f_jax.upscaling.transparency import AlphaLimits, extend_colors
 from a2f_jax.upscaling.windows import quantize
 
 if TYPE_CHECKING:
+    from a2f_jax.upscaling.plan import Plan
     from a2f_jax.upscaling.upscaler import Upscaler
 
 SMALLEST = 8
@@ -132,6 +133,11 @@ def _schedule(scale: int, picture: Picture, to: Enlargement, reserved: int) -> l
     return passes
 
 
+def _plans(upscaler: "Upscaler", picture: Picture, to: Enlargement, reserved: int) -> list[tuple[_Pass, "Plan"]]:
+    schedule = _schedule(upscaler.scale, picture, to, reserved)
+    return [(each, upscaler.plan(each.height, each.width, each.reserved, each.images)) for each in schedule]
+
+
 def enlarge(
     upscaler: "Upscaler", picture: Picture, to: Enlargement, progress: Progress, *, reserved: int = 0
 ) -> Iterator[np.ndarray]:
@@ -154,9 +160,7 @@ def enlarge(
       UserError: the memory budget, or the free disk space for the states, is too small for any of the passes, which is
         found out at once; or, during the computation, the result is not finite.
     """
-    schedule = _schedule(upscaler.scale, picture, to, reserved)
-    for each in schedule:
-        upscaler.plan(each.height, each.width, each.reserved, each.images)
+    schedule = [each for each, _ in _plans(upscaler, picture, to, reserved)]
     return _strips(upscaler, picture, to, progress, schedule)
 
 
@@ -234,10 +238,23 @@ def steps(upscaler: "Upscaler", picture: Picture, to: Enlargement, *, reserved: 
       UserError: the memory budget, or the free disk space for the states, is too small.
     """
     layers = 1 if picture.alpha is None else 2
-    return layers * sum(
-        upscaler.steps(each.height, each.width, upscaler.plan(each.height, each.width, each.reserved, each.images))
-        for each in _schedule(upscaler.scale, picture, to, reserved)
-    )
+    plans = _plans(upscaler, picture, to, reserved)
+    return layers * sum(upscaler.steps(each.height, each.width, plan) for each, plan in plans)
+
+
+def share(upscaler: "Upscaler", picture: Picture, to: Enlargement, *, reserved: int = 0) -> float:
+    """Returns the part of the CPU's cores or of the memory that `enlarge` takes, as `Plan.share` does.
+
+    Args:
+      upscaler: applies the model.
+      picture: the original.
+      to: size and kind of the result, as returned by `enlargement_of`.
+      reserved: as for `enlarge`.
+
+    Raises:
+      UserError: the memory budget, or the free disk space for the states, is too small.
+    """
+    return max(plan.share for _, plan in _plans(upscaler, picture, to, reserved))
 
 
 def upscale_pil(upscaler: "Upscaler", image: Image.Image, progress: Progress) -> Image.Image:

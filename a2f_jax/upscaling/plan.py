@@ -51,12 +51,17 @@ class Plan:
       folder: folder of the temporary file; None means the system's default.
       canvas: height and width of the array that the whole image is computed in, by one program and without tiles; None
         means tiles.
+      workers: number of tiles computed at the same time; None means as many as suit the device.
+      share: the part of a CPU's cores or of the memory budget that the computation takes, whichever is larger: above 0
+        and at most 1. Images whose shares add up to 1 can be computed at the same time.
     """
 
     side: int
     place: Place = "device"
     folder: pathlib.Path | None = None
     canvas: tuple[int, int] | None = None
+    workers: int | None = None
+    share: float = 1.0
 
 
 def parse_bytes(text: str) -> int:
@@ -90,21 +95,21 @@ def default_memory(device: jax.Device) -> int:
 
 
 def workers(platform: str) -> int:
-    """Returns the number of tiles computed concurrently: one per CPU core, or enough to keep an accelerator busy."""
+    """Returns how many tiles to compute at the same time: one per CPU core, or enough to keep an accelerator busy."""
     if platform != "cpu":
         return 2
     return usable_cores()
 
 
-def working_bytes(network: A2F, width: int, side: int, platform: str) -> int:
-    """Returns the bytes of working memory for an image of `width` pixels in tiles of `side`.
+def working_bytes(network: A2F, width: int, side: int, platform: str, count: int) -> int:
+    """Returns the bytes of working memory for an image of `width` pixels in tiles of `side`, `count` at the same time.
 
-    That is about five arrays of the hidden layer's size for each concurrent tile and, on a CPU, three copies of a strip
+    That is about five arrays of the hidden layer's size for each of these tiles and, on a CPU, three copies of a strip
     of the result in float32: its tiles, the strip that is made of them, and what the caller makes of it.
     """
     hidden = (side + 8) ** 2 * HIDDEN * jnp.dtype(network.dtype).itemsize
     strip = 12 * network.scale**2 * side * (-(-width // side) * side) if platform == "cpu" else 0
-    return workers(platform) * 5 * hidden + 3 * strip
+    return count * 5 * hidden + 3 * strip
 
 
 def _canvas_side(size: int) -> int:
@@ -193,13 +198,15 @@ def make_plan(
         canvas = sides if canvas_bytes(network, *sides) <= room else None
     if side is None:
         candidates = _SIDES.get(platform, _SIDES["gpu"])
-        fitting = [s for s in candidates if working_bytes(network, width, s, platform) <= room // 2]
+        fitting = [s for s in candidates if working_bytes(network, width, s, platform, workers(platform)) <= room // 2]
         # Minimize the computed area, including what reaches beyond the image. 128² accounts for the cost of starting
         # the programs of a tile.
         side = min(fitting or [64], key=lambda s: -(-height // s) * -(-width // s) * (s**2 + 128**2))
     # A larger tile than the image would only be padded. As with canvases, few sizes need few programs.
     side = min(rounded_side(side), _canvas_side(max(height, width)))
-    working = working_bytes(network, width, side, platform)
+    count = min(workers(platform), -(-height // side) * -(-width // side)) if on_cpu else workers(platform)
+    while (working := working_bytes(network, width, side, platform, count)) > room and on_cpu and count > 1:
+        count -= 1  # slower, but the memory suffices
     states = images * state_bytes(network, height, width, side)
     if working > room:
         needed = RUNTIME + concurrent * (reserved + working) if on_cpu else working
@@ -209,9 +216,11 @@ def make_plan(
             parameter="memory",
         )
     if working + states <= room:
-        return Plan(side, "device", canvas=canvas)
+        memory_share = (reserved + working + states) / (room + reserved)
+        share = max(count / workers(platform), memory_share) if on_cpu else 1.0
+        return Plan(side, "device", canvas=canvas, workers=count, share=share)
     if not on_cpu and states + reserved <= free_memory() // 2 // concurrent:
-        return Plan(side, "host")
+        return Plan(side, "host", workers=count)
     folder = _folder_on_a_disk()
     remedy = "set TMPDIR to a folder on a larger disk, or allow more memory"
     require_space(folder, states, f"upscaling {width}×{height} pixels", remedy=remedy, parameter="memory")
@@ -223,4 +232,4 @@ def make_plan(
             f"{format_bytes(free)} free, but the limit is {format_bytes(limit)}: allow more disk space, or more memory",
             parameter="disk",
         )
-    return Plan(side, "disk", folder)
+    return Plan(side, "disk", folder, workers=count)

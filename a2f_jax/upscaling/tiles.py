@@ -211,7 +211,7 @@ def strips(
         progress(1)
         return np.asarray(sr)
 
-    with concurrent.futures.ThreadPoolExecutor(workers(programs.device.platform)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(plan.workers or workers(programs.device.platform)) as pool:
 
         def run(compute: Callable[[Tile], Any], tiles: Iterable[Tile]) -> Iterator[Any]:
             return _ahead(map(compute, tiles), _QUEUED) if ahead else pool.map(compute, tiles)

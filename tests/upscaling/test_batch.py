@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from types import SimpleNamespace
@@ -382,6 +383,74 @@ def test_images_are_distributed_over_all_local_devices(tmp_path):
         [sys.executable, "-c", program, tmp_path], env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "2"
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    for module in ("batch", "plan"):
+        monkeypatch.setattr(f"a2f_jax.upscaling.{module}.usable_cores", lambda: 4)
+    device = jax.local_devices()[0]
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+
+
+def test_small_images_share_the_cores(model, photo, tmp_path, monkeypatch, four_cores):
+    """Four images of one tile each are computed at the same time: each waits for the others."""
+    meeting = threading.Barrier(4, timeout=60)
+
+    def meet(*args, **options):
+        meeting.wait()
+        return enlarge(*args, **options)
+
+    (tmp_path / "in").mkdir()
+    for i in range(8):
+        (tmp_path / "in" / f"{i}.png").write_bytes(photo.read_bytes())
+    monkeypatch.setattr("a2f_jax.upscaling.batch.enlarge", meet)
+    outcome = upscale_all(model, [tmp_path / "in"], tmp_path / "out")
+    assert [result.error for result in outcome.results] == [None] * 8
+    assert 0 <= outcome.idle < 1
+    want = model.upscale(np.asarray(Image.open(photo)))
+    for i in range(8):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{i}.png")), want)
+
+
+def test_an_image_of_many_tiles_is_computed_alone(model, tmp_path, monkeypatch, four_cores):
+    running, most = [], []
+
+    def watch(upscaler, picture, to, *args, **options):
+        running.append(picture.pixels.shape[0])
+        if max(running) > 64:
+            most.append(len(running))
+        yield from enlarge(upscaler, picture, to, *args, **options)
+        running.remove(picture.pixels.shape[0])
+
+    (tmp_path / "in").mkdir()
+    for i, side in enumerate([16, 100, 16, 16, 100, 16]):
+        Image.new("RGB", (side, side)).save(tmp_path / "in" / f"{i}.png")
+    monkeypatch.setattr("a2f_jax.upscaling.batch.enlarge", watch)
+    upscale(model, [tmp_path / "in"], tmp_path / "out", tile=64)
+    assert most == [1, 1]
+
+
+def test_who_needs_many_slots_does_not_wait_for_all_who_need_few():
+    slots = batch._Slots(range(2))
+    order = []
+
+    def take(name, count):
+        with slots.take(count):
+            order.append(name)
+
+    with slots.take(1):
+        many = threading.Thread(target=take, args=("many", 2))
+        many.start()
+        while not slots._turn.locked():
+            time.sleep(0.001)
+        few = threading.Thread(target=take, args=("few", 1))
+        few.start()
+        few.join(0.1)
+        assert order == []
+    many.join()
+    few.join()
+    assert order == ["many", "few"]
 
 
 def test_input_images_are_never_replaced(photo, tmp_path):

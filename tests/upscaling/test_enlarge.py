@@ -154,7 +154,7 @@ def test_the_number_of_passes_is_the_closest_to_the_factor(scale, target, size, 
 def test_too_little_memory_for_a_later_pass_is_refused_before_the_work(model):
     picture = Picture(_noise(400, 400, 3))
     once, twice = (enlargement_of(picture, 2, factor, True) for factor in (2, 4))
-    enough = RUNTIME + picture.pixels.nbytes + working_bytes(model.network, 400, 64, "cpu")
+    enough = RUNTIME + picture.pixels.nbytes + working_bytes(model.network, 400, 64, "cpu", 1)
     upscaler = model.upscaler(memory=enough)
     enlarge(upscaler, picture, once, pytest.fail)
     with pytest.raises(UserError, match="memory is too little for 400×400 pixels"):

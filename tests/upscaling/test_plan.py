@@ -9,7 +9,7 @@ import pytest
 from a2f_jax.errors import UserError
 from a2f_jax.models.a2f import build
 from a2f_jax.upscaling import plan
-from a2f_jax.upscaling.plan import RUNTIME, canvas_bytes, make_plan, parse_bytes, state_bytes, working_bytes
+from a2f_jax.upscaling.plan import RUNTIME, canvas_bytes, make_plan, parse_bytes, state_bytes, workers, working_bytes
 
 NETWORK = build("a2f-sd", 2)
 
@@ -29,7 +29,7 @@ def test_other_text_is_not_a_memory_size(text):
 
 
 def test_states_stay_in_memory_as_long_as_they_fit():
-    needed = RUNTIME + working_bytes(NETWORK, 800, 64, "cpu") + state_bytes(NETWORK, 600, 800, 64)
+    needed = RUNTIME + working_bytes(NETWORK, 800, 64, "cpu", workers("cpu")) + state_bytes(NETWORK, 600, 800, 64)
     assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu").place == "device"
     assert make_plan(NETWORK, 600, 800, memory=needed - 1, platform="cpu").place == "disk"
     assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu", reserved=1).place == "disk"
@@ -101,6 +101,34 @@ def test_too_little_memory_says_how_much_is_needed():
         make_plan(NETWORK, 600, 800, memory=enough - (1 << 20), platform="cpu")
 
 
+@pytest.mark.parametrize(("size", "tiles"), [((64, 64), 1), ((65, 64), 2), ((130, 70), 6), ((400, 400), 8)])
+def test_an_image_of_few_tiles_leaves_cores_to_others(monkeypatch, size, tiles):
+    monkeypatch.setattr(plan, "usable_cores", lambda: 8)
+    chosen = make_plan(NETWORK, *size, memory=8 << 30, platform="cpu")
+    assert (chosen.workers, chosen.share) == (tiles, tiles / 8)
+    assert make_plan(NETWORK, *size, memory=8 << 30, platform="gpu").share == 1
+
+
+def test_an_image_that_takes_much_of_the_memory_leaves_less_of_it_to_others(monkeypatch):
+    monkeypatch.setattr(plan, "usable_cores", lambda: 8)
+    needed = working_bytes(NETWORK, 64, 64, "cpu", 1) + state_bytes(NETWORK, 64, 64, 64)
+    for times in (2, 4):
+        chosen = make_plan(NETWORK, 64, 64, memory=RUNTIME + times * needed, platform="cpu")
+        assert (chosen.workers, chosen.share) == (1, 1 / times)
+    assert make_plan(NETWORK, 64, 64, memory=RUNTIME + needed - 1, platform="cpu").share == 1  # states are on a disk
+    half = make_plan(NETWORK, 64, 64, memory=RUNTIME + 4 * needed, platform="cpu", reserved=needed)
+    assert half.share == 1 / 2
+
+
+def test_fewer_tiles_are_computed_at_the_same_time_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(plan, "usable_cores", lambda: 64)
+    for count in (64, 10, 1):
+        needed = RUNTIME + working_bytes(NETWORK, 800, 64, "cpu", count)
+        assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu").workers == count
+    with pytest.raises(UserError, match="too little"):
+        make_plan(NETWORK, 600, 800, memory=needed - 1, platform="cpu")
+
+
 def test_a_full_disk_is_noticed_before_the_work(set_free_space):
     set_free_space(27 << 30)
     make_plan(NETWORK, 4000, 6000, memory=1 << 30, platform="cpu")
@@ -129,12 +157,12 @@ def test_a_disk_is_filled_only_as_far_as_allowed(free, limit, set_free_space):
 
 
 def test_concurrent_upscalers_share_the_memory_of_the_host(monkeypatch):
-    working, states = working_bytes(NETWORK, 800, 64, "cpu"), state_bytes(NETWORK, 600, 800, 64)
+    working, states = working_bytes(NETWORK, 800, 64, "cpu", workers("cpu")), state_bytes(NETWORK, 600, 800, 64)
     needed = RUNTIME + 2 * (working + states)
     assert make_plan(NETWORK, 600, 800, memory=needed, platform="cpu", concurrent=2).place == "device"
     assert make_plan(NETWORK, 600, 800, memory=needed - 2, platform="cpu", concurrent=2).place == "disk"
     monkeypatch.setattr(plan, "free_memory", lambda: 4 * states)
-    device = {"memory": working_bytes(NETWORK, 800, 64, "gpu"), "platform": "gpu", "side": 64}
+    device = {"memory": working_bytes(NETWORK, 800, 64, "gpu", workers("gpu")), "platform": "gpu", "side": 64}
     assert make_plan(NETWORK, 600, 800, **device, concurrent=2).place == "host"
     assert make_plan(NETWORK, 600, 800, **device, concurrent=3).place == "disk"
 
