@@ -26,6 +26,7 @@ _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
 _EXTRAS = {"gs": "gcs", "s3": "s3"}
 _PATIENCE = 10.0  # seconds to wait for the first answer; gcsfs itself tries for more than a minute
 _REFRESH = 5.0  # seconds between the refreshments of a claim
+_PROBE = ".a2f-writable"  # the object that is created to see whether it can be
 _EXPIRY = 20.0  # seconds without a refreshment after which the owner of a claim must be dead
 
 
@@ -51,6 +52,11 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 def in_bucket(path: pathlib.PurePath) -> bool:
     """Returns whether a path object was made by `bucket_path`."""
     return not isinstance(path, pathlib.Path)
+
+
+def is_whole_bucket(path: pathlib.PurePath) -> bool:
+    """Returns whether a path is that of a bucket, and not of something in it."""
+    return in_bucket(path) and str(path).rstrip("/").count("/") == 2
 
 
 def bucket_path(url: str) -> pathlib.Path:
@@ -156,14 +162,23 @@ def _reporting(action: str) -> Iterator[None]:
         _report(action, error)
 
 
+def _is_denied(error: Exception) -> bool:
+    denied = isinstance(error, PermissionError) or getattr(error, "code", None) in (401, 403)
+    return denied or str(error).startswith("Forbidden")
+
+
+def is_storage_failure(error: BaseException) -> bool:
+    """Returns whether an exception is one of the libraries that access buckets."""
+    return type(error).__module__.startswith(("gcsfs.", "s3fs.", "aiohttp.", "botocore.", "google.auth."))
+
+
 def _report(action: str, error: Exception) -> NoReturn:
     if isinstance(error, FileNotFoundError):
         raise UserError(f"cannot {action}: it does not exist") from error
     if isinstance(error, TimeoutError):
         raise StorageError(f"cannot {action}: no answer within {_PATIENCE:.0f} s; check the network") from error
     reason = " ".join(str(error).split()) or type(error).__name__
-    denied = isinstance(error, PermissionError) or getattr(error, "code", None) in (401, 403)
-    if denied or reason.startswith("Forbidden"):
+    if _is_denied(error):
         login = (
             "set AWS_PROFILE or run `aws sso login`"
             if "s3://" in action
@@ -174,7 +189,9 @@ def _report(action: str, error: Exception) -> NoReturn:
 
 
 def check_writable(folder: pathlib.PurePath) -> None:
-    """Checks that objects can be created and deleted in the bucket of a folder, and leaves no trace.
+    """Checks that objects can be created in a folder of a bucket.
+
+    It leaves no trace, except in a bucket that lets nothing be deleted: there, one empty object for each folder.
 
     Raises:
       UserError: they cannot.
@@ -187,10 +204,19 @@ def _check_bucket_writable(bucket: str, folder: str) -> None:
     from fsspec import asyn
 
     fs = _filesystem(bucket.partition(":")[0])
-    probe = f"{folder}/.a2f-{uuid.uuid4().hex}"
+    probe = f"{folder}/{_PROBE}"
     with _reporting(f"write to {folder}"):
-        asyn.sync(fs.loop, fs._pipe_file, probe, b"", timeout=_PATIENCE)
-        asyn.sync(fs.loop, fs._rm_file, probe, timeout=_PATIENCE)
+        try:
+            asyn.sync(fs.loop, fs._pipe_file, probe, b"", timeout=_PATIENCE)
+        except Exception as error:
+            # An earlier process may have left the object in a bucket in which nothing can be deleted or replaced.
+            there = False
+            with contextlib.suppress(Exception):
+                there = _is_denied(error) and fs.exists(probe)
+            if not there:
+                raise
+        with contextlib.suppress(Exception):  # what matters is that objects can be created
+            asyn.sync(fs.loop, fs._rm_file, probe, timeout=_PATIENCE)
 
 
 def upload(file: str | os.PathLike[str], path: pathlib.PurePath) -> None:
@@ -228,6 +254,28 @@ def read_start(path: pathlib.PurePath, count: int) -> bytes:
     fs, url = _of(path)
     with _reporting(f"read {url}"):
         return fs.cat_file(url, end=count)
+
+
+def exists(path: pathlib.PurePath) -> bool:
+    """Returns whether there is an object or a folder at a path.
+
+    Raises:
+      UserError: the bucket does not tell.
+    """
+    fs, url = _of(path)
+    with _reporting(f"read {url}"):
+        return fs.exists(url)
+
+
+def is_folder(path: pathlib.PurePath) -> bool:
+    """Returns whether a path is a folder, which is the beginning of the names of objects.
+
+    Raises:
+      UserError: the bucket does not tell.
+    """
+    fs, url = _of(path)
+    with _reporting(f"read {url}"):
+        return fs.isdir(url)
 
 
 def size(path: pathlib.PurePath) -> int:
@@ -298,8 +346,9 @@ def move_folder(folder: pathlib.PurePath, target: pathlib.PurePath) -> None:
     """
     fs, url = _of(folder)
     with _reporting(f"move {url} to {target}"):
-        fs.copy(url, str(target), recursive=True)
-        fs.rm(url, recursive=True)
+        for name in list_files(folder):  # one by one: in the name of a folder, `*` would be a pattern
+            fs.cp_file(f"{url}/{name}", f"{target}/{name}")
+            fs.rm_file(f"{url}/{name}")
 
 
 def _machine() -> str:

@@ -100,7 +100,7 @@ def expanded(path: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       UserError: nothing matches the pattern, or the bucket cannot be listed.
     """
-    if not buckets.in_bucket(path) or not any(character in str(path) for character in "*?[") or path.exists():
+    if not buckets.in_bucket(path) or not any(character in str(path) for character in "*?[") or exists(path):
         return [path]
     found = buckets.matching(path)
     if not found:
@@ -110,12 +110,12 @@ def expanded(path: pathlib.Path) -> list[pathlib.Path]:
 
 def exists(path: pathlib.Path) -> bool:
     """Returns whether there is a file or folder, or locally a link to nothing, at a path of `as_path`."""
-    return path.exists() if buckets.in_bucket(path) else os.path.lexists(path)
+    return buckets.exists(path) if buckets.in_bucket(path) else os.path.lexists(path)
 
 
 def is_folder(path: pathlib.Path) -> bool:
-    """Returns whether a path of `as_path` is a folder; not an error if it cannot be found out."""
-    return path.is_dir() if buckets.in_bucket(path) else os.path.isdir(path)
+    """Returns whether a path of `as_path` is a folder; not an error if it cannot be found out on a disk."""
+    return buckets.is_folder(path) if buckets.in_bucket(path) else os.path.isdir(path)
 
 
 def check_readable(folder: pathlib.Path) -> None:
@@ -230,7 +230,16 @@ def check_file_writable(file: str | os.PathLike[str]) -> None:
     check_writable(file.parent)  # first, because without permission, a bucket does not tell what there is
     if is_folder(file):
         raise UserError(f"{file} is a folder: add the name of a file")
-    if file.exists() and not file.is_file():
+    check_replaceable(file)
+
+
+def check_replaceable(file: pathlib.Path) -> None:
+    """Checks that what a path stands for, if it exists, is a regular file or a folder, or in a bucket.
+
+    Raises:
+      UserError: it is a named pipe, a device, or a socket, in whose place a file would appear.
+    """
+    if not buckets.in_bucket(file) and os.path.exists(file) and not (os.path.isfile(file) or os.path.isdir(file)):
         raise UserError(f"{file} is not a regular file: choose another name")
 
 

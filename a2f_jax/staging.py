@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from a2f_jax import buckets
 from a2f_jax.errors import UserError
-from a2f_jax.files import locked, require_space, user_cache_folder
+from a2f_jax.files import exists, is_folder, locked, require_space, user_cache_folder
 from a2f_jax.progress import progress_bar
 
 _UPLOAD_INTERVAL = 60.0  # seconds
@@ -23,7 +23,7 @@ def naming(local: pathlib.Path, path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).replace(str(local), str(path)), parameter=error.parameter) from error
+        raise type(error)(str(error).replace(str(local), str(path)), parameter=error.parameter) from error
 
 
 @contextlib.contextmanager
@@ -45,7 +45,7 @@ def local_copy(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix="a2f-") as folder:
         copy = pathlib.Path(folder) / path.name
         with naming(copy, path):
-            if path.is_dir():
+            if is_folder(path):
                 _download(path, copy, _TEMPORARY)
             else:
                 _require_space(pathlib.Path(folder), buckets.size(path), path, _TEMPORARY)
@@ -170,7 +170,7 @@ def mirrored(path: pathlib.Path, appended: Sequence[str] = ()) -> Iterator[pathl
     with tempfile.TemporaryDirectory(prefix="a2f-") as temporary:
         folder = pathlib.Path(temporary)
         for name in appended:
-            if (path / name).exists():
+            if exists(path / name):
                 buckets.download(path / name, folder / name)
         uploads = _Uploads(folder, path)
         ended = threading.Event()

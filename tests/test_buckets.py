@@ -65,6 +65,13 @@ def test_a_pattern_matches_as_in_a_shell(bucket):
     assert buckets.matching(bucket_path(f"{bucket}/*.gif")) == []
 
 
+def test_a_folder_whose_name_is_like_a_pattern_is_moved_without_its_neighbors(bucket):
+    put(f"{bucket}/s*/a", b"1")
+    put(f"{bucket}/s1/a", b"2")
+    buckets.move_folder(bucket_path(f"{bucket}/s*"), bucket_path(f"{bucket}/new"))
+    assert list(buckets.list_files(bucket_path(bucket))) == ["new/a", "s1/a"]
+
+
 def test_a_folder_is_moved(bucket):
     put(f"{bucket}/old/a", b"1")
     put(f"{bucket}/old/deep/b", b"2")
@@ -76,6 +83,60 @@ def test_a_folder_is_moved(bucket):
 def test_a_bucket_is_checked_for_writing_without_leaving_a_trace(bucket):
     buckets.check_writable(bucket_path(bucket))
     assert buckets.list_files(bucket_path(bucket)) == {}
+
+
+def test_a_bucket_in_which_nothing_can_be_deleted_can_be_written(bucket, monkeypatch):
+    async def refuse(*_, **__):
+        raise PermissionError("Forbidden")
+
+    fs = buckets._filesystem("gs")
+    monkeypatch.setattr(fs, "_rm_file", refuse)
+    buckets.check_writable(bucket_path(f"{bucket}/results"))
+    assert list(buckets.list_files(bucket_path(bucket))) == ["results/.a2f-writable"]
+    monkeypatch.setattr(fs, "_pipe_file", refuse)  # nor replaced
+    buckets._check_bucket_writable.cache_clear()
+    buckets.check_writable(bucket_path(f"{bucket}/results"))
+    with pytest.raises(UserError, match=r"cannot write to .*/others: no permission"):
+        buckets.check_writable(bucket_path(f"{bucket}/others"))
+
+
+def test_a_path_is_recognized_as_a_whole_bucket(storage, tmp_path):
+    assert buckets.is_whole_bucket(bucket_path("gs://bucket"))
+    assert buckets.is_whole_bucket(bucket_path("gs://bucket/"))
+    assert not buckets.is_whole_bucket(bucket_path("gs://bucket/a"))
+    assert not buckets.is_whole_bucket(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError("Forbidden: caller"), "cannot read {}: no permission (Forbidden: caller)"),
+        (OSError("Service Unavailable, 503"), "cannot read {}: Service Unavailable, 503"),
+        (ValueError("Bad Request"), "cannot read {}: Bad Request"),
+    ],
+)
+@pytest.mark.parametrize("command", [["convert", "{}", "out.safetensors"], ["upscale", "{}", "-o", "out.png"]])
+def test_a_failure_to_look_for_a_file_is_one_line(bucket, command, error, expected, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(buckets._filesystem("gs"), "isdir", fail)
+    monkeypatch.setattr(buckets._filesystem("gs"), "exists", fail)
+    url = f"{bucket}/a.png"
+    line = error_of([word.format(url) for word in command], capsys)
+    assert line.startswith(expected.format(url))
+
+
+def test_a_failure_of_storage_inside_of_a_library_is_one_line(bucket, monkeypatch, capsys):
+    buckets._filesystem("gs")  # sets gcsfs up, which reads its settings when it is imported
+    from gcsfs.retry import HttpError
+
+    def fail(*_, **__):
+        raise HttpError({"code": 503, "message": "Service Unavailable"})
+
+    monkeypatch.setattr("a2f_jax.cli.convert.run", fail)
+    line = error_of(["convert", f"{bucket}/w.safetensors", "out.safetensors"], capsys)
+    assert line == "storage failed: Service Unavailable, 503"
 
 
 def error_of(arguments, capsys):

@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ _DEVICES = (
 
 def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds `--compile-for` and `--json`."""
-    group = parser.add_argument_group("costs on other hardware", f"devices: {_DEVICES}")
+    group = parser.add_argument_group("costs on other hardware", textwrap.fill(f"devices: {_DEVICES}", 78))
     group.add_argument(
         "--compile-for",
         metavar="DEVICES",

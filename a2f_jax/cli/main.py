@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from a2f_jax import __version__
+from a2f_jax.buckets import is_storage_failure
 from a2f_jax.cli.commands import message_of
 from a2f_jax.cli.process import (
     interruptible,
@@ -194,7 +195,9 @@ def _main(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("a2f: stopped", file=sys.stderr)
         return 130
-    except (RuntimeError, AssertionError):
-        if reason := missing_device():
+    except Exception as error:
+        if is_storage_failure(error):  # of a bucket, in a library that uses it
+            return _fail(f"storage failed: {error or type(error).__name__}")
+        if isinstance(error, RuntimeError | AssertionError) and (reason := missing_device()):
             return _fail(reason)
         raise

@@ -136,7 +136,8 @@ def quiet_libraries() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    for library in ("asyncio", "PIL"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\b")  # metadata that it cannot read is dropped
     # Without the cache, such as in a read-only home folder, everything works as well.
     warnings.filterwarnings("ignore", message=r"Error (reading|writing) persistent compilation cache")

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from a2f_jax.hardware import Target
     from a2f_jax.upscaling.batch import Outcome
     from a2f_jax.upscaling.worklist import Worklist
+
+
+_LARGEST_FACTOR = 1024
 
 
 def add(commands: Any) -> None:
@@ -132,8 +136,8 @@ def _factor(text: str) -> float:
         factor = float(text)
     except ValueError:
         factor = math.nan
-    if not 1 < factor < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number greater than 1")
+    if not 1 < factor <= _LARGEST_FACTOR:
+        raise argparse.ArgumentTypeError(f"{text} is not a number greater than 1 and at most {_LARGEST_FACTOR}")
     return factor
 
 
@@ -145,13 +149,14 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _default_output(args: argparse.Namespace, scale: int) -> str:
-    from a2f_jax.files import is_folder, resolved
+    from a2f_jax.buckets import is_whole_bucket
+    from a2f_jax.files import expanded, is_folder, resolved
     from a2f_jax.upscaling.worklist import STDIO, WRITABLE_SUFFIXES, input_path
 
-    image = input_path(args.images[0])
+    image, *others = [path for image in args.images for path in expanded(input_path(image))]
     if image.name in ("", ".."):
         image = resolved(image)
-    if len(args.images) > 1 or image == STDIO or not image.name:
+    if others or image == STDIO or not image.name or is_whole_bucket(image):
         raise UserError("choose where to write: -o FOLDER for several images, -o - for standard output")
     size = "-{}x{}".format(*args.size) if args.size else f"-x{args.scale or scale:g}"
     if is_folder(image):
@@ -163,6 +168,21 @@ def _default_output(args: argparse.Namespace, scale: int) -> str:
     return os.path.abspath(output) if output.startswith("~") else output  # part of the name, and not the home folder
 
 
+def _check_formats(args: argparse.Namespace, work: "Worklist") -> None:
+    from a2f_jax.images.writing import format_of
+    from a2f_jax.upscaling.worklist import STDIO
+
+    outputs = {job.output for job in work.jobs}
+    if STDIO in outputs:
+        if sys.stdout.isatty():
+            raise UserError("-o - writes an image, but standard output is a terminal: redirect it to a file")
+        if not args.format:
+            return  # that of the image
+    formats = {args.format} if args.format else {format_of(output) for output in outputs}
+    if args.quality and formats <= {"PNG", "TIFF", "BMP"}:
+        raise UserError(f"--quality has no effect on {' and '.join(sorted(formats))}: leave it out")
+
+
 def _is_report(path: pathlib.Path) -> bool:
     try:
         content = json.loads(path.read_text())
@@ -172,13 +192,20 @@ def _is_report(path: pathlib.Path) -> bool:
 
 
 def _report_path(args: argparse.Namespace, work: "Worklist") -> pathlib.Path:
-    from a2f_jax.files import as_path, identity
+    from a2f_jax.files import as_path, identity, resolved
+    from a2f_jax.upscaling.worklist import STDIO
 
     if args.report == "-":
         raise UserError("--report writes a file: choose a name")
     report = as_path(args.report)
-    if identity(report) in {identity(path) for job in work.jobs for path in (job.image, job.output)}:
+    images = [path for job in work.jobs for path in (job.image, job.output) if path != STDIO]
+    if identity(report) in set(map(identity, images)):
         raise UserError(f"{report} would replace an image: choose another --report")
+    files = {resolved(image) for image in images}
+    if resolved(report) in {folder for file in files for folder in file.parents}:
+        raise UserError(f"{report} is the folder of an image: choose another --report")
+    if inside := files & {*resolved(report).parents}:
+        raise UserError(f"{report} is in a folder of the name of an image, {inside.pop()}: choose another --report")
     # With --resume, the same command line runs again, and replaces the report of the interrupted run.
     overwrite = args.overwrite or (args.resume and _is_report(report))
     return output_file(args.report, overwrite=overwrite, flag="--report")
@@ -307,6 +334,7 @@ def run(args: argparse.Namespace, _: Sequence[str]) -> None:
     )
     output = args.output or _default_output(args, choice.scale)
     work = list_jobs(args.images, output, args.format)
+    _check_formats(args, work)
     report = _report_path(args, work) if args.report else None
     if work.ignored:
         say(f"left out: {summarize(work.ignored)}")

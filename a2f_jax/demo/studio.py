@@ -94,6 +94,11 @@ class Studio:
             clean.make_upscaler().plan(SMALLEST, SMALLEST)
         self._folder = tempfile.TemporaryDirectory(prefix="a2f-serve-")
 
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder with all results."""
+        return pathlib.Path(self._folder.name)
+
     def _choice(self, name: str, scale: int) -> Choice:
         weights = self.models.get(name, {})
         if scale not in weights:

@@ -19,7 +19,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from a2f_jax.catalog import READABLE_SUFFIXES
 from a2f_jax.demo.studio import Studio, Upscaled
 from a2f_jax.errors import UserError
 
@@ -97,7 +96,7 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         file: str | None, name: str, scale: int, request: gr.Request, progress: Any = tracker
     ) -> tuple[Any, ...]:
         stopped = stops.setdefault(request.session_hash, threading.Event())
-        discard(request.session_hash)  # Gradio has its own copies of what it shows
+        discard(request.session_hash)
         context = contextvars.copy_context()  # tells Gradio which session the progress belongs to
 
         def show(fraction: float) -> None:  # called by other threads
@@ -142,11 +141,12 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
         stop_work(request)
         discard(request.session_hash)
 
+    gr.set_static_paths([studio.folder])  # served from there: copies would stay when the page is closed
     with gr.Blocks(title="A2F super-resolution", analytics_enabled=False, delete_cache=_KEPT) as blocks:
         gr.Markdown(_ABOUT)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                file = gr.File(label="Picture", file_types=list(READABLE_SUFFIXES), height=140, elem_id="picture")
+                file = gr.File(label="Picture", height=140, elem_id="picture")
                 model = gr.Dropdown(names, value=names[0], label="Model", elem_id="model")
                 scale = gr.Radio(
                     [(f"×{each}", each) for each in scales], value=scales[-1], label="Scale", elem_id="scale"
@@ -164,7 +164,13 @@ def _blocks(studio: Studio, describe_error: Callable[[UserError], str]) -> Any:
                     max_height=640,
                     elem_id="slider",
                 )
-                status = gr.HTML(_status("The result appears here."), elem_id="status", padding=False, min_height=56)
+                status = gr.HTML(
+                    _status("The result appears here."),
+                    elem_id="status",
+                    padding=False,
+                    min_height=56,
+                    js_on_load="element.setAttribute('role', 'status')",  # screen readers say what appears
+                )
                 download = gr.DownloadButton("Download PNG", visible=False, elem_id="download")
         results = [slider, status, download]
         model.change(choices, [model, scale], scale, show_progress="hidden")
@@ -250,7 +256,7 @@ def application(studio: Studio, host: str, describe_error: Callable[[UserError],
 
 @contextlib.contextmanager
 def _private_uploads() -> Iterator[None]:
-    # Gradio keeps what is uploaded, and copies of what is shown.
+    # Gradio keeps what is uploaded.
     with tempfile.TemporaryDirectory(prefix="a2f-serve-") as folder:
         os.environ |= {
             "GRADIO_TEMP_DIR": folder,
@@ -276,7 +282,7 @@ def _private_uploads() -> Iterator[None]:
 def delete_old_files(folder: pathlib.Path, age: float) -> None:
     """Deletes the files in a folder, at any depth, that were last changed more than `age` seconds ago.
 
-    Gradio deletes what it was sent or has shown, but not the uploads that were broken off.
+    Gradio deletes what it was sent, but not the uploads that were broken off.
     """
     for parent, _, names in os.walk(folder):  # which passes over folders that are deleted at the same time
         for path in (pathlib.Path(parent, name) for name in names):

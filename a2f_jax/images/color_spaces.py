@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -80,41 +80,75 @@ def hdr_name(cicp: bytes) -> str | None:
     return _HDR_TRANSFERS.get(cicp[1])
 
 
-def icc_profile_of(cicp: bytes) -> bytes | None:
-    """Returns an ICC profile (ISO 15076-1) for a color space, or None for sRGB, and what counts as sRGB.
+def icc_profile_of(chunks: Mapping[bytes, bytes], gray: bool = False) -> bytes | None:
+    """Returns an ICC profile for the color space that the chunks of a PNG file state, in PNG's order of precedence.
 
     Args:
-      cicp: data of a `cICP` chunk of PNG without high dynamic range.
+      chunks: the data of the chunks by their types: `cICP` without high dynamic range, `sRGB`, `gAMA`, `cHRM`.
+      gray: whether the profile is one for grayscale.
+
+    Returns:
+      The profile, or None for sRGB, what counts as sRGB, and values that make no sense.
     """
-    if _counts_as_srgb(cicp):
+    if cicp := chunks.get(b"cICP"):
+        if _counts_as_srgb(cicp):
+            return None
+        name, primaries = _PRIMARIES.get(cicp[0], _PRIMARIES[_SRGB])
+        return _profile(name, primaries, _D65, _GAMMAS.get(cicp[1]), gray)
+    if b"sRGB" in chunks:
         return None
-    name, primaries = _PRIMARIES.get(cicp[0], _PRIMARIES[_SRGB])
-    gamma = _GAMMAS.get(cicp[1])
+    gamma = space = None
+    if b"gAMA" in chunks:
+        stored = int.from_bytes(chunks[b"gAMA"], "big") / 100_000  # the exponent of encoding, not of decoding
+        if abs(stored * 2.2 - 1) > 0.01 and 0.1 <= stored <= 10:  # 1 / 2.2 is what files in sRGB state
+            gamma = 1 / stored
+    if b"cHRM" in chunks:
+        x_y = np.array(struct.unpack(">8L", chunks[b"cHRM"])).reshape(4, 2) / 100_000
+        if abs(x_y - [_D65, *_PRIMARIES[_SRGB][1]]).max() > 0.002 and _make_sense(x_y):
+            space = "Chromaticities", x_y[1:].tolist(), x_y[0].tolist()
+    if gamma is None and (gray or space is None):
+        return None
+    name, primaries, white = space or (*_PRIMARIES[_SRGB], _D65)
+    return _profile(name, primaries, white, gamma, gray)
+
+
+def _make_sense(x_y: np.ndarray) -> bool:
+    # White in the triangle of the primaries, so that each takes part in it, and all with some luminance.
+    if x_y.min() <= 0 or x_y[0].min() < 0.01 or x_y.sum(-1).max() > 1.001:
+        return False
+    columns = np.array([_xyz(*pair) for pair in x_y[1:]]).T
+    return np.linalg.cond(columns) < 1e4 and bool((np.linalg.solve(columns, _xyz(*x_y[0])) > 0).all())
+
+
+def _profile(
+    name: str, primaries: Sequence[Sequence[float]], white_point: Sequence[float], gamma: float | None, gray: bool
+) -> bytes:
+    # Of ISO 15076-1, version 4. Without a gamma, the curve is that of sRGB.
     columns = np.array([_xyz(*xy) for xy in primaries]).T
-    white = _xyz(*_D65)
+    white = _xyz(*white_point)
     to_xyz = columns * np.linalg.solve(columns, white)
     adaptation = np.linalg.inv(_BRADFORD) @ np.diag(_BRADFORD @ _D50 / (_BRADFORD @ white)) @ _BRADFORD
     red, green, blue = (adaptation @ to_xyz).T
     parameters = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045) if gamma is None else (gamma,)
     curve = b"para" + struct.pack(">LHH", 0, 3 if gamma is None else 0, 0) + _fixed(*parameters)
     tags = [
-        (b"desc", _icc_text(name if gamma is None else f"{name}, gamma {gamma:g}")),
+        (b"desc", _icc_text(("Gray" if gray else name) + (f", gamma {gamma:.3g}" if gamma else ""))),
         (b"cprt", _icc_text("No copyright, use freely")),
         (b"wtpt", b"XYZ " + bytes(4) + _fixed(*_D50)),
         (b"chad", b"sf32" + bytes(4) + _fixed(*adaptation.ravel())),
-        *(
-            (kind, b"XYZ " + bytes(4) + _fixed(*xyz))
-            for kind, xyz in ((b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue))
-        ),
-        *((kind, curve) for kind in (b"rTRC", b"gTRC", b"bTRC")),
     ]
+    if gray:
+        tags.append((b"kTRC", curve))
+    else:
+        for kind, xyz in ((b"r", red), (b"g", green), (b"b", blue)):
+            tags += [(kind + b"XYZ", b"XYZ " + bytes(4) + _fixed(*xyz)), (kind + b"TRC", curve)]
     table, data = struct.pack(">L", len(tags)), b""
     for kind, content in tags:
         table += kind + struct.pack(">LL", 128 + 4 + 12 * len(tags) + len(data), len(content))
         data += content + bytes(-len(content) % 4)
     header = struct.pack(
         ">L4sL4s4s4s6H4s4sL4sLQL12s48x",
-        128 + len(table) + len(data), b"", 0x04300000, b"mntr", b"RGB ", b"XYZ ",
+        128 + len(table) + len(data), b"", 0x04300000, b"mntr", b"GRAY" if gray else b"RGB ", b"XYZ ",
         2026, 1, 1, 0, 0, 0, b"acsp", b"", 0, b"", 0, 0, 0, _fixed(*_D50),
     )  # fmt: skip
     return header + table + data

@@ -19,6 +19,7 @@ from a2f_jax.images.jpeg_quality import estimate_quality
 from a2f_jax.images.limits import check_size
 from a2f_jax.images.metadata import (
     RESOLUTION_TAGS,
+    aspect_of,
     orientation_of,
     read_exif,
     resolution_of,
@@ -33,9 +34,10 @@ _DEEP_RAW_MODE = re.compile("RGB[AX]?;16[BLN]")
 _8_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
 
 # TIFF tags
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _DNG_VERSION = 258, 262, 284, 330, 50706
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SUB_IFDS, _SAMPLE_FORMAT, _DNG_VERSION = 258, 262, 284, 330, 339, 50706
 _XMP, _ICC_PROFILE = 700, 34675
 _WHITE_IS_ZERO = 0
+_SIGNED = 2  # of the sample formats
 
 _TURNING = (5, 6, 7, 8)
 """The orientations that swap rows and columns."""
@@ -248,6 +250,8 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
         orientation = tags.get(ExifTags.Base.Orientation, 1)  # Pillow drops the tag when it decodes the pixels
         raw_modes = [str(tile.args if isinstance(tile.args, str) else (tile.args or [None])[0]) for tile in image.tile]
         profile = image.info.get("icc_profile")
+        if _SIGNED in (tags.get(_SAMPLE_FORMAT) or ()):  # Pillow takes some of them for unsigned
+            return _decode_unusual_tiff(file, name, limit)
         if image.mode == "CMYK":
             samples, profile = _to_srgb(image, name), None
         elif image.mode.startswith("I;16") and "S" not in image.mode and bits in (12, 16):
@@ -270,6 +274,7 @@ def _decode_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
             exif=file,
             xmp=image.info.get("xmp"),
             dpi=resolution_of(tags),
+            aspect=aspect_of(tags),
         )
 
 
@@ -284,6 +289,7 @@ def _decode_unusual_tiff(file: BinaryIO, name: str, limit: int) -> _Decoded:
         exif=file,
         xmp=tags.get(_XMP),
         dpi=resolution_of(tags),
+        aspect=aspect_of(tags),
     )
 
 

@@ -1,5 +1,6 @@
 """Reads the metadata that determines how an image is shown: its orientation and its resolution."""
 
+import fractions
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ from a2f_jax.images.xmp import ORIENTATION
 _ORIENTATION = ExifTags.Base.Orientation
 
 RESOLUTION_TAGS = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
-_CENTIMETER = 3  # value of ResolutionUnit
+_NO_UNIT, _CENTIMETER = 1, 3  # values of ResolutionUnit
 
 _PREFIX = re.compile(rb"(?:Exif\0\0)*")
 
@@ -63,6 +64,16 @@ def resolution_of(tags: dict[int, Any] | Image.Exif) -> tuple[float, float] | No
     if unit not in (None, 2, _CENTIMETER):
         return None
     return valid_dpi(x, y, 2.54 if unit == _CENTIMETER else 1)
+
+
+def aspect_of(tags: dict[int, Any] | Image.Exif) -> tuple[int, int] | None:
+    """Returns pixels per unknown unit, horizontally and vertically, if TIFF tags state that they differ."""
+    x, y, unit = (tags.get(tag) for tag in RESOLUTION_TAGS)
+    valid = valid_dpi(x, y) if unit == _NO_UNIT else None
+    if not valid or valid[0] == valid[1]:
+        return None
+    ratio = fractions.Fraction(valid[0] / valid[1]).limit_denominator(1000)
+    return (ratio.numerator, ratio.denominator) if 0 < ratio.numerator < 1 << 16 else None
 
 
 def valid_dpi(x: Any, y: Any, factor: float = 1) -> tuple[float, float] | None:

@@ -32,7 +32,7 @@ _SIGNATURES = (
     ("DirectDraw Surface", rb"DDS "),
     ("Netpbm", rb"P[1-7Ff]\s"),
     ("QOI", rb"qoif"),
-    ("icon", rb"\0\0[\x01\x02]\0"),
+    ("icon", rb"\0\0[\x01\x02]\0([^\0]|\0[^\0])"),
     ("video", rb"\x1a\x45\xdf\xa3|RIFF....AVI |....ftyp|\0\0\x01[\xb3\xba]|OggS"),
     ("archive", rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf|BZh|\xfd7zXZ"),
     ("web page", rb"\s*<(?i:!doctype\s+html|html|head)\b"),

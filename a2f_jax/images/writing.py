@@ -1,7 +1,9 @@
 """Writes images in every output format, together with the metadata of the original."""
 
+import io
 import os
 import pathlib
+import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -80,6 +82,9 @@ def check_format(format_name: str, target: str, picture: Picture, height: int, w
 
 _JPEG_SEGMENT = 65_000
 """Largest EXIF block or XMP packet in a JPEG file, in bytes: a segment of 64 KiB less its headers."""
+
+_JPEG_DENSITY, _JPEG_DENSITIES = 13, 1 << 16
+"""Where the header of JFIF, which comes first, states the density, and a bound that no density reaches."""
 
 _TIFF_STRIP = 1 << 20
 """Approximate size of a strip of a TIFF file in bytes, before compression."""
@@ -191,8 +196,7 @@ def write_picture(
         metadata |= {"aspect": picture.aspect, "comments": picture.comments, "chunks": picture.png_chunks}
         write_png(file, shape, dtype, strips, **metadata)
         return
-    cicp = _cicp(picture)
-    profile = picture.icc_profile or (icc_profile_of(cicp) if cicp and not picture.gray else None)
+    profile = picture.icc_profile or icc_profile_of(dict(picture.png_chunks), picture.gray)
     if format_name == "TIFF":
         _write_tiff(file, shape, dtype, strips, picture, {**metadata, "icc_profile": profile})
         return
@@ -209,10 +213,19 @@ def write_picture(
     }[format_name]
     if format_name == "BMP":
         metadata = {"dpi": picture.dpi}
-    if format_name == "JPEG":  # each must fit into one segment; the image matters more
+    if format_name == "JPEG":  # each must fit into one segment, or two bytes; the image matters more
         metadata |= {key: None for key in ("exif", "xmp") if len(metadata[key] or b"") > _JPEG_SEGMENT}
+        metadata |= {"dpi": None} if picture.dpi and round(max(picture.dpi)) >= _JPEG_DENSITIES else {}
     options |= {key: value for key, value in metadata.items() if value}
-    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(file, format_name, **options)
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    if format_name == "JPEG" and picture.aspect and not metadata["dpi"] and max(picture.aspect) < _JPEG_DENSITIES:
+        encoded = io.BytesIO()
+        image.save(encoded, format_name, **options)
+        encoded.seek(_JPEG_DENSITY)  # Pillow states that pixels are square
+        encoded.write(struct.pack(">BHH", 0, *picture.aspect))
+        file.write(encoded.getbuffer())
+        return
+    image.save(file, format_name, **options)
 
 
 def write_rgb(path: str | os.PathLike[str], pixels: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 from ml_collections import ConfigDict
 
+from a2f_jax.buckets import is_storage_failure
 from a2f_jax.errors import StorageError, UserError, may_pass
 
 
@@ -28,14 +29,6 @@ def explaining_failures(config: ConfigDict, begun: Callable[[], bool]) -> Iterat
         if begun():
             error.exit_code = os.EX_TEMPFAIL
         raise
-    except OSError as error:
-        if not may_pass(error):
-            raise
-        place = f" {error.filename}" if error.filename else ""
-        passing = StorageError(f"storage failed: {error.strerror}{place}")
-        if begun():
-            passing.exit_code = os.EX_TEMPFAIL
-        raise passing from error
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -51,3 +44,13 @@ def explaining_failures(config: ConfigDict, begun: Callable[[], bool]) -> Iterat
             f"training does not fit into the memory of one {jax.local_devices()[0].device_kind}: "
             f"{', '.join(ways[:-1])}, or {ways[-1]}"
         ) from error
+    except Exception as error:
+        of_disk = isinstance(error, OSError) and may_pass(error)
+        if not of_disk and not is_storage_failure(error):
+            raise
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        name = getattr(error, "filename", None)
+        passing = StorageError(f"storage failed: {reason}{f' {name}' if name else ''}")
+        if begun():
+            passing.exit_code = os.EX_TEMPFAIL
+        raise passing from error

@@ -281,7 +281,7 @@ def naming_setting(name: str) -> Iterator[None]:
     except UserError as error:
         if error.parameter != "data_dir":
             raise
-        raise UserError(f"{error} (config.{name})") from error
+        raise type(error)(f"{error} (config.{name})") from error
 
 
 def unknown_entries(config: ConfigDict) -> list[str]:

@@ -88,7 +88,7 @@ def initialize_from(weights: str, state: TrainState, scale: int, say: Callable[[
     try:
         loaded = load_initial(weights, scale).params
     except UserError as error:
-        raise UserError(f"config.init: {error}") from error
+        raise type(error)(f"config.init: {error}") from error
     params, left = copy_matching(state.params, loaded)
     if len(left) == len(jax.tree.leaves(state.params)):
         raise UserError(f"config.init={weights} has no parameter that fits the network of this run: use other weights")

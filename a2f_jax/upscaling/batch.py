@@ -336,7 +336,7 @@ def _naming(job: Job) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{job.name}: {error}", parameter=error.parameter) from error
+        raise type(error)(f"{job.name}: {error}", parameter=error.parameter) from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from a2f_jax import buckets
 from a2f_jax.catalog import FORMATS, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from a2f_jax.errors import UserError, shorten
-from a2f_jax.files import as_path, check_writable, expanded, identity, is_folder, resolved, walk
+from a2f_jax.files import as_path, check_replaceable, check_writable, expanded, identity, is_folder, resolved, walk
 from a2f_jax.images.signatures import HEAD_SIZE, readable_formats, recognize
 
 WRITABLE_SUFFIXES = frozenset(suffix for spec in FORMATS.values() for suffix in spec.suffixes)
@@ -194,17 +194,19 @@ def _is_image(path: pathlib.Path) -> bool:
 def _check_outputs(jobs: Sequence[Job]) -> None:
     # Finds out before the work begins what would be lost, or could not be written, at its end.
     originals = {identity(job.image) for job in jobs if job.image != STDIO}
-    inputs: dict[pathlib.Path, pathlib.Path] = {}
+    inputs: dict[object, pathlib.Path] = {}
     colliding: list[str] = []
     for job in jobs:
         if job.output == STDIO:
             continue
         if identity(job.output) in originals:
             raise UserError(f"{job.output} is one of the input images: choose another output")
-        other = inputs.setdefault(job.output, job.image)
+        check_replaceable(job.output)
+        # Folders may be links to each other.
+        other = inputs.setdefault((identity(job.output.parent), job.output.name), job.image)
         if other is not job.image:
             colliding.append(f"{other} and {job.image} have the same output file {job.output}")
     if colliding:
         raise UserError(f"{shorten(colliding, separator='; ')}: upscale them into different folders, or rename them")
-    for folder in sorted({output.parent for output in inputs}):
+    for folder in sorted({job.output.parent for job in jobs if job.output != STDIO}):
         check_writable(folder)

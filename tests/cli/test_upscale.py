@@ -59,6 +59,24 @@ def test_the_shipped_weights_of_the_next_larger_scale_are_used(scale, weights, p
     assert f"no weights at {weights}" in fails("upscale", photo, "--model", "a2f-l", "--scale", scale)
 
 
+def test_by_default_what_a_pattern_in_a_bucket_finds_is_written_beside_it(weights, photo, bucket, capsys, fails):
+    for name in ("one/a.png", "two/a.png", "two/b.png"):
+        as_path(f"{bucket}/{name}").parent.mkdir(parents=True, exist_ok=True)
+        as_path(f"{bucket}/{name}").write_bytes(pathlib.Path(photo).read_bytes())
+    assert cli.main(["upscale", f"{bucket}/one/*.png", "--weights", weights]) == 0
+    assert capsys.readouterr().out == f"{bucket}/one/a-x2.png\n"
+    assert "choose where to write" in fails("upscale", f"{bucket}/two/*.png", "--weights", weights)
+    assert "choose where to write" in fails("upscale", "gs://bucket", "--weights", weights)
+
+
+def test_options_without_effect_are_refused(weights, photo, fails, tmp_path, monkeypatch):
+    argv = ["upscale", photo, "--weights", weights]
+    assert "--quality has no effect on PNG" in fails(*argv, "-o", str(tmp_path / "o.png"), "--quality", "30")
+    assert cli.main([*argv, "-o", str(tmp_path / "o.webp"), "--quality", "30"]) == 0
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert "standard output is a terminal: redirect it" in fails(*argv, "-o", "-")
+
+
 def test_images_weights_and_the_report_can_be_in_a_bucket(weights, photo, bucket, capsys, fails):
     for path, file in (("photos/a.png", photo), ("photos/sub/b.png", photo), ("w.safetensors", weights)):
         with replacing(as_path(f"{bucket}/{path}")) as target:
@@ -206,9 +224,12 @@ def test_the_report_never_replaces_an_image_or_a_folder(weights, photo, fails, t
     argv = ["upscale", photo, "-o", str(tmp_path / "o.png"), "--weights", weights, "--report"]
     assert "would replace an image" in fails(*argv, str(tmp_path / "o.png"))
     assert "would replace an image" in fails(*argv, photo)
-    assert "is a folder" in fails(*argv, str(tmp_path))
+    assert "is the folder of an image" in fails(*argv, str(tmp_path))
+    (tmp_path / "other").mkdir()
+    assert "is a folder" in fails(*argv, str(tmp_path / "other"))
+    assert "is in a folder of the name of an image" in fails(*argv, str(tmp_path / "o.png" / "report.json"))
     assert "--report writes a file: choose a name" in fails(*argv, "-")
-    assert "cannot write to" in fails(*argv, f"{photo}/report.json")
+    assert "is in a folder of the name of an image" in fails(*argv, f"{photo}/report.json")
     assert not (tmp_path / "o.png").exists()
 
 

@@ -101,6 +101,72 @@ def test_a_picture_is_upscaled_compared_and_downloaded(width, server, browser, p
     page.close()
 
 
+def test_results_are_deleted_when_the_page_is_closed_or_upscales_another_picture(weights, browser, picture, tmp_path):
+    process, address = start(weights, tmp_path)
+
+    def results():
+        return sorted(path.name for path in tmp_path.rglob("*.png") if path.name != picture.name)
+
+    try:
+        page = browser.new_page()
+        page.goto(address)
+        for _ in range(2):
+            choose(page, picture)
+            page.locator("#status").get_by_text("pixels in").wait_for()
+            assert results() == ["picture-x2.png", "shown-after.png", "shown-before.png"]
+        page.close()
+        until = time.monotonic() + 30
+        while results() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert results() == []
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+# What screen readers say: what appears in elements that were there before.
+_LISTEN = """() => {
+    window.said = [];
+    new MutationObserver(changes => {
+        for (const change of changes) {
+            const node = change.target.nodeType === 1 ? change.target : change.target.parentElement;
+            const region = node && node.closest('#status[role=status], #status [role=status]');
+            if (region) window.said.push(region.textContent.trim());
+        }
+    }).observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
+
+
+def test_results_and_errors_are_said_by_screen_readers(server, browser, picture, tmp_path):
+    page = browser.new_page()
+    page.goto(server)
+    page.locator("#start:disabled").wait_for()
+    page.evaluate(_LISTEN)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(picture.read_bytes()[:200])
+    choose(page, broken)
+    page.locator("#status .error").wait_for()
+    choose(page, picture)
+    page.locator("#status").get_by_text("pixels in").wait_for()
+    said = page.evaluate("window.said")
+    assert any("broken.png" in text for text in said)
+    assert any("52×40 → 104×80 pixels" in text for text in said)
+    page.close()
+
+
+def test_a_picture_is_recognized_by_its_content(server, browser, picture, tmp_path):
+    page = browser.new_page()
+    page.goto(server)
+    unnamed, pdf = tmp_path / "photo", tmp_path / "document.pdf"
+    unnamed.write_bytes(picture.read_bytes())
+    pdf.write_bytes(b"%PDF-1.4")
+    choose(page, unnamed)
+    page.locator("#status").get_by_text("52×40 → 104×80 pixels").wait_for()
+    choose(page, pdf)
+    page.locator("#status .error").get_by_text("document.pdf is a PDF document: export its pages").wait_for()
+    page.close()
+
+
 def test_errors_are_those_of_the_command_line_and_the_next_picture_works(server, browser, picture, tmp_path, capsys):
     page = browser.new_page()
     page.goto(server)

@@ -4,12 +4,14 @@ Differences of up to 2 levels are those of rounding to 8 bits twice, of four-dig
 """
 
 import io
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from a2f_jax.errors import UserError
+from a2f_jax.images import Picture
 from a2f_jax.images.color_spaces import icc_profile_of, read_cicp, to_srgb
 from a2f_jax.images.reading import read_picture
 from a2f_jax.images.writing import check_format, write_picture
@@ -80,14 +82,14 @@ def avif(pixels):
 def test_profiles_of_wide_color_spaces_agree_with_published_matrices(cicp, matrix):
     gray = COLORS[..., :1] // 2 + 64
     colors = np.clip(COLORS.astype(int) // 4 + gray * 3 // 4, 0, 255).astype(np.uint8)  # all of them exist in sRGB
-    assert abs(to_srgb(colors, icc_profile_of(cicp)) - in_srgb(colors, matrix)).max() < 1.6
+    assert abs(to_srgb(colors, icc_profile_of({b"cICP": cicp})) - in_srgb(colors, matrix)).max() < 1.6
 
 
 @pytest.mark.parametrize(
     "cicp", [bytes([1, 13, 0, 1]), bytes([1, 1, 0, 1]), bytes([2, 2, 0, 1]), bytes([77, 13, 0, 1])]
 )
 def test_srgb_and_what_is_unknown_need_no_profile(cicp):
-    assert icc_profile_of(cicp) is None
+    assert icc_profile_of({b"cICP": cicp}) is None
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"])
@@ -101,6 +103,61 @@ def test_the_colors_of_an_avif_in_display_p3_look_the_same_in_every_format(form)
         assert np.array_equal(again.pixels, picture.pixels)
     else:
         assert abs(shown(written(picture, form)).reshape(-1, 3).mean(0) - expected).max() < 2
+
+
+def chromaticities(*values):
+    return struct.pack(">8L", *(round(100_000 * value) for value in values))
+
+
+LINEAR, GAMMA_18 = (100_000).to_bytes(4, "big"), (55_556).to_bytes(4, "big")
+CHRM_P3 = chromaticities(0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize(("gamma", "exponent"), [(LINEAR, 1.0), (GAMMA_18, 1.8)])
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "BMP", "AVIF"])
+def test_the_gamma_of_a_png_looks_the_same_in_every_format(form, gamma, exponent, gray):
+    pixels = (
+        np.broadcast_to(COLORS[:1, :1, :1], (16, 16, 3)) if gray else np.full((16, 16, 3), (200, 120, 90), np.uint8)
+    )
+    picture = Picture(pixels, gray=gray, png_chunks=((b"gAMA", gamma),))
+    linear = (pixels[0, 0] / 255) ** exponent
+    expected = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert abs(shown(written(picture, form)).reshape(-1, 3).mean(0) - expected).max() < 2
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "BMP", "AVIF"])
+def test_the_chromaticities_of_a_png_look_the_same_in_every_format(form):
+    pixels = np.full((16, 16, 3), (200, 120, 90), np.uint8)
+    picture = Picture(pixels, png_chunks=((b"gAMA", (45_455).to_bytes(4, "big")), (b"cHRM", CHRM_P3)))
+    expected = in_srgb(pixels[0, 0], P3_TO_SRGB)
+    assert abs(shown(written(picture, form)).reshape(-1, 3).mean(0) - expected).max() < 2
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        {},
+        {b"gAMA": (45_455).to_bytes(4, "big")},
+        {b"sRGB": b"\0", b"gAMA": LINEAR, b"cHRM": CHRM_P3},
+        {b"cICP": bytes([1, 13, 0, 1]), b"gAMA": LINEAR},
+        {b"cHRM": chromaticities(0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)},
+        {b"gAMA": bytes(4)},
+        {b"gAMA": b"\xff" * 4},
+        {b"gAMA": (1).to_bytes(4, "big")},
+        {b"cHRM": bytes(32)},
+        {b"cHRM": b"\xff" * 32},
+        {b"cHRM": chromaticities(0.3127, 0.3290, 0.6, 0.3, 0.6, 0.3, 0.15, 0.06)},  # red is green
+        {b"cHRM": chromaticities(0.7, 0.2, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)},  # white outside of the triangle
+    ],
+)
+def test_chunks_that_state_srgb_or_make_no_sense_need_no_profile(chunks):
+    assert icc_profile_of(chunks) is None
+    assert icc_profile_of(chunks, gray=True) is None
+
+
+def test_chromaticities_do_not_concern_gray_images():
+    assert icc_profile_of({b"cHRM": CHRM_P3}, gray=True) is None
 
 
 def test_code_points_of_srgb_and_damaged_boxes_count_as_srgb():
@@ -151,18 +208,18 @@ def test_grayscale_with_a_profile_looks_the_same_in_every_format(form, transpare
 
 def test_bmp_is_converted_to_srgb():
     file = io.BytesIO()
-    Image.fromarray(COLORS).save(file, "PNG", icc_profile=icc_profile_of(P3))
+    Image.fromarray(COLORS).save(file, "PNG", icc_profile=icc_profile_of({b"cICP": P3}))
     content = written(read_picture(file.getvalue()), "BMP")
     assert abs(shown(content) - shown(file.getvalue())).max() <= 1
 
 
 def test_a_damaged_profile_leaves_the_colors_as_they_are():
-    for profile in (b"damaged", bytes(200), gray_profile(2.0), icc_profile_of(P3)[:200]):
+    for profile in (b"damaged", bytes(200), gray_profile(2.0), icc_profile_of({b"cICP": P3})[:200]):
         assert np.array_equal(to_srgb(COLORS, profile), COLORS)
 
 
 def test_a_gray_image_with_a_profile_for_rgb_looks_the_same_in_bmp():
-    profile = icc_profile_of(bytes([1, 8, 0, 1]))  # linear light
+    profile = icc_profile_of({b"cICP": bytes([1, 8, 0, 1])})  # linear light
     gray = to_srgb(np.full((4, 4, 1), 100, np.uint8), profile)
     assert gray.shape == (4, 4, 1)
     assert abs(int(gray[0, 0, 0]) - 255 * (1.055 * (100 / 255) ** (1 / 2.4) - 0.055)) < 2
@@ -170,7 +227,7 @@ def test_a_gray_image_with_a_profile_for_rgb_looks_the_same_in_bmp():
 
 @pytest.mark.parametrize(("transfer", "gamma"), [(4, 2.2), (5, 2.8), (8, 1.0)])
 def test_transfer_functions_that_are_a_power_have_profiles(transfer, gamma):
-    shown = to_srgb(np.full((2, 2, 3), 150, np.uint8), icc_profile_of(bytes([1, transfer, 0, 1])))
+    shown = to_srgb(np.full((2, 2, 3), 150, np.uint8), icc_profile_of({b"cICP": bytes([1, transfer, 0, 1])}))
     linear = (150 / 255) ** gamma
     assert abs(shown - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() < 1.6
 

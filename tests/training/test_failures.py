@@ -5,6 +5,7 @@ import errno
 import jax
 import pytest
 
+from a2f_jax import buckets
 from a2f_jax.cli.main import main
 from a2f_jax.errors import StorageError, UserError
 from a2f_jax.training import loop
@@ -29,6 +30,16 @@ def test_a_file_system_on_a_network_that_fails_for_a_while_is_a_storage_error(co
     assert caught.value.exit_code == code
     with pytest.raises(IsADirectoryError), explaining_failures(config, lambda: begun):
         raise IsADirectoryError(errno.EISDIR, "Is a directory", "/runs/lock")
+
+
+@pytest.mark.parametrize(("begun", "code"), [(False, 2), (True, 75)])
+def test_a_failure_of_a_bucket_inside_of_a_library_is_a_storage_error(config, begun, code):
+    buckets._filesystem("gs")  # sets gcsfs up, which reads its settings when it is imported
+    from gcsfs.retry import HttpError
+
+    with pytest.raises(StorageError) as caught, explaining_failures(config, lambda: begun):
+        raise HttpError({"code": 503, "message": "Service Unavailable"})
+    assert (str(caught.value), caught.value.exit_code) == ("storage failed: Service Unavailable, 503", code)
 
 
 def test_a_run_whose_checkpoint_cannot_be_read_for_a_while_can_be_resumed(config, tmp_path, monkeypatch):

@@ -127,6 +127,22 @@ def test_a_long_list_is_shortened():
     assert summarize(ignored).endswith("8.exr, 9.exr and 2 more)")
 
 
+def test_two_results_that_reach_the_same_file_by_links_are_refused(photo, tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "a.png").write_bytes(photo.read_bytes())
+    (tmp_path / "out/x").mkdir(parents=True)
+    (tmp_path / "out/y").symlink_to("x")
+    with pytest.raises(UserError, match=r"in/x/a\.png and .*in/y/a\.png have the same output file"):
+        list_jobs([tmp_path / "in"], tmp_path / "out")
+
+
+def test_an_output_that_is_no_regular_file_is_refused(photo, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png is not a regular file: choose another name"):
+        list_jobs([photo], tmp_path / "pipe.png")
+
+
 def test_an_image_that_is_named_twice_is_upscaled_once(photo, tmp_path):
     assert [job.output.name for job in list_jobs([tmp_path, photo], tmp_path / "out").jobs] == ["photo.png"]
 
