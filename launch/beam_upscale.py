@@ -16,6 +16,7 @@ other existing files are not replaced.
 """
 
 import argparse
+import difflib
 import io
 import json
 import os
@@ -175,6 +176,19 @@ def _write(target: str, content: bytes) -> None:
     FileSystems.rename([partial], [target])
 
 
+def _absolute(path: str) -> str:
+    # So that results are recognized among the images, whatever form the two paths have.
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def _check_misspelled(parser: argparse.ArgumentParser, beam_args: Sequence[str]) -> None:
+    # Beam only warns of options that it does not know.
+    known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    for argument in beam_args:
+        if close := difflib.get_close_matches(argument.partition("=")[0], known, 1, cutoff=0.8):
+            parser.error(f"unrecognized argument {argument}: did you mean {close[0]}?")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the pipeline and waits until it has finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,7 +209,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="output format (default: from the file name)",
     )
     args, beam_args = parser.parse_known_args(argv)
-    images, output, weights = map(os.path.expanduser, (args.images, args.output, args.weights))
+    _check_misspelled(parser, beam_args)
+    images, output, weights = map(_absolute, (args.images, args.output, args.weights))
+    if not FileSystems.exists(weights):  # otherwise every worker would fail
+        parser.error(f"there is no file {weights}: pass a .safetensors file, such as `a2f convert` writes")
     root = fixed_part(images)
     options = PipelineOptions(beam_args)
     options.view_as(SetupOptions).save_main_session = True

@@ -11,7 +11,7 @@
 # that PYTHON names (3.12), which uv downloads to workers that do not have it. CONFIG may be a file of your own.
 #
 # Exits with 0 when training is done, with 2 if the package could not be built or the request or the run failed, and
-# with 1 if the slice could not be deleted. Once the request is accepted, Ctrl-C deletes the slice.
+# with 1 if the slice could not be deleted. Ctrl-C deletes the slice, or the request for it.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -29,7 +29,12 @@ if [ -f "$file" ]; then
     config=$(basename "$file")${config#"$file"}
 fi
 
-tpu() { gcloud compute tpus "$@" --zone "$ZONE" --quiet; }
+running=
+tpu() { # in the background, because a signal is not acted on before a command in the foreground has ended
+    gcloud compute tpus "$@" --zone "$ZONE" --quiet &
+    running=$!
+    wait "$running"
+}
 on_all_workers() { tpu tpu-vm ssh "$name" --worker all --command "$1"; }
 
 if [ -z "${PACKAGE:-}" ]; then
@@ -49,12 +54,19 @@ delete() { # a slice costs money, also when nothing runs on it
         sleep "$poll"
     done
     echo "The slice $name could not be deleted and may still cost money; see above. To delete it:" >&2
-    echo "gcloud compute tpus queued-resources delete $name --zone $ZONE --force" >&2
+    echo "$how_to_delete" >&2
     exit 1
 }
+how_to_delete="gcloud compute tpus queued-resources delete $name --zone $ZONE --force"
 
 stop() {
     trap '' INT TERM HUP # Ctrl-C twice
+    kill "$running" 2>/dev/null || true
+    if [ "$requested" = no ]; then # it may have been accepted, or refused because another run has this name
+        echo "Stopped. Unless $name is the slice of another run, delete the request, which may cost money:" >&2
+        echo "$how_to_delete" >&2
+        exit 130
+    fi
     echo "Stopped; deleting the slice $name" >&2
     (delete) || true
     exit 130
@@ -62,18 +74,20 @@ stop() {
 
 failures=0
 while true; do
+    requested=no
+    trap stop INT TERM HUP
     if ! tpu queued-resources create "$name" --node-id "$name" --accelerator-type "$TYPE" \
         --runtime-version "$runtime" --spot; then
         echo "The request for a slice was refused; see above" >&2
         exit 2
     fi
-    trap stop INT TERM HUP
-    state= unanswered=0
+    requested=yes state='' unanswered=0
     until [ "$state" = ACTIVE ] || [ "$state" = FAILED ] || [[ "$state" = SUSPEND* ]]; do
         if state=$(tpu queued-resources describe "$name" --format 'value(state.state)'); then
             unanswered=0
         elif [ $((unanswered += 1)) -ge 10 ]; then
-            echo "gcloud does not tell the state of the request $name, which may still get a slice: see above" >&2
+            echo "gcloud does not tell the state of the request $name, see above: deleting it" >&2
+            delete
             exit 2
         fi
         [ "$state" = ACTIVE ] || sleep "$poll"

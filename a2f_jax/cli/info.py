@@ -120,5 +120,12 @@ def _describe_scores(text: str) -> dict[str, str]:
             name: f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
             for name, score in json.loads(text).items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # anyone can write metadata
+    except (
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ):  # anyone can write metadata
         return {"scores": f"unreadable: {text}"}

@@ -195,6 +195,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("a2f: stopped", file=sys.stderr)
         return 130
+    except MemoryError as error:
+        return _fail(f"the memory is not sufficient{f' ({error})' if str(error) else ''}: process less at a time")
     except Exception as error:
         if is_storage_failure(error):  # of a bucket, in a library that uses it
             return _fail(f"storage failed: {error or type(error).__name__}")

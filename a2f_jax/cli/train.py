@@ -2,8 +2,11 @@
 
 import argparse
 import ast
+import contextlib
 import os
 import pathlib
+import re
+import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -194,11 +197,14 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
     workdir = as_path(args.workdir)
     if not args.distributed and (args.coordinator, args.processes, args.process_id) != (None, None, None):
         raise UserError("--coordinator, --processes and --process-id require --distributed")
-    config = load_config(args.config, split_overrides(rest)[0])
     if args.distributed:
         _connect(args)
     from a2f_jax.compilation_cache import enable_compilation_cache
     from a2f_jax.training.loop import run_training
+    from a2f_jax.training.processes import failing_together
+
+    with failing_together() if args.distributed else contextlib.nullcontext():  # a machine may lack the file
+        config = load_config(args.config, split_overrides(rest)[0])
 
     enable_compilation_cache()
     finished = run_training(config, workdir, accept_changes=args.accept_changes, profile=args.profile)
@@ -247,9 +253,27 @@ def _print_costs(args: argparse.Namespace, config: "ConfigDict", json_path: path
         raise UserError(f"the training step does not fit into one {target.accelerator.kind} ({reason}): {remedy}")
 
 
+def _check_coordinator(address: str, listens: bool) -> None:
+    # JAX itself ends with a traceback, or aborts the process.
+    host, _, digits = address.rpartition(":")
+    port = int(digits) if re.fullmatch(r"[0-9]{1,5}", digits) else 0
+    if not host or not 1 <= port < 1 << 16:
+        raise UserError(f"--coordinator {address} is not of the form HOST:PORT, such as localhost:1234")
+    if not listens:
+        return
+    for family, anywhere in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        with contextlib.suppress(OSError), socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was in use until now is free
+            listener.bind((anywhere, port))
+            return
+    raise UserError(f"port {port} of this machine is in use: pass a --coordinator with another port to all processes")
+
+
 def _connect(args: argparse.Namespace) -> None:
     import jax
 
+    if args.coordinator is not None:
+        _check_coordinator(args.coordinator, listens=args.process_id == 0)
     try:
         jax.distributed.initialize(args.coordinator, args.processes, args.process_id)
     except (RuntimeError, ValueError) as error:

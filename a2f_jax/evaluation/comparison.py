@@ -7,7 +7,7 @@ import numpy as np
 from a2f_jax.data import matlab_bicubic
 from a2f_jax.errors import UserError
 from a2f_jax.evaluation.benchmark import Bicubic, Evaluable, check_jpeg_quality, jpeg_compressed
-from a2f_jax.evaluation.panels import side_by_side
+from a2f_jax.evaluation.panels import NARROWEST, side_by_side
 
 _SIDE = 120
 """Default width and height of the crop, in pixels."""
@@ -39,7 +39,7 @@ def compare(
 
     Raises:
       UserError: the models' scales differ, the image is smaller than 16 · scale pixels, the crop does not lie inside
-        the image, or the quality is invalid.
+        the image or is too narrow, or the quality is invalid.
     """
     check_jpeg_quality(jpeg)
     scales = {model.scale for model in models.values()}
@@ -61,8 +61,14 @@ def compare(
     x, y, w, h = crop or ((width - w) // 2, (height - h) // 2, w, h)
     if not (0 <= x < x + w <= width and 0 <= y < y + h <= height):
         raise UserError(f"the crop {x},{y},{w},{h} does not lie inside the image of {width}×{height}", parameter="crop")
+    if max(w, h) > NARROWEST * min(w, h):
+        raise UserError(
+            f"the crop {x},{y},{w},{h} is too narrow for captions: make its sides differ by a factor of at most "
+            f"{NARROWEST}",
+            parameter="crop",
+        )
     baseline = "bicubic" if jpeg is None else f"bicubic of JPEG {jpeg}"
-    results = [(name, model.upscale(lr)) for name, model in {baseline: Bicubic(scale), **models}.items()]
+    results = [(name, model.upscale(lr)) for name, model in [(baseline, Bicubic(scale)), *models.items()]]
     picture = side_by_side(
         [*results, ("ground truth", truth)],
         truth=truth,

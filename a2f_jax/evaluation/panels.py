@@ -8,6 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
 
+NARROWEST = 4
+"""The largest ratio of the sides of a crop that leaves room for captions."""
+
 _INK = (32, 32, 36)
 _FAINT = (110, 110, 118)
 

@@ -140,7 +140,7 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     ),
     "l4": _gpu(
         "L4",
-        24 * _GIB,
+        23034 << 20,
         300,
         60.5,
         121,
@@ -155,7 +155,7 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     ),
     "rtx4090": _gpu(
         "GeForce RTX 4090",
-        24 * _GIB,
+        24564 << 20,
         1008,
         82.6,
         165.2,

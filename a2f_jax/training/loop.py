@@ -145,12 +145,13 @@ def run_training(
     if callable(callbacks) or not all(map(callable, callbacks := tuple(callbacks))):
         raise TypeError(f"callbacks must be a sequence of functions, not {callbacks!r}")
     workdir = as_path(workdir)
-    unknown, config = unknown_entries(config), settings_of(config)
-    check(config, jax.device_count())
-    if loss is None:
-        loss = LOSSES[config.loss]
-    else:
-        config = settings_of(config, loss=name_of_loss(loss))  # a run must not resume with another one unnoticed
+    with failing_together():
+        unknown, config = unknown_entries(config), settings_of(config)
+        check(config, jax.device_count())
+        if loss is None:
+            loss = LOSSES[config.loss]
+        else:
+            config = settings_of(config, loss=name_of_loss(loss))  # a run must not resume with another one unnoticed
     # The mesh and the guard of the caller are not for the run, which has a mesh of its own and moves its inputs.
     with jax.set_mesh(_NO_MESH), jax.transfer_guard("allow"):
         return _run(config, unknown, workdir, loss, callbacks, accept_changes, profile)
@@ -166,11 +167,12 @@ def _run(
     profile: int | None,
 ) -> bool:
     """Runs the training loop; returns whether it has reached the last step."""
-    network = make_network(config, jax.local_devices()[0].platform, jax.device_count())
-    if not isinstance(network, A2F):
-        check_network(network, config.data.patch_size)
-    check_loss(loss, network.scale * config.data.patch_size, 1 if isinstance(network, LumaNetwork) else 3)
-    optimizer, rate = make_optimizer(config), learning_rate(config)
+    with failing_together():
+        network = make_network(config, jax.local_devices()[0].platform, jax.device_count())
+        if not isinstance(network, A2F):
+            check_network(network, config.data.patch_size)
+        check_loss(loss, network.scale * config.data.patch_size, 1 if isinstance(network, LumaNetwork) else 3)
+        optimizer, rate = make_optimizer(config), learning_rate(config)
     primary = jax.process_index() == 0
     observed = _in_any_process(bool(callbacks))
     begun, resumes = False, False
@@ -240,11 +242,12 @@ def _run(
         if stopped:
             monitor.say(_stopped_by("a callback", step))
             return False
-        if profile is not None and not step <= profile < config.steps:
-            raise UserError(
-                f"{profile} is not a remaining step to profile: use one from {step} to {config.steps - 1}",
-                parameter="profile",
-            )
+        with failing_together():
+            if profile is not None and not step <= profile < config.steps:
+                raise UserError(
+                    f"{profile} is not a remaining step to profile: use one from {step} to {config.steps - 1}",
+                    parameter="profile",
+                )
         begun = True  # from here on, there is something to keep
         state = spmd.put_state(start)
         model = Model(network, start.params)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import tqdm
@@ -81,7 +81,7 @@ class Monitor:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._log, self._metrics = (
-                    opened.enter_context((self.folder / name).open("a", encoding="utf-8")) for name in appended
+                    opened.enter_context(self._appending(self.folder / name)) for name in appended
                 )
                 _end_last_line(self.folder / history.FILE)
             except OSError as error:
@@ -120,6 +120,15 @@ class Monitor:
         if self._active:
             with self._surviving("train.log"):
                 print(message, file=self._log, flush=True)
+
+    @contextlib.contextmanager
+    def _appending(self, path: pathlib.Path) -> Iterator[TextIO]:
+        file = path.open("a", encoding="utf-8")
+        try:
+            yield file
+        finally:
+            with self._surviving(path.name):
+                file.close()  # which tries once more to write what could not be written
 
     @contextlib.contextmanager
     def _surviving(self, name: str) -> Iterator[None]:

@@ -92,7 +92,9 @@ _SETTINGS = {
     "steps": _Setting(
         lambda x: _is_integer(x) and 1 <= x < 2**31, "a positive integer, at most 2³¹ − 1", _ACCEPTED, _COSINE
     ),
-    "batch_size": _Setting(*_AT_LEAST_1, _ACCEPTED),
+    "batch_size": _Setting(
+        lambda x: _is_integer(x) and 1 <= x < 2**31, "a positive integer, at most 2³¹ − 1", _ACCEPTED
+    ),
     "loss": _Setting(*_choice(*LOSSES), _ACCEPTED, formerly="l1"),
     # The same weights may be named in several ways, such as from another folder.
     "init": _Setting(

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from a2f_jax.errors import UserError
 from a2f_jax.model import Model, load
-from a2f_jax.models.a2f import Params
+from a2f_jax.models.a2f import VARIANTS, Params
 from a2f_jax.training.state import TrainState
+from a2f_jax.weights import shipped_weights
 
 
 def copy_matching(params: Params, weights: Params) -> tuple[Params, list[str]]:
@@ -60,11 +61,14 @@ def load_initial(weights: str, scale: int) -> Model:
 
     Args:
       weights: a weights file, a work folder or the name of shipped weights, as for `a2f_jax.load`, of any scale.
-      scale: the scale of the run, for published weights that do not tell theirs.
+      scale: the scale of the run, for published weights that do not tell theirs. The name of a variant stands for its
+        weights of this scale, if they ship with the package.
 
     Raises:
       UserError: the weights cannot be loaded.
     """
+    if weights in VARIANTS and f"{weights}-x{scale}" in shipped_weights():
+        return load(weights, scale)
     try:
         return load(weights)  # of any scale
     except UserError as error:

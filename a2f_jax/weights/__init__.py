@@ -11,6 +11,7 @@ from a2f_jax.models.a2f import Params
 from a2f_jax.models.registry import params_from_source, recognize
 from a2f_jax.weights.published import params_from_published
 from a2f_jax.weights.safetensors_file import name_without_folders, read_metadata, read_safetensors, write_safetensors
+from a2f_jax.weights.size_limit import check_file_size, check_tensor_size
 from a2f_jax.weights.torch_file import read_state_dict
 
 __all__ = ["name_without_folders", "read_metadata", "read_weights", "shipped_weights", "write_safetensors"]
@@ -20,9 +21,6 @@ def shipped_weights() -> dict[str, pathlib.Path]:
     """Returns the weights that ship with the package: their files by names such as `"a2f-sd-x4"`."""
     files = pathlib.Path(__file__).parent.glob("*.safetensors")
     return {file.stem: file for file in sorted(files, key=lambda file: file.stem)}
-
-
-_UNPACKED_LIMIT = 1 << 31  # bytes; a few compressed megabytes can unpack to any number of gigabytes
 
 
 def _is_torch_file(path: pathlib.Path) -> bool:
@@ -53,13 +51,13 @@ def _params_from_tensors(tensors: dict[str, np.ndarray], scale: int | None) -> t
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
+        check_file_size(path)
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise ValueError("it contains a single array")
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > _UNPACKED_LIMIT:
-            raise ValueError(f"its arrays have {unpacked:,} bytes, more than those of any network here")
+            # A few compressed megabytes can unpack to any number of gigabytes.
+            check_tensor_size(sum(member.file_size for member in archive.infolist()))
         with opened as file:
             return dict(file)
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds

@@ -37,7 +37,7 @@ def _convert(leaf: str, value: np.ndarray) -> np.ndarray:
     if leaf == "v":
         return value.transpose(2, 3, 1, 0)
     if leaf == "kernel":
-        return value[:, :, 0, 0].T
+        return value.reshape(value.shape[:2]).T  # fails unless the kernel is 1×1
     return value.reshape(()) if leaf.startswith("lambda") else value.reshape(-1)
 
 

@@ -13,6 +13,7 @@ import safetensors.numpy
 from a2f_jax.errors import UserError
 from a2f_jax.files import as_path, replacing
 from a2f_jax.models.a2f import Params
+from a2f_jax.weights.size_limit import check_file_size
 
 _T = TypeVar("_T")
 
@@ -34,6 +35,7 @@ def name_without_folders(path: str) -> str:
 
 def _open_safetensors(path: pathlib.Path, read: Callable[[Any], _T]) -> _T:
     try:
+        check_file_size(path)
         with safetensors.safe_open(path, "np") as file:
             return read(file)
     except OSError as error:

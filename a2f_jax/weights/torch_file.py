@@ -11,7 +11,9 @@ the raw storages) and the zip archive (`data.pkl` and one member per storage).
 import collections
 import dataclasses
 import io
+import math
 import os
+import pathlib
 import pickle
 import struct
 import zipfile
@@ -22,6 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from a2f_jax.errors import UserError, system_failure
+from a2f_jax.weights.size_limit import TooLarge, check_file_size, check_tensor_size
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -56,6 +59,11 @@ class _Tensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensor as an array of its own; of one that extends beyond its storage, those of the storage."""
+        return min(math.prod(self.shape), self.storage.size) * self.storage.dtype.itemsize
 
     def array(self) -> np.ndarray:
         values = self.storage.values
@@ -242,6 +250,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       UserError: the file cannot be read, is not a state dict, is damaged, or refers to anything but tensors.
     """
     try:
+        check_file_size(pathlib.Path(path))
         with open(path, "rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
             file.seek(0)
@@ -252,10 +261,12 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         for key, value in tree.items():
             if not isinstance(value, _Tensor):
                 raise pickle.UnpicklingError(f"its entry {key!r} is not a tensor")
+        # Tensors may share a storage, so that a small file could make many large copies.
+        check_tensor_size(sum(value.size for value in tree.values()))
         return {str(key): value.array() for key, value in tree.items()}
     except Exception as error:  # a damaged pickle can raise almost anything
         failure = error.strerror if isinstance(error, FileNotFoundError) else system_failure(error)
         if failure:
             raise UserError(f"cannot read {path}: {failure}") from error
-        reason = str(error) if isinstance(error, pickle.UnpicklingError) else "it is damaged"
+        reason = str(error) if isinstance(error, pickle.UnpicklingError | TooLarge) else "it is damaged"
         raise UserError(f"{path} is not a PyTorch state dict: {reason}") from error

@@ -1,5 +1,8 @@
 """The command `a2f compare`."""
 
+import pathlib
+
+import numpy as np
 import pytest
 
 from a2f_jax import cli
@@ -21,6 +24,23 @@ def test_compressed_lr_changes_every_panel_but_the_ground_truth(weights, photo, 
     height, third = clean.shape[0] // 2, clean.shape[1] // 3  # without the captions
     equal = (clean == compressed)[:height].all((0, 2))
     assert [equal[i * third : (i + 1) * third].all() for i in range(3)] == [False, False, True]
+
+
+def test_weights_that_are_called_bicubic_do_not_replace_the_interpolation(weights, photo, tmp_path):
+    (tmp_path / "bicubic").write_bytes(pathlib.Path(weights).read_bytes())
+    pictures = [tmp_path / "one.png", tmp_path / "two.png"]
+    for name, picture in zip((weights, str(tmp_path / "bicubic")), pictures, strict=True):
+        assert cli.main(["compare", photo, "--weights", name, "-o", str(picture)]) == 0
+    one, two = (read_rgb(picture) for picture in pictures)
+    assert one.shape == two.shape
+    above_the_captions = one.shape[0] // 2
+    assert np.array_equal(one[:above_the_captions], two[:above_the_captions])
+
+
+def test_a_crop_too_narrow_for_captions_is_an_error(weights, photo, tmp_path, fails):
+    line = fails("compare", photo, "--weights", weights, "--crop", "0,0,5,30", "-o", str(tmp_path / "picture.png"))
+    assert "the crop 0,0,5,30 is too narrow for captions" in line
+    assert line.endswith("(--crop)")
 
 
 def test_a_crop_outside_the_image_is_an_error(weights, photo, tmp_path, fails):

@@ -65,7 +65,10 @@ def test_names_that_do_not_exist_get_suggestions(fails, photo):
     assert "lapsrn upscales by 2 or 4, not by 3 (--scale)" in fails("info", "lapsrn", "--scale", "3")
 
 
-@pytest.mark.parametrize("scores", ["nope", "[]", '{"set5": {}}', '{"set5": {"psnr": "x", "ssim": 1}}'])
+HUGE = f'{{"set5": {{"psnr": {"9" * 400}, "ssim": 1}}}}'  # too large for a float
+
+
+@pytest.mark.parametrize("scores", ["nope", "[]", '{"set5": {}}', '{"set5": {"psnr": "x", "ssim": 1}}', HUGE])
 def test_unreadable_scores_and_control_characters_in_metadata_are_shown_harmlessly(
     scores, random_params, tmp_path, capsys
 ):

@@ -1,6 +1,7 @@
 """`a2f train`: configs, overrides and exit codes."""
 
 import pathlib
+import socket
 
 import pytest
 
@@ -139,6 +140,7 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
         ("--config.optimiser.b1=1", "did you mean --config.optimizer.b1"),
         ("--config.zzz=1", "unknown setting --config.zzz; configs/a2f.py lists all settings"),
         ("--config.model.remat=yes", "--config.model.remat=yes is invalid: it must be True or False"),
+        ("--config.batch_size=1000000000000", "it must be a positive integer, at most 2³¹ − 1"),
         ("--config.steps=many", "--config.steps=many is invalid: it must be a positive integer"),
         ("--config.seed", "--config.seed= is invalid: it must be an integer"),
         (
@@ -152,6 +154,25 @@ def test_paths_may_start_with_the_home_folder(trained, tmp_path, monkeypatch):
 def test_a_wrong_override_gets_one_clear_line(override, message, fails, tmp_path):
     assert message in fails("train", "--config", CONFIG, "--workdir", str(tmp_path / "run"), override)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("localhost", "--coordinator localhost is not of the form HOST:PORT"),
+        ("localhost:abc", "--coordinator localhost:abc is not of the form HOST:PORT"),
+        (":1234", "is not of the form HOST:PORT"),
+        ("localhost:0", "is not of the form HOST:PORT"),
+        ("localhost:70000", "is not of the form HOST:PORT"),
+        ("localhost:{port}", "port {port} of this machine is in use: pass a --coordinator with another port"),
+    ],
+)
+def test_a_coordinator_that_cannot_be_used_gets_one_clear_line(address, message, fails, tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        argv = ["train", "--config", CONFIG, "--workdir", str(tmp_path / "run"), "--distributed"]
+        argv += ["--coordinator", address.format(port=port), "--processes", "1", "--process-id", "0"]
+        assert message.format(port=port) in fails(*argv)
 
 
 def test_a_config_file_without_a_setting_is_named(fails, tmp_path):

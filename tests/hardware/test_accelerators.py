@@ -54,7 +54,7 @@ def test_a_gpu_can_be_given_by_its_target_configuration(tmp_path):
     file.write_text(ACCELERATORS["l4"].target_config)
     target = parse_target(f"{file}:2")
     assert target.device_count == 2
-    assert (target.accelerator.memory, target.accelerator.bandwidth) == (24 << 30, 300e9)
+    assert (target.accelerator.memory, target.accelerator.bandwidth) == (23034 << 20, 300e9)
     assert target.accelerator.kind == "NVIDIA L4"
     file.write_text("platform_name: 'CUDA'")
     with pytest.raises(UserError, match="not the target configuration of an NVIDIA GPU: gpu_device_info, "):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -81,3 +82,28 @@ def test_only_images_that_are_no_results_are_upscaled(beam_upscale):
     assert chosen("photos", "photos/up/", *paths) == ["photos/a.png", "photos/b.JPEG", "photos/upper/a.png"]
     assert chosen("photos", "photos", *paths) == [path for path in paths if path != "photos/a.txt"]
     assert chosen("gs://b/in", "gs://b/in/up", "gs://b/in/a.png", "gs://b/in/up/a.png") == ["gs://b/in/a.png"]
+
+
+def test_results_in_the_folder_of_the_images_are_not_upscaled_again(beam_upscale, model, tmp_path, monkeypatch):
+    save(model, tmp_path / "weights.safetensors")
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (12, 14)).save(tmp_path / "in/a.png")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        beam_upscale.main(
+            ["--images", "in/**.png", "--output", str(tmp_path / "in/up"), "--weights", "weights.safetensors"]
+        )
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["a.png", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--weights", "a2f-sd-x4"], "there is no file .*a2f-sd-x4"),
+        (["--weights", "w", "--fromat", "JPEG"], "unrecognized argument --fromat: did you mean --format?"),
+    ],
+)
+def test_arguments_are_checked_before_the_pipeline_runs(beam_upscale, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit):
+        beam_upscale.main(["--images", f"{tmp_path}/*.png", "--output", f"{tmp_path}/up", *more])
+    assert re.search(message, capsys.readouterr().err)

@@ -144,6 +144,53 @@ def test_a_slice_is_deleted_when_its_user_stops_the_script(tmp_path):
     assert " delete a2f " in calls.read_text().splitlines()[-1]
 
 
+def script_with(tmp_path, gcloud, **options):
+    """Starts `tpu_pod.sh` with a script as `gcloud`; its calls are in `calls`, one in each line."""
+    program = tmp_path / "gcloud"
+    program.write_text(f'#!/usr/bin/env bash\necho "$*" >> "{tmp_path}/calls"\ncd "{tmp_path}"\n{gcloud}\n')
+    program.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ZONE": "z", "TYPE": "t", "PACKAGE": "p"}
+    command = ["bash", LAUNCH / "tpu_pod.sh", "configs/a2f.py:sd_x4", "gs://runs/sd_x4"]
+    return subprocess.Popen(command, env={**env, "POLL": "0"}, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_for(path):
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_request_of_which_nothing_is_known_any_more_is_deleted(tmp_path):
+    process = script_with(tmp_path, '[[ "$*" != *describe* ]]')
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "does not tell the state of the request a2f, see above: deleting it" in errors
+    assert " delete a2f " in (tmp_path / "calls").read_text().splitlines()[-1]
+
+
+def test_a_signal_during_the_request_tells_how_to_delete_it(tmp_path):
+    process = script_with(tmp_path, '[[ "$*" = *create* ]] && touch creating && exec sleep 60')
+    wait_for(tmp_path / "creating")
+    process.terminate()
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "gcloud compute tpus queued-resources delete a2f --zone z --force" in errors
+    assert " delete " not in (tmp_path / "calls").read_text()  # it may be that of another run
+
+
+def test_a_signal_during_training_deletes_the_slice_at_once(tmp_path):
+    process = script_with(
+        tmp_path,
+        'case "$*" in *describe*) echo ACTIVE ;; *"a2f train"*) touch training; exec sleep 60 ;; esac',
+    )
+    wait_for(tmp_path / "training")
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert " delete a2f " in (tmp_path / "calls").read_text().splitlines()[-1]
+
+
 def test_a_refused_request_ends_with_2(tmp_path):
     (tmp_path / "gcloud").write_text("#!/usr/bin/env bash\nexit 1\n")
     (tmp_path / "gcloud").chmod(0o755)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pathlib
 import sys
 
@@ -51,6 +52,15 @@ def test_a_file_system_that_fails_does_not_end_the_run(tmp_path, capsys, monkeyp
         monitor.report(METRICS)
     assert [row["step"] for row in read_history(tmp_path)] == [10]
     assert capsys.readouterr().err.count("Stale file handle): training goes on without it") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_disk_that_is_full_at_the_end_does_not_make_a_run_fail(tmp_path, capsys):
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    with Monitor(tmp_path) as monitor:
+        monitor.start(step=0, steps=1, images_per_step=16)
+        monitor.log("a line that stays in the buffer")
+    assert capsys.readouterr().err.count("No space left on device): training goes on without it") == 1
 
 
 def test_speed_excludes_pauses_and_includes_waiting(tmp_path, ticks, capsys):

@@ -285,11 +285,18 @@ def test_two_processes_fail_together_when_the_first_one_fails(data_dir, compiled
     assert "cannot write to the work folder" in first
 
 
-def test_two_processes_fail_together_when_the_second_one_fails(data_dir, compiled, tmp_path):
-    overrides = [(), (f"--config.data.dir={tmp_path}/missing",)]  # only folders of data may differ
-    first, second = failures_of(start_together(data_dir, compiled, tmp_path / "run", each=overrides))
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.data.dir=/missing", "is not prepared in /missing, which does not exist"),
+        ("--config.loss=nosuch", "config.loss=nosuch is invalid"),
+        ("--config=missing.py", "config file missing.py does not exist"),
+    ],
+)
+def test_two_processes_fail_together_when_the_second_one_fails(data_dir, compiled, tmp_path, override, message):
+    first, second = failures_of(start_together(data_dir, compiled, tmp_path / "run", each=[(), (override,)]))
     assert first == second
-    assert f"is not prepared in {tmp_path}/missing, which does not exist" in first
+    assert message in first
 
 
 IMPATIENT = """

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2f_jax.model import Model, save
+from a2f_jax.model import Model, load, save
 from a2f_jax.models.a2f import A2F, build
 from a2f_jax.models.registry import PEERS
 from a2f_jax.training.state import TrainState
@@ -25,6 +25,15 @@ def test_published_weights_that_do_not_tell_their_scale_are_taken_for_that_of_th
     params = initialize_from(str(tmp_path / "srcnn.npz"), state, 2, lines.append).params
     np.testing.assert_array_equal(params["conv1"]["bias"], tensors["biases_conv1"])
     assert lines == [f"Starting from {tmp_path / 'srcnn.npz'}"]  # without parameters that stay as they were
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_name_of_a_variant_stands_for_its_weights_of_the_scale_of_the_run(random_params, scale):
+    params = random_params(build("a2f-sd", scale))
+    lines = []
+    found = initialize_from("a2f-sd", TrainState(jnp.int32(0), params, None, ()), scale, lines.append).params
+    jax.tree.map(np.testing.assert_array_equal, found, load(f"a2f-sd-x{scale}").params)
+    assert lines == ["Starting from a2f-sd"]
 
 
 def test_a_run_starts_from_weights_in_a_bucket(bucket, random_params):

@@ -35,5 +35,5 @@ def test_a_few_bytes_that_unpack_to_gigabytes_are_refused_before_that(tmp_path):
     at = content.rindex(b"PK\1\2") + 24
     assert int.from_bytes(content[at : at + 4], "little") == size
     path.write_bytes(content[:at] + (3 << 30).to_bytes(4, "little") + content[at + 4 :])
-    with pytest.raises(UserError, match="its arrays have 3,221,225,472 bytes"):
+    with pytest.raises(UserError, match="its tensors have 3,221,225,472 bytes"):
         read_weights(path)

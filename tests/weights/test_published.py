@@ -56,3 +56,8 @@ def test_a_tensor_of_another_architecture_is_named():
 def test_a_tensor_with_another_number_of_dimensions_is_named():
     with pytest.raises(ValueError, match=r"'head.0.weight_v' has an unexpected shape: \(4, 3\)"):
         params_from_published({"head.0.weight_v": np.zeros((4, 3))})
+
+
+def test_a_projection_with_a_larger_kernel_is_named():
+    with pytest.raises(ValueError, match=r"'fusion_conv_list.0.0.weight' has an unexpected shape: \(4, 8, 3, 3\)"):
+        params_from_published({"fusion_conv_list.0.0.weight": np.zeros((4, 8, 3, 3))})

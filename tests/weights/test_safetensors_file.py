@@ -1,5 +1,6 @@
 """Saving and loading weights."""
 
+import os
 import pickle
 
 import jax
@@ -78,6 +79,13 @@ def other_architecture(path):
     safetensors.numpy.save_file({"conv.weight": np.zeros((3, 3), np.float32)}, path)
 
 
+def huge(path):
+    header = b'{"head.bias":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}'
+    start = {".safetensors": len(header).to_bytes(8, "little") + header, ".pt": b"\x80\x02", ".npz": b"PK\x03\x04"}
+    path.write_bytes(start[path.suffix])
+    os.truncate(path, 2**32 + 88)  # which takes no space on the disk
+
+
 def eight_bits(path):
     header = b'{"head.bias":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
@@ -95,6 +103,9 @@ def eight_bits(path):
         ("pickle.pt", lambda path: path.write_bytes(pickle.dumps([1])), "not a PyTorch state dict"),
         ("unreadable", lambda path: path.symlink_to("/proc/self/mem"), "cannot read"),
         ("folder", lambda path: path.mkdir(), "no readable training checkpoint"),
+        ("huge.safetensors", huge, "has 4,294,967,384 bytes, more than the weights of any network here"),
+        ("huge.pt", huge, "has 4,294,967,384 bytes, more than the weights of any network here"),
+        ("huge.npz", huge, "has 4,294,967,384 bytes, more than the weights of any network here"),
     ],
 )
 def test_an_error_on_loading_is_one_line_that_names_the_file(tmp_path, name, write, message):

@@ -124,6 +124,15 @@ def test_views_of_one_storage_are_read_separately(write):
     np.testing.assert_array_equal(found["tail"], values[9:])
 
 
+def test_views_of_one_storage_that_would_take_gigabytes_are_refused(write, monkeypatch):
+    monkeypatch.setattr("a2f_jax.weights.size_limit.LARGEST", 100_000)
+    storage = Storage("0", np.zeros(1000, np.float32))
+    views = {str(i): Tensor(storage, 0, (10, 100), (100, 1)) for i in range(30)}
+    assert len(read_state_dict(write(dict(list(views.items())[:20])))) == 20
+    with pytest.raises(UserError, match="its tensors have 120,000 bytes, more than those of any network here"):
+        read_state_dict(write(views))
+
+
 def test_a_function_call_in_a_pickle_is_refused_by_name_and_not_run(write, tmp_path):
     class Attack:
         def __reduce__(self):

@@ -13,6 +13,7 @@ from a2f_jax.errors import UserError
 from a2f_jax.evaluation import paper
 from a2f_jax.evaluation.benchmark import Bicubic
 from a2f_jax.evaluation.metrics import psnr_y, ssim_y
+from a2f_jax.evaluation.panels import NARROWEST
 from a2f_jax.report.figures import Panel, visual_figure
 from a2f_jax.report.page import Cells, PageFigure, Part, Section, Table
 from a2f_jax.report.sections.common import MISSING, Measured, Numbers, billions, measured_as, thousands
@@ -38,8 +39,6 @@ class Example(NamedTuple):
         x, y, w, h = self.crop
         return 0 <= x < x + w <= width and 0 <= y < y + h <= height and min(height, width) >= 64
 
-
-_NARROWEST = 4  # ratio of the sides of a crop
 
 # Dataset, index of the image, name, crop. The slides show img_096; a façade from B100 replaces it if it is missing.
 _BENCHMARK_EXAMPLES = (
@@ -83,10 +82,10 @@ def example_from_file(source: Source, crop: tuple[int, ...], scale: int) -> Exam
     Raises:
       UserError: the image cannot be read or is too small, or the crop does not lie inside it, or is narrow.
     """
-    if max(crop[2:]) > _NARROWEST * min(crop[2:]):
+    if max(crop[2:]) > NARROWEST * min(crop[2:]):
         raise UserError(
             f"{source.hr}: the crop of {crop[2]}×{crop[3]} is too narrow: choose one whose longer side is at most "
-            f"{_NARROWEST} times the shorter one"
+            f"{NARROWEST} times the shorter one"
         )
     example = Example(source.name, source.read(scale), crop)
     if not example.fits:
