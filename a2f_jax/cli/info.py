@@ -120,12 +120,6 @@ def _describe_scores(text: str) -> dict[str, str]:
             name: f"{score['psnr']:.2f} dB / {score['ssim']:.4f} on Y of YCbCr"
             for name, score in json.loads(text).items()
         }
-    except (
-        ArithmeticError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-    ):  # anyone can write metadata
+    # Anyone can write metadata.
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return {"scores": f"unreadable: {text}"}

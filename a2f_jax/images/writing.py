@@ -215,7 +215,8 @@ def write_picture(
         metadata = {"dpi": picture.dpi}
     if format_name == "JPEG":  # each must fit into one segment, or two bytes; the image matters more
         metadata |= {key: None for key in ("exif", "xmp") if len(metadata[key] or b"") > _JPEG_SEGMENT}
-        metadata |= {"dpi": None} if picture.dpi and round(max(picture.dpi)) >= _JPEG_DENSITIES else {}
+        if picture.dpi and round(max(picture.dpi)) >= _JPEG_DENSITIES:
+            metadata["dpi"] = None
     options |= {key: value for key, value in metadata.items() if value}
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     if format_name == "JPEG" and picture.aspect and not metadata["dpi"] and max(picture.aspect) < _JPEG_DENSITIES:

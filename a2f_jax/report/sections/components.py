@@ -54,9 +54,8 @@ def component_weights(measured: Sequence[Measured], progress: bool = True) -> tu
                     if name not in found.weights:
                         cells += [MISSING, MISSING]
                         continue
-                    share = sum(v / t if t else 0 for v, t in zip(found.magnitudes[name], totals, strict=True)) / len(
-                        totals
-                    )
+                    shares = [v / t if t else 0.0 for v, t in zip(found.magnitudes[name], totals, strict=True)]
+                    share = sum(shares) / len(shares)
                     cells += [f"{sum(found.weights[name]) / len(totals):.2f}", f"{share:.0%}"]
                 rows.append(Cells(cells, measured=True))
                 bar.update()
