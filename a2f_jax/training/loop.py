@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from clu import parameter_overview
@@ -157,6 +158,11 @@ def run_training(
         return _run(config, unknown, workdir, loss, callbacks, accept_changes, profile)
 
 
+@jax.jit  # one program instead of several for each parameter
+def _all_finite(params: Params) -> jax.Array:
+    return jnp.isfinite(optax.tree.norm(params))
+
+
 def _run(
     config: ConfigDict,
     unknown: Sequence[str],
@@ -172,7 +178,7 @@ def _run(
         if not isinstance(network, A2F):
             check_network(network, config.data.patch_size)
         check_loss(loss, network.scale * config.data.patch_size, 1 if isinstance(network, LumaNetwork) else 3)
-        optimizer, rate = make_optimizer(config), learning_rate(config)
+        optimizer, rate = make_optimizer(config), jax.jit(learning_rate(config))
     primary = jax.process_index() == 0
     observed = _in_any_process(bool(callbacks))
     begun, resumes = False, False
@@ -267,7 +273,7 @@ def _run(
 
         def save(whole: TrainState) -> None:
             # The metrics were computed before the last update, so they say nothing about its result.
-            if not np.isfinite(optax.tree.norm(whole.params)):
+            if not _all_finite(whole.params):
                 explain_divergence(patches, workdir, step - 1, config.seed, float(rate(step - 1)))
             with failing_together():
                 if claim:

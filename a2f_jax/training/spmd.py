@@ -127,6 +127,8 @@ def _pmap(
 def _parallelize_with_shard_map(train_step: TrainStep, resident: Resident | None, donate: tuple[int, ...]) -> Spmd:
     step, everywhere, shares = _shard_map(train_step, resident, jax.devices(), donate)
     images = None if resident is None else _replicate(resident.images, everywhere)
+    # One program instead of one for each array.
+    copied = jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=everywhere)
 
     def put_inputs(inputs: Any) -> Any:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(shares, x), inputs)
@@ -135,7 +137,7 @@ def _parallelize_with_shard_map(train_step: TrainStep, resident: Resident | None
         step=lambda state, inputs: step(state, images, inputs),
         put_state=lambda state: _replicate(state, everywhere),
         put_inputs=put_inputs,
-        get_state=lambda state: jax.tree.map(lambda x: x.copy(), state),
+        get_state=copied,
     )
 
 

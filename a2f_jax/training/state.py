@@ -47,9 +47,10 @@ def init_state(network: nn.Module, optimizer: optax.GradientTransformation, seed
     # The shapes of the parameters do not depend on the size of the image.
     side = getattr(network, "smallest", 8)
     params = jax.jit(network.init)(key, jnp.zeros((1, side, side, 3)))["params"]
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        ema=jax.tree.map(jnp.copy, params) if ema else None,  # a copy, because the state is donated
-        opt_state=optimizer.init(params),
-    )
+
+    def rest(params: Params) -> tuple[Params | None, optax.OptState]:
+        # The average is a copy, because the state is donated.
+        return jax.tree.map(jnp.copy, params) if ema else None, optimizer.init(params)
+
+    average, opt_state = jax.jit(rest)(params)  # one program instead of one for each parameter
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, ema=average, opt_state=opt_state)
