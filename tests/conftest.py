@@ -36,6 +36,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Disables optimizations: for tiny networks they take more time than they save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def without_nohup():
     """Lets SIGHUP have its effect, also if the tests were started with `nohup`."""

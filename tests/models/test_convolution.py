@@ -9,6 +9,8 @@ import pytest
 
 from a2f_jax.models import convolution
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def native(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

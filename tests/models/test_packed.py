@@ -8,6 +8,8 @@ import pytest
 from a2f_jax.models import packed
 from a2f_jax.models.a2f import A2F, fold_weight_norm
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize(
     ("pack", "width", "options"),

@@ -10,6 +10,8 @@ from a2f_jax.models.a2f import A2F
 from a2f_jax.models.counts import count
 from a2f_jax.models.registry import PEERS, params_from_source, recognize
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():

@@ -3,7 +3,6 @@
 import pathlib
 import runpy
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,11 +14,8 @@ TINY = pathlib.Path(__file__).with_name("tiny.py")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Disables optimizations: for tiny networks they take more time than they save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def without_optimizations(quick_compilation):
+    """All tests in this folder compile tiny networks."""
 
 
 @pytest.fixture(scope="session")
