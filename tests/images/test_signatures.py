@@ -110,3 +110,10 @@ def test_an_installed_plugin_reads_its_format(plugin):
     written = Image.Exif()
     written.load(picture.exif)
     assert dict(written) == {0x010F: "a maker"}
+
+
+def test_an_uncompressed_targa_image_is_not_an_icon():
+    file = io.BytesIO()
+    Image.new("RGB", (9, 12)).save(file, "TGA")
+    assert file.getvalue().startswith(bytes([0, 0, 2, 0, 0, 0]))
+    assert recognize(file.getvalue()) is None

@@ -53,7 +53,7 @@ def test_floating_point_samples_outside_0_to_1_are_refused(value):
         read_picture(_tiff(samples, photometric="rgb"))
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint32, np.int32])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint32, np.int32])
 @pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
 def test_tiff_samples_without_a_mapping_to_16_bits_are_refused_by_name(photometric, dtype):
     samples = np.ones((9, 12, 3) if photometric == "rgb" else (9, 12), dtype)
@@ -98,6 +98,14 @@ def test_metadata_of_a_tiff_that_pillow_cannot_decode_is_kept():
     assert (picture.icc_profile, picture.xmp) == (b"a profile", b"<x:xmpmeta/>")
     assert picture.dpi == (200, 300)  # rotated with the pixels
     assert read_exif(picture.exif)[315] == "an artist"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])  # read by Pillow, and by tifffile
+@pytest.mark.parametrize(("resolution", "aspect"), [((16, 11), (16, 11)), ((1.5, 1), (3, 2)), ((1, 1), None)])
+def test_pixels_that_are_not_square_are_known_without_a_unit(dtype, resolution, aspect):
+    content = _tiff(np.zeros((9, 12), dtype), resolution=resolution, resolutionunit="NONE")
+    picture = read_picture(content)
+    assert (picture.aspect, picture.dpi) == (aspect, None)
 
 
 def test_the_pixel_limit_holds_for_a_tiff_that_pillow_cannot_decode():

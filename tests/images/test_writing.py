@@ -173,3 +173,19 @@ def test_a_file_where_the_folder_should_be_is_an_error(tmp_path, pixels):
     (tmp_path / "folder").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*image\.png"):
         write_rgb(tmp_path / "folder/image.png", pixels)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_that_are_not_square_keep_their_shape(form, channels):
+    pixels = noise(channels, np.uint8)
+    content = written(form, pixels, Picture(pixels, aspect=(16, 11), exif=Image.Exif().tobytes()))
+    again = read_picture(content)
+    assert (again.aspect, again.dpi) == ((16, 11), None)
+    assert again.pixels.shape[:2] == SHAPE
+
+
+@pytest.mark.parametrize(("dpi", "expected"), [(65_535, (65_535, 65_535)), (76_200, None), (762_000, None)])
+def test_a_resolution_that_a_jpeg_cannot_state_is_left_out(dpi, expected):
+    pixels = noise(3, np.uint8)
+    assert read_picture(written("JPEG", pixels, Picture(pixels, dpi=(dpi, dpi)))).dpi == expected
