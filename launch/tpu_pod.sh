@@ -11,7 +11,7 @@
 # that PYTHON names (3.12), which uv downloads to workers that do not have it. CONFIG may be a file of your own.
 #
 # Exits with 0 when training is done, with 2 if the package could not be built or the request or the run failed, and
-# with 1 if the slice could not be deleted. Ctrl-C deletes the slice, or the request for it.
+# with 1 if the slice could not be deleted. Ctrl-C deletes the slice; while it is being requested, it tells how to.
 set -euo pipefail
 
 usage='usage: ZONE=... TYPE=... tpu_pod.sh CONFIG WORKDIR [--config.key=value ...]'
@@ -33,7 +33,10 @@ running=
 tpu() { # in the background, because a signal is not acted on before a command in the foreground has ended
     gcloud compute tpus "$@" --zone "$ZONE" --quiet &
     running=$!
-    wait "$running"
+    local code=0
+    wait "$running" || code=$?
+    running= # its number may soon be that of another process
+    return "$code"
 }
 on_all_workers() { tpu tpu-vm ssh "$name" --worker all --command "$1"; }
 
