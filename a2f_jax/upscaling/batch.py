@@ -32,12 +32,9 @@ from a2f_jax.progress import progress_bar, say
 from a2f_jax.staging import local_copy
 from a2f_jax.upscaling.choice import Candidate, Choice, describe_source
 from a2f_jax.upscaling.enlarge import Enlargement, Target, enlarge, enlargement_of, factor_of, share, steps
-from a2f_jax.upscaling.plan import RUNTIME
+from a2f_jax.upscaling.plan import CPU_SIDE, RUNTIME
 from a2f_jax.upscaling.upscaler import Upscaler
 from a2f_jax.upscaling.worklist import STDIO, Job, Worklist
-
-_TILE = 64
-"""Side of the tiles on a CPU in pixels."""
 
 _START = 1 << 16
 """Bytes of an image in a bucket that are read to find its size."""
@@ -198,20 +195,23 @@ class _Pipeline:
             def source() -> pathlib.Path | bytes:
                 return self._standard_input if job.image == STDIO else stack.enter_context(local_copy(job.image))
 
-            reason = self._reason_to_skip(job, source, format_name, exists)
+            @functools.cache
+            def size() -> tuple[int, int]:
+                return _size_of(job, source, self.options.pixel_limit)
+
+            reason = self._reason_to_skip(job, size, format_name, exists)
             if reason:
                 return Result(job, "skipped", reason)
-            with self._in_memory.take(self._tiles(job, source)):
+            with self._in_memory.take(self._tiles(*size())):
                 if self.stopped.is_set():
                     raise UserError("interrupted")
                 return self._run(job, source(), format_name, start)
 
-    def _tiles(self, job: Job, source: Callable[[], pathlib.Path | bytes]) -> int:
+    def _tiles(self, height: int, width: int) -> int:
         # About as many as the image has, and as its result would have if it were that of one pass; at most all cores.
-        height, width = _size_of(job, source, self.options.pixel_limit)
         factor = factor_of(height, width, self.choice.scale, self.options.target)
         pixels = height * width * max(1.0, factor / self.choice.scale) ** 2
-        return min(self._cores, math.ceil(pixels / _TILE**2))
+        return min(self._cores, math.ceil(pixels / CPU_SIDE**2))
 
     def _run(self, job: Job, source: pathlib.Path | bytes, format_name: str | None, start: float) -> Result:
         picture = read_picture(source, self.options.pixel_limit)
@@ -227,7 +227,7 @@ class _Pipeline:
         return Result(job, "done", weights=weights.name, height=to.height, width=to.width, seconds=seconds)
 
     def _reason_to_skip(
-        self, job: Job, source: Callable[[], pathlib.Path | bytes], format_name: str | None, exists: bool
+        self, job: Job, size: Callable[[], tuple[int, int]], format_name: str | None, exists: bool
     ) -> str | None:
         if exists and is_folder(job.output):
             raise UserError(f"{job.output} is a folder: choose another output")
@@ -236,7 +236,7 @@ class _Pipeline:
         box = isinstance(self.options.target, tuple) and not self.single
         if not box and not (exists and self.options.resume):
             return None
-        height, width = _size_of(job, source, self.options.pixel_limit)
+        height, width = size()
         factor = factor_of(height, width, self.choice.scale, self.options.target)
         if box and factor <= 1:
             return "the image already has the requested size"
@@ -274,8 +274,10 @@ class _Pipeline:
         # Before the work, which would be lost if the file could not be written.
         with _opened(job.output, replaces=self.options.overwrite or self.options.resume) as file:
             kept = 0 if large else to.nbytes
-            with _naming(job):
-                part = share(self._upscaler(weights, self.devices[0]), picture, to, reserved=kept)
+            part = 1.0
+            if self._parts > 1:
+                with _naming(job):
+                    part = share(self._upscaler(weights, self.devices[0]), picture, to, reserved=kept)
             with _naming(job), self._device(weights, part) as upscaler, self._bar(upscaler, picture, to, kept) as bar:
                 strips = enlarge(upscaler, picture, to, self._progress(bar), reserved=kept)
                 if large:

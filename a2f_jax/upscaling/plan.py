@@ -26,12 +26,15 @@ DISK_LIMIT = 16 << 30
 A photograph of 24 megapixels takes 13 GB with a2f-sd. A file of 400 bytes can declare an image that takes more.
 """
 
+CPU_SIDE = 64
+"""Side in pixels of the tiles on a CPU."""
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 # Candidate tile sides. On a CPU, the intermediate values of a tile should fit into the cache; GPUs are only efficient
 # on large arrays. On a TPU, XLA estimates the fewest cycles per pixel for 256, and a tile of 1024 would take 13 GB
 # (`a2f upscale --compile-for v5e --tile 256`).
-_SIDES = {"cpu": (64,), "gpu": (64, 128, 256, 512, 1024), "tpu": (64, 128, 256)}
+_SIDES = {"cpu": (CPU_SIDE,), "gpu": (64, 128, 256, 512, 1024), "tpu": (64, 128, 256)}
 
 
 # Longest side in pixels of the images that a GPU computes as a whole, by one program: starting those of tiles takes it
