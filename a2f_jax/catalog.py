@@ -50,6 +50,7 @@ class Format:
       alpha: whether it supports transparency.
       in_strips: whether it is written strip by strip, so that the image may be larger than memory.
       max_bytes: largest size of the pixels, or None for any.
+      quality: whether files have a quality, 1 to 100.
     """
 
     suffixes: tuple[str, ...]
@@ -58,15 +59,16 @@ class Format:
     alpha: bool = True
     in_strips: bool = False
     max_bytes: int | None = None
+    quality: bool = False
 
 
 FORMATS = {
     "PNG": Format((".png",), 2**31 - 1, sixteen_bit=True, in_strips=True),
-    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jif", ".jfif"), 65500, alpha=False),
-    "WEBP": Format((".webp",), 16383),
+    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jif", ".jfif"), 65500, alpha=False, quality=True),
+    "WEBP": Format((".webp",), 16383, quality=True),
     "TIFF": Format((".tif", ".tiff"), 2**31 - 1, sixteen_bit=True, in_strips=True),
     "BMP": Format((".bmp",), 2**31 - 1, alpha=False, max_bytes=2**32 - 2**12),
-    "AVIF": Format((".avif",), 65536),
+    "AVIF": Format((".avif",), 65536, quality=True),
 }
 """Output formats by Pillow's name for them."""
 

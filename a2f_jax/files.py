@@ -180,6 +180,11 @@ def _path(path: str | os.PathLike[str]) -> pathlib.Path:
     return path if isinstance(path, pathlib.PurePath) else pathlib.Path(path)  # type: ignore[return-value]
 
 
+def _is_special(path: pathlib.Path) -> bool:
+    # A named pipe, a device, or a socket.
+    return not buckets.in_bucket(path) and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 def check_regular(path: str | os.PathLike[str]) -> None:
     """Checks that a path, if it exists, is a file or a folder, because opening a named pipe would block.
 
@@ -190,7 +195,7 @@ def check_regular(path: str | os.PathLike[str]) -> None:
       UserError: it is a named pipe, a device or a socket.
     """
     path = _path(path)
-    if not buckets.in_bucket(path) and path.exists() and not path.is_file() and not path.is_dir():
+    if _is_special(path):
         raise UserError(f"{path} is not a regular file: save its content to a file")
 
 
@@ -239,7 +244,7 @@ def check_replaceable(file: pathlib.Path) -> None:
     Raises:
       UserError: it is a named pipe, a device, or a socket, in whose place a file would appear.
     """
-    if not buckets.in_bucket(file) and os.path.exists(file) and not (os.path.isfile(file) or os.path.isdir(file)):
+    if _is_special(file):
         raise UserError(f"{file} is not a regular file: choose another name")
 
 

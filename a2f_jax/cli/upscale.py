@@ -179,8 +179,12 @@ def _check_formats(args: argparse.Namespace, work: "Worklist") -> None:
         if not args.format:
             return  # that of the image
     formats = {args.format} if args.format else {format_of(output) for output in outputs}
-    if args.quality and formats <= {"PNG", "TIFF", "BMP"}:
-        raise UserError(f"--quality has no effect on {' and '.join(sorted(formats))}: leave it out")
+    if args.quality and not any(FORMATS[name].quality for name in formats):
+        with_quality = ", ".join(name for name, spec in FORMATS.items() if spec.quality)
+        raise UserError(
+            f"--quality has no effect on {' and '.join(sorted(formats))}: leave it out, or choose a --format that has "
+            f"one ({with_quality})"
+        )
 
 
 def _is_report(path: pathlib.Path) -> bool:
