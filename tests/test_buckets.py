@@ -1,5 +1,6 @@
 """Object storage, on an emulator: what is found there, what goes wrong, and who may write."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -193,10 +194,11 @@ class _Denying(http.server.BaseHTTPRequestHandler):
         message = "ada@example.org does not have storage.objects access to the Google Cloud Storage bucket."
         error = {"error": {"code": 403, "message": message}}
         content = json.dumps({"kind": "storage#objects"} if allowed else error).encode()
-        self.send_response(200 if allowed else 403)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(ConnectionError):  # the client has given up on this request
+            self.send_response(200 if allowed else 403)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
     do_GET = do_POST = do_DELETE = _answer
 
